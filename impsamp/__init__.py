@@ -1,0 +1,29 @@
+"""Importance sampling for stochastic gradient training: schemes, samplers, estimators, norms and proofs.
+
+Names are resolved on first use, so `import impsamp` costs nothing and needs nothing beyond torch and numpy.
+"""
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# module -> public names, in the order of the layers; one line per room
+_ROOMS = {
+    "errors": ("ImpsampError", "InvalidProbabilities", "InvalidScores", "InvalidShape", "UnknownName", "UnsupportedModel",
+               "DataError", "ChecksumError", "RecordError", "Diverged"),
+    "convergence": ("second_moment", "optimal_probabilities"),
+    "problems": ("PaperCNN",),
+}
+_HOME = {name: module for module, names in _ROOMS.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
