@@ -8,9 +8,10 @@ __version__ = "0.1.0"
 
 # module -> public names, in the order of the layers; one line per room
 _ROOMS = {
-    "errors": ("ImpsampError", "InvalidProbabilities", "InvalidScores", "InvalidShape", "UnknownName", "UnsupportedModel",
+    "errors": ("ImpsampError", "InvalidProbabilities", "InvalidScores", "InvalidShape", "InvalidArgument", "UnknownName", "UnsupportedModel",
                "DataError", "ChecksumError", "RecordError", "Diverged"),
     "convergence": ("second_moment", "optimal_probabilities"),
+    "data": ("Split", "load_mnist", "load_mnist01"),
     "problems": ("PaperCNN",),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
