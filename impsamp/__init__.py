@@ -13,6 +13,7 @@ _ROOMS = {
     "convergence": ("second_moment", "optimal_probabilities"),
     "data": ("Split", "load_mnist", "load_mnist01"),
     "problems": ("PaperCNN",),
+    "optimizers": ("ScalarRMSprop", "ScalarAdam"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)
