@@ -10,7 +10,11 @@ __version__ = "0.1.0"
 _ROOMS = {
     "errors": ("ImpsampError", "InvalidProbabilities", "InvalidScores", "InvalidShape", "InvalidArgument", "UnknownName", "UnsupportedModel",
                "DataError", "ChecksumError", "RecordError", "Diverged"),
-    "convergence": ("second_moment", "optimal_probabilities"),
+    "convergence": ("second_moment", "optimal_probabilities", "convergence_speed_sgd", "convergence_speed_momentum"),
+    "divergences": ("total_variation", "kl_divergence", "chi2_divergence", "is_between", "speed_gain"),
+    "adaptive_convergence": ("rmsprop_step", "adam_step", "convergence_speed_rmsprop", "convergence_speed_adam",
+                             "frozen_optimal_probabilities", "optimal_probabilities_given_optimum"),
+    "minibatch_theory": ("minibatch_probabilities", "variance_factors", "alpha", "gammas", "table_updates", "StepSize", "step_size"),
     "data": ("Split", "load_mnist", "load_mnist01"),
     "problems": ("PaperCNN",),
     "optimizers": ("ScalarRMSprop", "ScalarAdam"),
