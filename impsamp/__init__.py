@@ -17,6 +17,7 @@ _ROOMS = {
     "minibatch_theory": ("minibatch_probabilities", "variance_factors", "alpha", "gammas", "table_updates", "StepSize", "step_size"),
     "data": ("Split", "load_mnist", "load_mnist01"),
     "problems": ("PaperCNN",),
+    "schemes": ("Scheme", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
