@@ -117,7 +117,7 @@ class Scheme:
         return np.full(s.size, 1 / s.size)
 
     def state_dict(self):
-        "Everything that `probabilities` depends on, as tensors, numbers and strings (`torch.load(weights_only=True)` reads it)."
+        "Everything that `probabilities` depends on, as tensors, numbers and strings (a file of it needs no pickle: `weights_only=True` reads it)."
         self._ready()
         return {"scheme": type(self).__name__, "n": self.n, "fingerprint": self.fingerprint, "step": self.step,
                 "scores": torch.from_numpy(self.scores.copy())}
