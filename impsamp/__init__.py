@@ -17,13 +17,10 @@ _ROOMS = {
     "minibatch_theory": ("minibatch_probabilities", "variance_factors", "alpha", "gammas", "table_updates", "StepSize", "step_size"),
     "data": ("Split", "load_mnist", "load_mnist01"),
     "problems": ("PaperCNN",),
-<<<<<<< HEAD
+    "gradnorms": ("grad_norms", "choose_method"),
     "schemes": ("Scheme", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
-=======
-    "gradnorms": ("grad_norms", "choose_method"),
->>>>>>> 832bca0 (Per-sample gradient norms: ghost pass with a coverage proof, vmap and loop)
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)
