@@ -19,7 +19,7 @@ _ROOMS = {
     "problems": ("PaperCNN",),
     "gradnorms": ("grad_norms", "choose_method"),
     "schemes": ("Scheme", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities"),
-    "optimizers": ("ScalarRMSprop", "ScalarAdam"),
+    "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
