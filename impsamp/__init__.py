@@ -19,6 +19,8 @@ _ROOMS = {
     "problems": ("PaperCNN",),
     "gradnorms": ("grad_norms", "choose_method"),
     "schemes": ("Scheme", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities"),
+    "samplers": ("Draw", "importance_weights", "inverse_cdf", "InverseCDF", "AliasTable", "SumTree",
+                 "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SerialSampling"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
 }
