@@ -22,6 +22,7 @@ _ROOMS = {
     "samplers": ("Draw", "importance_weights", "inverse_cdf", "InverseCDF", "AliasTable", "SumTree",
                  "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SerialSampling"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
+    "training": ("train", "History"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
