@@ -117,8 +117,8 @@ class VarianceReduced(Optimizer):
         super().add_param_group(group)
 
     def state_dict(self):
-        "Parameters' states, groups, counters and the generator: all that is needed to go on as if nothing had happened."
-        saved = super().state_dict()
+        "A copy of states, groups, counters and the generator: all that is needed to go on as if nothing had happened."
+        saved = copy.deepcopy(super().state_dict())
         saved["progress"] = copy.deepcopy(self.progress)
         saved["generator"] = _generator_state(self.generator)
         if hasattr(self.sampling, "state_dict"): saved["sampling"] = copy.deepcopy(self.sampling.state_dict())
@@ -136,7 +136,7 @@ class VarianceReduced(Optimizer):
 # %% ../nbs/10b_variance_reduced.ipynb #72393df8
 def _item_count(sampling, n):
     if hasattr(sampling, "draw") and not hasattr(sampling, "inclusion_probabilities"):
-        raise InvalidArgument(f"{type(sampling).__name__} draws bare indices: wrap it in ImportanceBatchSampler, or give a set sampling")
+        raise InvalidArgument(f"{type(sampling).__name__} does not know the size of a batch: wrap it in ImportanceBatchSampler, or give a set sampling")
     known = len(sampling.inclusion_probabilities) if hasattr(sampling, "inclusion_probabilities") else getattr(sampling, "n", None)
     if known is None and n is None: raise InvalidArgument("give n, the number of items: the sampling does not tell it")
     if None not in (known, n) and known != n: raise InvalidArgument(f"n = {n}, but the sampling covers {known} items")

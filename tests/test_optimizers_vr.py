@@ -1,5 +1,4 @@
 """SVRG, SAGA, SARAH for torch modules: exact enumeration, Lemma 1, reference loops, resuming, refusals."""
-import copy
 from collections import namedtuple
 from itertools import combinations, product
 from math import ceil
@@ -10,7 +9,9 @@ import torch
 from torch import nn
 
 from impsamp.errors import Diverged, InvalidArgument, InvalidShape
+from impsamp.minibatch_theory import minibatch_probabilities
 from impsamp.optimizers import SAGA, SARAH, SVRG
+from impsamp.samplers import ApproximateIndependentSampling, IndependentSampling, NiceSampling, SerialSampling
 
 Draw = namedtuple("Draw", "idx weight")
 N, D = 6, 3
@@ -83,7 +84,7 @@ def make(method, law, lr=.3, seed=0, x0=None, **kw):
 def all_moves(opt, x, closure, law):
     "For every subset: probability, and the direction in which a copy of the optimizer moves (x - x_new) / lr."
     p, subsets, _ = law
-    state, start = copy.deepcopy(opt.state_dict()), x.detach().clone()
+    state, start = opt.state_dict(), x.detach().clone()
     moves = []
     for S, q in subsets:
         opt.load_state_dict(state)
@@ -317,7 +318,28 @@ def test_groups_cannot_be_added_once_started():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_reaches_the_stationary_point(method, law):
-    x, opt, closure = make(method, law, lr=.1, weight_decay=.1, x0=np.zeros(D), **(dict() if method == "saga" else dict(inner_steps=6)))
-    for _ in range(3000): opt.step(closure)
+    x, opt, closure = make(method, law, lr=.3, weight_decay=.1, x0=np.zeros(D), **(dict() if method == "saga" else dict(inner_steps=6)))
+    for _ in range(900): opt.step(closure)
+    here = x.detach().numpy()
+    assert np.linalg.norm(grad_items(here).mean(0) + .1*here) < 1e-8
+
+
+REAL = dict(nice=lambda: NiceSampling(N, 2), independent=lambda: IndependentSampling(P), approximate=lambda: ApproximateIndependentSampling(P),
+            serial=lambda: SerialSampling(P/P.sum()), lemma2=lambda: IndependentSampling(minibatch_probabilities(np.linalg.norm(A, axis=1)**2, 2.)))
+
+
+@pytest.mark.parametrize("sampling", REAL)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_sampler_of_the_package_reaches_the_stationary_point(method, sampling):
+    "The samplers' own draws and weights, both kinds of generator, resumed half way."
+    x = nn.Parameter(torch.zeros(D, dtype=torch.float64))
+    matrix, y = torch.tensor(A), torch.tensor(Y)
+    def closure(idx, weight): return (weight*(y[idx] - torch.sigmoid(matrix[idx] @ x))**2).sum()
+    def make(generator):
+        return METHODS[method]([x], REAL[sampling](), lr=.3, generator=generator, weight_decay=.1, **(dict() if method == "saga" else dict(inner_steps=6)))
+    opt = make(torch.Generator().manual_seed(0))
+    for _ in range(300): opt.step(closure)
+    again = make(torch.Generator().manual_seed(9)); again.load_state_dict(opt.state_dict())
+    for _ in range(600): again.step(closure)
     here = x.detach().numpy()
     assert np.linalg.norm(grad_items(here).mean(0) + .1*here) < 1e-8
