@@ -23,6 +23,8 @@ _ROOMS = {
                  "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SerialSampling"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
     "training": ("train", "History"),
+    "measures": ("MEASURES", "measure", "distances", "best_pool", "pool_variance_ratio"),
+    "assess": ("Assessment", "AssessCallback"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}

@@ -93,7 +93,7 @@ _INK = {"p": "#d1495b", "u": "#30638e", "best": "#8d96a3"}
 
 def _bins(values):
     "Twenty bins over positive and zero `values`, logarithmic where they span more than a factor of thirty."
-    values = values[np.isfinite(values)]
+    values = np.where(values < 1e-12, 0, values)[np.isfinite(values)]  # a distance of 1e-16 is zero, not a decade of its own
     if values.size == 0: return np.linspace(0, 1, 21), False
     low, high = values[values > 0].min(initial=np.inf), values.max()
     if 0 < low < np.inf and high / low > 30: return np.geomspace(max(low, high * 1e-6), high, 21), True
