@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from .checks import check_count, check_probabilities, check_scores, same_kind, to_float64
 from .errors import InvalidArgument, InvalidScores, InvalidShape
+from .minibatch_theory import minibatch_probabilities
 
 # %% ../nbs/08a_scheme_base.ipynb #03388bb3
 def proportional(scores):
@@ -59,6 +60,7 @@ class Scheme:
     A scheme of your own sets `needs` and `scope` and overrides `shape`; or it is any object with the same methods.
     Never-visited items count as the largest score seen, so that each is visited early. Scores are float64 `(n,)`."""
     needs, scope, unbiased, replacement, beta, every, pool_size, n = "none", "none", True, True, 1.0, 1, None, None
+    memory_floor = 0.01  # of 1/n, where scores are remembered: a zero of long ago must not hide an item for ever
 
     def init(self, n, *, fingerprint=None):
         "Forget everything; `n` >= 1 items, `fingerprint` an optional string that names the data set. Returns self."
@@ -78,9 +80,16 @@ class Scheme:
     def probabilities(self, scores=None):
         "(n,) float64 probabilities from `scores` (n,), or from the remembered ones; the kind of `scores`, numpy without."
         self._ready()
-        s = self._known(scores)
+        p = self._normalise(self.shape(self._known(scores)))
         self.step += 1
-        return same_kind(self._normalise(self.shape(s)), scores)
+        if scores is None and self.needs != "none" and self.memory_floor: p = floor_probabilities(p, self.memory_floor)
+        return same_kind(p, scores)
+
+    def inclusion_probabilities(self, batch, scores=None):
+        """(n,) min(1, c p_i) with sum `batch`: the same scheme for a random subset of expected size `batch` instead of draws.
+
+        One allocation, two designs: second paper, Lemma 2, with p in place of L. `InvalidArgument` if fewer than `batch` items have p_i > 0."""
+        return minibatch_probabilities(self.probabilities(scores), batch)
 
     def update(self, idx, scores, prob=None):
         "Remember `scores` (b,) of the visited items `idx` (b,), `prob` the probabilities they were drawn with; of duplicates the last one stays."
@@ -154,7 +163,7 @@ class GradNorm(Scheme):
     """p^GN_i = g_i / sum_j g_j with exact norms, refreshed every `every` steps (calls of `probabilities`).
 
     Cost: one forward and one backward over all N items per refresh (`impsamp.gradnorms`), so (N/B)/every extra steps per step: affordable for small N or large `every` only;
-    between refreshes the norms are stale and p is no longer optimal. Unbiased for any `every`. Optimal for SGD with or without momentum, not for Adam and RMSProp:
+    between refreshes the norms are stale, p is no longer optimal, and `memory_floor` keeps it positive. Unbiased for any `every`. Optimal for SGD with or without momentum, not for Adam and RMSProp:
     see `PreconditionedGradNorm`. Not to be used where N/B is large and time counts. First paper, section 2.1, appendices A and C; Needell et al. 2014; Alain et al. 2016."""
     needs, scope = "norm", "all"
     def __init__(self, every=1): self.every = check_count(every, "every")
