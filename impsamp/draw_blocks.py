@@ -148,7 +148,7 @@ def _independent(p):
 
 def _approximate(p):
     certain, free = _split(p)
-    a = int(np.ceil(free.size * p[free].max(initial=0.0) - 1e-9))
+    a = min(free.size, int(np.ceil(free.size * p[free].max(initial=0.0))))
     coin, b = p[free] * (free.size / max(a, 1)), p.sum()
     return lambda rng, T: Block(*_approximate_block(rng, certain, free, coin, a, b, T))
 
