@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCORES', 'OPTIMIZERS', 'SCHEMES', 'PAPER_ARMS', 'scores_for', 'draw_batch', 'choose', 'History', 'weighted_step',
            'train', 'make_optimizer', 'make_scheme', 'seeded', 'binary_metrics', 'nll', 'evaluator', 'paper_run',
-           'checkpoint_table']
+           'timed_paper_run', 'checkpoint_table', 'expected_log_step', 'predicted_gain', 'predicted_curve']
 
 # %% ../nbs/13_training.ipynb #02c02a58
 import math
@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from .checks import check_count, to_float64
 from .data import load_mnist01
 from .errors import Diverged, InvalidArgument, unknown
+from .convergence import second_moment
 from .gradnorms import grad_norms
+from .per_sample import loop_grads
 from .problems import PaperCNN
 from .randomness import counter_generator
 from .samplers import importance_weights, inverse_cdf
@@ -189,6 +191,11 @@ def paper_run(*, optimizer, scheme, seed, scale="unit", subset="first", subset_s
     return dict(step=history.step, **history.values, diverged_at=-1 if history.diverged_at is None else history.diverged_at,
                 grad_evals=history.grad_evals, score_evals=history.score_evals)
 
+def timed_paper_run(*, optimizer, scheme, seed, steps=300):
+    "Seconds of one run in the anchor setting: scoring, draw, step, evaluation (every ten steps, training and test) and their total."
+    seconds = _paper_history(optimizer, scheme, seed, "unit", "first", None, 0.01, 5, steps, 10, True).seconds
+    return {**seconds, "total": sum(seconds.values())}
+
 def checkpoint_table(configs, results):
     """One row per run and checkpoint: the arm (`setting`, `optimizer`, `scheme`, `seed`), `step`, per-sample evaluations so far, losses, `diverged_at` (-1: never).
 
@@ -208,3 +215,45 @@ def _paper_history(optimizer, scheme, seed, scale, subset, subset_seed, lr, batc
     model = seeded(PaperCNN, seed)
     return train(model, nll, split.x_train, split.y_train, make_optimizer(optimizer, model.parameters(), lr), make_scheme(scheme),
                  batch=batch, steps=steps, seed=seed, evaluate=evaluator(split, test), eval_every=eval_every)
+
+# %% ../nbs/13_training.ipynb #74d14824
+def expected_log_step(model, loss, grads, p, *, lr, batch):
+    """log(E_B(p) / L): expected change of the log of `loss(model)` in one SGD step with items drawn from `p` (N,), `grads` (N, d) per-sample gradients.
+
+    Enumerates all N items; second order in lr beyond B = 1. The model's weights are as found afterwards. First paper, equation 2 and S(p)."""
+    params = list(model.parameters())
+    start = torch.nn.utils.parameters_to_vector(params).detach().clone()
+    def after(g):
+        torch.nn.utils.vector_to_parameters(start - lr * g, params)
+        return loss(model)
+    try:
+        mean = after(grads.mean(0))
+        one = sum(q * after(g / (len(p) * q)) for q, g in zip(p.tolist(), grads) if q > 0)
+    finally: torch.nn.utils.vector_to_parameters(start, params)
+    return math.log((mean + (one - mean) / batch) / loss(model))
+
+# %% ../nbs/13_training.ipynb #5fad23d6
+def predicted_gain(*, seed, steps=300, every=10, batch=5, momentum=0.0, lr=0.01):
+    """Arrays `step`, `log_loss`, and `u`, `half`, `gn`: `expected_log_step` of each scheme at every `every`-th step of an anchor run under u (momentum: with lr/(1 - momentum)),
+    and `ratio_gn`, `ratio_half`: second moments relative to u."""
+    split, model = load_mnist01(), seeded(PaperCNN, seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    def loss(m): return evaluator(split, test=False)(m)["train_loss"]
+    def enumerate_step(m):
+        grads = torch.cat([g.flatten(1) for g in loop_grads(m, nll, split.x_train, split.y_train, dict(m.named_parameters())).values()], 1)
+        g = grads.double().norm(dim=1).numpy()
+        laws = {"u": np.full(len(g), 1 / len(g)), "gn": g / g.sum()}
+        laws["half"] = (laws["u"] + laws["gn"]) / 2
+        moment = {k: second_moment(p, g) for k, p in laws.items()}
+        return {"log_loss": math.log(loss(m)), **{k: expected_log_step(m, loss, grads, p, lr=lr / (1 - momentum), batch=batch) for k, p in laws.items()},
+                "ratio_gn": moment["gn"] / moment["u"], "ratio_half": moment["half"] / moment["u"]}
+    history = train(model, nll, split.x_train, split.y_train, optimizer, Uniform(), batch=batch, steps=steps, seed=seed, evaluate=enumerate_step, eval_every=every)
+    return dict(step=history.step, **history.values)
+
+# %% ../nbs/13_training.ipynb #92c88d3b
+def predicted_curve(log_loss, rate, *, steps):
+    "log loss at steps 0 .. `steps` (steps + 1,) when each step adds `rate` (k,), known at the levels `log_loss` (k,) and interpolated between them."
+    order = np.argsort(log_loss)
+    curve = [float(log_loss[0])]
+    for _ in range(steps): curve.append(curve[-1] + float(np.interp(curve[-1], log_loss[order], np.asarray(rate)[order])))
+    return np.array(curve)
