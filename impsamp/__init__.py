@@ -27,6 +27,8 @@ _ROOMS = {
     "measures": ("MEASURES", "measure", "distances", "best_pool", "pool_variance_ratio"),
     "assess": ("Assessment", "AssessCallback"),
     "statistics": ("sign_flip_test", "bootstrap_interval", "equivalence_test", "holm", "mcnemar_exact"),
+    "verdicts": ("run_statistics", "Comparison", "verdict"),
+    "claims": ("read_claims", "judge", "judge_statistics", "claims_page", "timing_table"),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)

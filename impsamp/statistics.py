@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['flip_tails', 'sign_flip_test', 'bootstrap_interval', 'bootstrap_difference', 'two_sample_test', 'equivalence_test',
-           'intersection_union', 'holm', 'holm_levels', 'mcnemar_exact', 'detectable_effect', 'prediction_interval',
-           'order_chance']
+           'intersection_union', 'holm', 'holm_levels', 'mcnemar_exact', 'detectable_effect', 'runs_needed',
+           'prediction_interval', 'order_chance']
 
 # %% ../nbs/13a_statistics.ipynb #20dcde7e
 import numpy as np
@@ -130,6 +130,13 @@ def detectable_effect(d, *, alpha=0.05, power=0.8):
     if d.size < 2: return np.inf
     t = stats.t(d.size - 1)
     return float((t.ppf(1 - _fraction(alpha, "alpha") / 2) + t.ppf(_fraction(power, "power"))) * d.std(ddof=1) / np.sqrt(d.size))
+
+def runs_needed(d, *, half_width=0.025, level=0.95, most=200):
+    "Runs after which the interval of the mean of `d` (n,) should reach no further than `half_width` to each side, at most `most`: looks at the spread alone."
+    d = _sample(d)
+    if d.size < 2: raise InvalidArgument("one value shows no spread: give at least two")
+    z = stats.norm.ppf((1 + _fraction(level, "level")) / 2)
+    return int(min(most, max(2, np.ceil((z * d.std(ddof=1) / half_width) ** 2))))
 
 def prediction_interval(x, *, level=0.95):
     "Interval for one more value of the kind of `x` (m,): mean +- t s sqrt(1 + 1/m); the whole line if m < 2."

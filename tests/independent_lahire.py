@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ARMS = [(o, s) for o in ("sgd", "momentum") for s in ("u", "p_gn", "p_half")] + [(o, s) for o in ("rmsprop", "adam") for s in ("u", "p_gn")]
+ARMS = [(o, s) for o in ("sgd", "momentum") for s in ("u", "gn", "half")] + [(o, s) for o in ("rmsprop", "adam") for s in ("u", "gn")]
 STEPS, BATCH, EVERY = 300, 5, 10
 
 
@@ -94,7 +94,7 @@ def norms_by_layer(net, x, y):
 def probabilities(scheme, norms, n):
     if scheme == "u" or norms.sum() == 0: return np.full(n, 1 / n)
     p = norms / norms.sum()
-    return p if scheme == "p_gn" else (p + 1 / n) / 2
+    return p if scheme == "gn" else (p + 1 / n) / 2
 
 
 def make_optimizer(name, params, lr, adaptive_lr):
