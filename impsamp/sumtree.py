@@ -9,7 +9,7 @@ __all__ = ['SumTree']
 import numpy as np
 import torch
 from .checks import check_count, check_scores, to_float64
-from .draws import compiled, draw_points, make_draw
+from .draws import check_rows, compiled, draw_points, make_draw
 from .errors import InvalidProbabilities, InvalidScores, InvalidShape
 
 # %% ../nbs/09c_sumtree.ipynb #864b71ff
@@ -105,14 +105,11 @@ class SumTree:
 
     def update(self, idx, weights):
         "Set s_idx = weights, both (k,) (a scalar weight is broadcast); of duplicates in `idx` the last counts."
-        rows = idx.detach().cpu().numpy() if isinstance(idx, torch.Tensor) else np.asarray(idx)
-        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"): raise InvalidShape(f"idx must be a vector of integers, got {rows.dtype} of shape {rows.shape}")
-        if rows.size and (rows.min() < 0 or rows.max() >= self.n):
-            raise InvalidShape(f"idx holds {int(rows.max() if rows.max() >= self.n else rows.min())}, outside the {self.n} items 0..{self.n - 1}")
+        rows = check_rows(idx, self.n)
         w = to_float64(weights, "weights")
         w = np.full(rows.size, w) if w.ndim == 0 else w
         if w.shape != rows.shape: raise InvalidShape(f"{w.shape} weights for {rows.size} items")
-        if rows.size: self._set(self._tree, self._starts, rows.astype(np.int64, copy=False), self._check(check_scores(w, "weights"), self.n))
+        if rows.size: self._set(self._tree, self._starts, rows, self._check(check_scores(w, "weights"), self.n))
 
     def draw(self, size, generator, *, method="multinomial", step=0):
         "`size` items with E(count of i) = size s_i / total as a `Draw`; `method` as in `draw_points`."
@@ -124,7 +121,7 @@ class SumTree:
 
     def state_dict(self):
         "What a checkpoint needs: the weights."
-        return {"n": self.n, "weights": self.weights}
+        return {"n": self.n, "weights": torch.from_numpy(self.weights)}
 
     def load_state_dict(self, state):
         "Take over the weights of a tree with the same n; `InvalidShape` otherwise."
