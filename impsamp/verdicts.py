@@ -30,7 +30,7 @@ def with_arm(table, columns, what):
 def loss_curves(records, *, loss="train_loss"):
     """Capped losses {(setting, arm): table seeds x steps} and a flag `diverged` per seed, as ({...}, {...}).
 
-    Missing checkpoints count as lost: a run that stopped early has diverged. Raises `RecordError` for missing columns and doubled rows."""
+    A run that stopped early has diverged; a spike that passes is capped where it happens. Raises `RecordError` for missing columns and doubled rows."""
     records = with_arm(records, ("setting", "seed", "step", loss), "records")
     twice = records.duplicated(["setting", "arm", "seed", "step"])
     if twice.any(): raise RecordError(f"records hold one checkpoint twice: {records.loc[twice.idxmax(), ['setting', 'arm', 'seed', 'step']].to_dict()}")
@@ -39,9 +39,9 @@ def loss_curves(records, *, loss="train_loss"):
         steps = np.sort(rows.step.unique())
         for arm, own in rows.groupby("arm", sort=True):
             curve = own.pivot(index="seed", columns="step", values=loss).reindex(columns=steps)
-            lost = (~np.isfinite(curve) | (curve > CAP)).any(axis=1)
+            lost = (~np.isfinite(curve)).any(axis=1) | (curve.iloc[:, -1] > CAP)
             if "diverged_at" in own: lost |= own.groupby("seed").diverged_at.max() >= 0
-            curves[setting, arm], diverged[setting, arm] = curve.mask(lost, CAP), lost
+            curves[setting, arm], diverged[setting, arm] = curve.clip(upper=CAP).mask(lost, CAP), lost
     return curves, diverged
 
 def curve_statistics(curve):

@@ -54,7 +54,7 @@ def test_measures_by_hand():
 @pytest.mark.parametrize("spoil", [
     lambda r: r.assign(train_loss=r.train_loss.where(r.step < 200, np.nan)),
     lambda r: r.assign(train_loss=r.train_loss.where(r.step < 200, np.inf)),
-    lambda r: r.assign(train_loss=r.train_loss.where(r.step != 100, 7.0)),
+    lambda r: r.assign(train_loss=r.train_loss.where(r.step != 300, 7.0)),
     lambda r: r[(r.step < 200) | (r.seed != 0)],
     lambda r: r.assign(diverged_at=120)])
 def test_diverged_runs_are_capped_at_every_checkpoint_and_last(spoil):
@@ -63,6 +63,14 @@ def test_diverged_runs_are_capped_at_every_checkpoint_and_last(spoil):
     s = v.run_statistics(spoiled).set_index("seed")
     assert s.outcome.to_dict() == {0: "diverged", 1: "ok"} and s.rank_score[0] > s.rank_score[1]
     for m in v.MEASURES: assert s[m][0] == pytest.approx(math.log(10 * math.log(2)))
+
+
+def test_a_spike_that_passes_is_capped_and_no_failure():
+    records = curves({"sgd/u": 1.0}, seeds=1, noise=0)
+    records.loc[records.step == 20, "train_loss"] = 394.0
+    s = v.run_statistics(records).iloc[0]
+    losses = [min(x, 10 * math.log(2)) for x in records.train_loss]
+    assert s.outcome == "ok" and s.log_area == pytest.approx(slow_measures(losses)["log_area"])
 
 
 def test_stuck_runs_keep_their_curve_and_rank_behind():
