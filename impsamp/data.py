@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'MNIST_MIRRORS', 'MNIST_SHA256', 'parse_idx', 'Split', 'mnist_arrays', 'load_mnist', 'zeros_and_ones',
-           'load_mnist01', 'constant_accuracy']
+           'load_mnist01', 'constant_accuracy', 'load_libsvm']
 
 # %% ../nbs/05_data.ipynb #d951799f
 from importlib.resources import files
@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from .errors import DataError, InvalidArgument, unknown
 from .files import obtain
+from .libsvm import load_libsvm
+
+_all_ = ["load_libsvm"]
 
 # %% ../nbs/05_data.ipynb #574bd044
 def parse_idx(content, name="content"):

@@ -76,6 +76,13 @@ def _probabilities(sampling, n):
     if not (p > 0).all(): raise InvalidProbabilities(f"item {int(np.argmin(p))} has inclusion probability 0: build p on problem.lifted_smoothness")
     return p, v
 
+def _smoothness(problem, needed):
+    "L with zeros lifted, or None where the problem does not know it and nothing needs it."
+    try: return to_float64(problem.lifted_smoothness if hasattr(problem, "lifted_smoothness") else problem.L, "L", ndim=1)
+    except InvalidArgument:
+        if needed: raise
+        return None
+
 def _theory_step(problem, method, L, p, v, b, a, m, mu):
     "(StepSize) of the nonconvex theorems, or of SGD and gradient descent."
     if method == "gd": return theory.StepSize(1 / L.mean(), None, "gradient descent: 1/mean L")
@@ -98,8 +105,7 @@ def make_plan(problem, method, sampling, *, lr=None, inner_steps=None, one_draw=
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`."""
     if method not in METHODS: raise unknown("method", method, METHODS)
     n = problem.n
-    L = to_float64(getattr(problem, "lifted_smoothness", None) if hasattr(problem, "lifted_smoothness") else problem.L, "L", ndim=1) if not (
-        isinstance(lr, (int, float)) and not isinstance(sampling, str)) else None
+    L = _smoothness(problem, needed=isinstance(sampling, str) or not isinstance(lr, (int, float)))
     if method == "gd": p, v = np.ones(n), np.zeros(n)
     else: p, v = _probabilities(resolve_sampling(sampling, L), n)
     b = float(p.sum())

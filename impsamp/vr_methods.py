@@ -143,7 +143,7 @@ def minimize(problem, method, sampling, *, x0=None, lr=None, inner_steps=None, m
              one_draw=False, mu=0.25, engine="auto", record_every=1.0, callback=None, draws=None, table_draws=None):
     """Minimise f = mean f_i by `method` "svrg", "saga", "sarah", "sgd" or "gd" with any `sampling`; returns `Result`.
 
-    problem: `LinearSum` (compiled) or anything with n, d, L, loss, grad, grad_items. sampling: a sampler of `impsamp.samplers` or a like object, or
+    x0: zeros by default, a module's own values for `FiniteSum`. problem: `LinearSum` (compiled) or anything with n, d, L, loss, grad, grad_items. sampling: a sampler of `impsamp.samplers` or a like object, or
     "importance" / "uniform" (one item per step). lr: None (theorem, with its fallback), "convex", or a number. inner_steps: epoch length of SVRG and SARAH.
     Stops at `max_passes` (component gradients / n, as the method is written), at gradient norm <= tol (checked at records), at the end of `draws`, or when
     `callback(row)` is true. output "random": a uniformly random iterate as analysed ("last" otherwise; an iterate that met tol is always the answer).
@@ -153,7 +153,7 @@ def minimize(problem, method, sampling, *, x0=None, lr=None, inner_steps=None, m
     if output not in ("random", "last"): raise unknown("output", output, ("random", "last"))
     max_passes, record_every = check_number(max_passes, "max_passes"), check_number(record_every, "record_every")
     if tol is not None: tol = check_number(tol, "tol", strict=False)
-    x0 = np.zeros(problem.d) if x0 is None else to_float64(x0, "x0", ndim=1)
+    x0 = getattr(problem, "start", np.zeros(problem.d)) if x0 is None else to_float64(x0, "x0", ndim=1)
     if x0.shape != (problem.d,): raise InvalidShape(f"x0 must have shape ({problem.d},), got {x0.shape}")
     if isinstance(sampling, str): sampling = resolve_sampling(sampling, getattr(problem, "lifted_smoothness", problem.L))
     plan, rng = make_plan(problem, method, sampling, lr=lr, inner_steps=inner_steps, one_draw=one_draw, mu=mu), as_numpy_generator(generator)
