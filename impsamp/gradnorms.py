@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORKING_SET', 'MEMORY', 'METHODS', 'KNOWN', 'grad_norms', 'choose_method', 'per_sample_grads',
-           'evaluation_statistics', 'loss_scores', 'output_gradient_norms', 'upper_bound_scores', 'preconditioner_of']
+           'evaluation_statistics', 'per_sample_losses', 'loss_scores', 'output_gradient_norms', 'upper_bound_scores',
+           'preconditioner_of']
 
 # %% ../nbs/07_gradnorms.ipynb #a32925d4
 import torch
@@ -12,11 +13,11 @@ from .checks import check_count
 from .errors import InvalidArgument, InvalidShape, UnsupportedModel, unknown
 from .cheap_scores import loss_scores, output_gradient_norms, upper_bound_scores
 from .ghost_plan import _by_grads, plan_for, planned_squares
-from .per_sample import evaluation_statistics, loop_grads, trainable, untouched, vmap_grads
+from .per_sample import evaluation_statistics, loop_grads, per_sample_losses, trainable, untouched, vmap_grads
 from .preconditioners import preconditioner_of, read_preconditioner
 
 # %% ../nbs/07_gradnorms.ipynb #5264aea0
-_all_ = ["evaluation_statistics", "loss_scores", "output_gradient_norms", "upper_bound_scores", "preconditioner_of"]
+_all_ = ["evaluation_statistics", "per_sample_losses", "loss_scores", "output_gradient_norms", "upper_bound_scores", "preconditioner_of"]
 
 # %% ../nbs/07_gradnorms.ipynb #9837fe0b
 WORKING_SET, MEMORY = 2**23, 2**28     # bytes
