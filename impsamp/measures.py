@@ -87,12 +87,14 @@ def _moments(p, u, gn, g, k, mean_norm):
             "speed_gain": float(speed_gain(p, g)), "ess": 1 / unpull(second_moment(p, np.ones_like(g)), 1.0, k)}
 
 # %% ../nbs/12a_measures.ipynb #2fe8f320
-def pool_variance_ratio(variance_ratio, batch, pool):
-    """V/V(u) of a batch of `batch` draws (with replacement) from a uniform pool of `pool` items (with replacement), p proportional to scores in the pool.
+def pool_variance_ratio(variance_ratio, batch, pool, population=None):
+    """Variance of a batch of `batch` draws (with replacement) from a uniform pool of `pool` items, over that of `batch` uniform draws.
 
-    `variance_ratio` V(p)/V(u) of the same scores over the whole set. Exact for p = s / sum of s over the pool."""
-    b, p = check_count(batch, "batch"), check_count(pool, "pool")
-    return variance_ratio * (1 - 1 / p) + b / p
+    p proportional to scores within the pool, `variance_ratio` V(p)/V(u) of the same scores over the whole set. The pool's items are distinct ones of
+    `population` N, or drawn with replacement (None). Exact for p = s / sum of s."""
+    b, m = check_count(batch, "batch"), check_count(pool, "pool", high=population)
+    k = pull(m, population) if population else 1 / m
+    return variance_ratio * (1 - k) + b * k
 
 # %% ../nbs/12a_measures.ipynb #9376d92c
 def best_pool(variance_ratio, score_cost, *, draw_cost=1.0):

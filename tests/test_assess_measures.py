@@ -75,6 +75,16 @@ def test_pool_variance_by_enumeration_of_pools_and_draws(pool, batch):
     assert np.isclose(variance, V_u / batch * pool_variance_ratio(row["variance_ratio"], batch, pool))
 
 
+def test_pool_of_distinct_items_by_enumeration():
+    G, s = np.array([[1., 0.], [3., 1.], [-1., 2.], [0., 1.5]]), np.array([1., 2.5, 1.5, .7])
+    outcomes = [(1 / 4 * q, G[i] / (3 * q)) for members in combinations(range(4), 3) for i, q in zip(members, s[list(members)] / s[list(members)].sum())]
+    mean = sum(w * e for w, e in outcomes)
+    row = measure(s, np.linalg.norm(G, axis=1), mean_norm=np.linalg.norm(G.mean(0)))
+    V_u = np.square(G - G.mean(0)).sum(1).mean()
+    assert np.isclose(sum(w * np.square(e - mean).sum() for w, e in outcomes), V_u * pool_variance_ratio(row["variance_ratio"], 1, 3, 4))
+    assert pool_variance_ratio(.3, 5, 4, 4) == .3                                      # the whole set is no pool
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.001, 0.999), st.floats(0.001, 2), st.floats(0.1, 1))
 def test_best_pool_is_the_minimum_over_pool_factors(v, c, a):
