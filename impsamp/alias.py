@@ -12,34 +12,34 @@ from .draws import check_law, compiled, make_draw
 from .randomness import uniforms
 
 # %% ../nbs/09b_alias.ipynb #2b69d190
-def _sweep(w, table):
-    """Fill `table` (n, 4): threshold, alias, weight of the column's own item, weight of its alias. `w` (n,) has mean 1.
-
-    `table` comes with rows (1, i, w_i, w_i)."""
-    n, i, j = w.shape[0], 0, 0
-    while i < n and w[i] > 1: i += 1
-    while j < n and w[j] <= 1: j += 1
+def _sweep(p, table):
+    "Fill `table` (n, 4): threshold, alias, p of the column's own item, p of its alias."
+    n, i, j = p.shape[0], 0, 0
+    for k in range(n):
+        table[k, 0], table[k, 1] = 1, k
+        table[k, 2] = table[k, 3] = p[k]
+    while i < n and n * p[i] > 1: i += 1
+    while j < n and n * p[j] <= 1: j += 1
     if j == n: return
-    r, low = w[j], w[j] - w[j]
+    r, low = n * p[j], p[j] - p[j]
     while True:
-        heavy = r + low <= 1
-        column = j if heavy else i
-        if heavy:
+        if r + low <= 1:                                # the heavy item's own column is due
             k = j + 1
-            while k < n and w[k] <= 1: k += 1
+            while k < n and n * p[k] <= 1: k += 1
             if k == n: break
-            table[column, 0], j, change = r + low, k, w[k] - 1
-        else:
+            column, table[j, 0], change = j, r + low, n * p[k] - 1
+            j = k
+        else:                                           # it fills the next light column
             if i == n: break
-            table[column, 0], change = w[i], w[i] - 1
+            column, table[i, 0], change = i, n * p[i], n * p[i] - 1
             i += 1
-            while i < n and w[i] > 1: i += 1
-        table[column, 1], table[column, 3] = j, w[j]
+            while i < n and n * p[i] > 1: i += 1
+        table[column, 1], table[column, 3] = j, p[j]
         total = r + change
         part = total - r
         low, r = low + ((r - (total - part)) + (change - part)), total
-    while i < n:
-        if w[i] == 0: table[i, 0], table[i, 1], table[i, 3] = 0, j, w[j]
+    while i < n:                                        # left over by rounding alone: whole columns, but never for p = 0
+        if p[i] == 0: table[i, 0], table[i, 1], table[i, 3] = 0, j, p[j]
         i += 1
 
 # %% ../nbs/09b_alias.ipynb #d25734b0
@@ -59,12 +59,8 @@ class AliasTable:
     Walker 1977; sweep of Hübschle-Schneider and Sanders 2022. Where p changes use `SumTree` (some entries) or `InverseCDF` (all of them)."""
     def __init__(self, p):
         p = check_law(p)
-        self.n, p = p.size, p / p.sum()
-        self.table = np.empty((self.n, 4))
-        self.table[:, 0], self.table[:, 1] = 1, np.arange(self.n)
-        self.table[:, 2:] = (p * self.n)[:, None]
-        compiled(_sweep)(self.table[:, 2].copy(), self.table)
-        self.table[:, 2:] /= self.n
+        self.n, self.table = p.size, np.empty((p.size, 4))
+        compiled(_sweep)(p / p.sum(), self.table)
         self._pick = compiled(_pick)
 
     @property

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['Draw', 'InverseCDF', 'importance_weights', 'inverse_cdf', 'AliasTable', 'SumTree', 'NiceSampling',
-           'IndependentSampling', 'ApproximateIndependentSampling', 'SerialSampling', 'ImportanceBatchSampler',
-           'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler']
+           'IndependentSampling', 'ApproximateIndependentSampling', 'SystematicSampling', 'SerialSampling',
+           'ImportanceBatchSampler', 'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler']
 
 # %% ../nbs/09_samplers.ipynb #527ee67a
 from .draws import Draw, InverseCDF, importance_weights, inverse_cdf
 from .alias import AliasTable
 from .sumtree import SumTree
-from .subsets import NiceSampling, IndependentSampling, ApproximateIndependentSampling, SerialSampling
+from .subsets import NiceSampling, IndependentSampling, ApproximateIndependentSampling, SystematicSampling, SerialSampling
 from .loader import ImportanceBatchSampler, WithDraw
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
 
 _all_ = ["Draw", "InverseCDF", "importance_weights", "inverse_cdf", "AliasTable", "SumTree",
-         "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SerialSampling",
+         "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SystematicSampling", "SerialSampling",
          "ImportanceBatchSampler", "WithDraw", "DistributedGradNorm", "DistributedImportanceBatchSampler"]
