@@ -38,22 +38,23 @@ def chi2_divergence(p, q):
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(p == q, 0.0, (p - q)**2 / q).sum())
 
-# %% ../nbs/02_divergences.ipynb #837afdec
+# %% ../nbs/02_divergences.ipynb #0ae51371
 def _uniform(n): return np.full(n, 1 / n)
 
 def is_between(p, p_gn, u=None, *, atol=1e-12):
     """True if every p_i lies between u_i and p^GN_i (ends included, up to `atol`); then S(u) <= S(p) <= S(p^GN).
 
-    `p`, `p_gn` (N,), `u` (N,) the reference, uniform by default. First paper, section 3.1."""
+    `p`, `p_gn` (N,), `u` (N,) the reference, uniform by default. First paper, section 3.1; proved in this room."""
     p, q = _pair(p, p_gn)
     _, u = _pair(p, _uniform(p.size) if u is None else u)
     return bool(((np.minimum(u, q) - atol <= p) & (p <= np.maximum(u, q) + atol)).all())
 
+# %% ../nbs/02_divergences.ipynb #1727ee22
 def speed_gain(p, g):
     """(H(u) - H(p)) / (H(u) - H(p^GN)) = 1 - chi2(p^GN || p) / chi2(p^GN || u): 0 at u, 1 at p^GN, negative where p is slower than u.
 
     `p` (N,) probabilities, `g` (N,) gradient norms, not all zero. Constant g leaves nothing to gain: 0 at u, -inf elsewhere.
-    -inf as well where an item with g_i > 0 is never drawn."""
+    -inf as well where an item with g_i > 0 is never drawn. This project's normalisation of the first paper's section 3.1."""
     p, q = _pair(p, optimal_probabilities(g))
     u = _uniform(p.size)
     room = chi2_divergence(q, u)
