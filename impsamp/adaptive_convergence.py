@@ -34,7 +34,7 @@ def adam_step(G, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, elementwise=Fa
     m, v = b1 * m + (1 - b1) * G, b2 * v + (1 - b2) * _square(G, elementwise)
     return lr * _over(m / (1 - b1**step), eps + np.sqrt(v / (1 - b2**step))), m, v
 
-# %% ../nbs/03_adaptive_convergence.ipynb #f2f12c9b
+# %% ../nbs/03_adaptive_convergence.ipynb #ee32b0b9
 def _fraction(x, name):
     "A forgetting factor in [0, 1)."
     x = check_number(x, name, strict=False)
@@ -50,23 +50,33 @@ def _state(v, d, elementwise):
     if not (np.isfinite(v).all() and (v >= 0).all()): raise InvalidScores("v must be finite and nonnegative: it is a mean of squares")
     return v
 
-def _speed(p, grads, direction, move):
-    "sum_i p_i [2 Delta_i.direction - ||Delta_i||^2], Delta = move(G); items with p_i = 0 are never drawn and count 0."
-    seen = p > 0
-    delta = move(grads[seen] / (p.size * p[seen, None]))
-    return float(p[seen] @ (2 * delta @ direction - (delta**2).sum(1)))
+def _rmsprop(d, v, *, lr, alpha=0.99, eps=1e-8, elementwise=False):
+    "The map G -> Delta of RMSProp, its hyper-parameters checked."
+    v, hyper = _state(v, d, elementwise), dict(lr=check_number(lr, "lr"), eps=check_number(eps, "eps", strict=False))
+    hyper["alpha"] = check_number(alpha, "alpha", strict=False, high=1.0)
+    return lambda G: rmsprop_step(G, v, elementwise=elementwise, **hyper)[0]
 
-# %% ../nbs/03_adaptive_convergence.ipynb #721b20de
+def _adam(d, v, *, m, step, lr, betas=(0.9, 0.999), eps=1e-8, elementwise=False):
+    "The map G -> Delta of Adam, its hyper-parameters checked."
+    v, betas = _state(v, d, elementwise), tuple(_fraction(b, "betas") for b in betas)
+    hyper = dict(step=check_count(step, "step"), lr=check_number(lr, "lr"), betas=betas, eps=check_number(eps, "eps", strict=False))
+    return lambda G: adam_step(G, m, v, elementwise=elementwise, **hyper)[0]
+
+def _costs(q, grads, direction, move, n):
+    "phi_i(q_i) = q_i [||Delta_i||^2 - 2 Delta_i.direction], G_i = grad_i/(n q_i): S(p) = -sum phi. An item at q_i = 0 is never drawn and counts 0."
+    delta = move(grads / (n * np.where(q > 0, q, 1.0)[:, None]))
+    return np.where(q > 0, q * ((delta**2).sum(1) - 2 * delta @ direction), 0.0)
+
+# %% ../nbs/03_adaptive_convergence.ipynb #d4a1d23a
 def convergence_speed_rmsprop(p, grads, theta, theta_star, v, *, lr, alpha=0.99, eps=1e-8, elementwise=False):
     """S(p) = E[2 Delta_i.(theta - theta*) - ||Delta_i||^2], Delta_i = lr G_i / (eps + sqrt(alpha v + (1 - alpha) ||G_i||^2)), G_i = grad_i/(N p_i).
 
     `p` (N,), `grads` (N, d), `theta`, `theta_star` (d,); `v` the state before the step, scalar, or (d,) with `elementwise=True` (torch's
-    RMSprop: G_i^2 for ||G_i||^2). In units of theta squared. An item at p_i = 0 counts 0, which is also the limit p_i -> 0 of the first term
-    for alpha < 1. First paper, section 3.2 and appendix D."""
+    RMSprop: G_i^2 for ||G_i||^2). In units of theta squared. An item at p_i = 0 is never drawn and counts 0, which for alpha < 1 is also the limit
+    p_i -> 0. First paper, section 3.2 and appendix D."""
     p, grads, theta, star = check_step(p, grads, theta, theta_star)
-    v, hyper = _state(v, theta.size, elementwise), dict(lr=check_number(lr, "lr"), eps=check_number(eps, "eps", strict=False))
-    hyper["alpha"] = check_number(alpha, "alpha", strict=False, high=1.0)
-    return _speed(p, grads, theta - star, lambda G: rmsprop_step(G, v, elementwise=elementwise, **hyper)[0])
+    move = _rmsprop(theta.size, v, lr=lr, alpha=alpha, eps=eps, elementwise=elementwise)
+    return float(-_costs(p, grads, theta - star, move, p.size).sum())
 
 def convergence_speed_adam(p, grads, theta, theta_star, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, elementwise=False):
     """S(p) = E[2 Delta_i.(theta - theta*) - ||Delta_i||^2] with Delta_i the Adam step of `adam_step` for G_i = grad_i/(N p_i).
@@ -74,39 +84,64 @@ def convergence_speed_adam(p, grads, theta, theta_star, m, v, *, step, lr, betas
     Shapes as in `convergence_speed_rmsprop`; `m` (d,), `v` scalar or (d,), both before the step; `step` >= 1 enters the bias correction.
     First paper, section 3.2 and appendix E, whose last line squares (1 - b1^t) in the cross term where the definition has it once."""
     p, grads, theta, star, m = check_step(p, grads, theta, theta_star, m)
-    v, betas = _state(v, theta.size, elementwise), tuple(_fraction(b, "betas") for b in betas)
-    hyper = dict(step=check_count(step, "step"), lr=check_number(lr, "lr"), betas=betas, eps=check_number(eps, "eps", strict=False))
-    return _speed(p, grads, theta - star, lambda G: adam_step(G, m, v, elementwise=elementwise, **hyper)[0])
+    move = _adam(theta.size, v, m=m, step=step, lr=lr, betas=betas, eps=eps, elementwise=elementwise)
+    return float(-_costs(p, grads, theta - star, move, p.size).sum())
 
-# %% ../nbs/03_adaptive_convergence.ipynb #1fec4835
+# %% ../nbs/03_adaptive_convergence.ipynb #ba3553c9
 def frozen_optimal_probabilities(grads, v, *, eps=1e-8):
     """p_i proportional to ||D grad_i||, D = Diag(1/(eps + sqrt(v))): optimal for any step theta' = theta - lr D G_i whose D does not depend on the draw.
 
     `grads` (N, d), `v` (d,) or scalar, the second-moment state before the step; returns (N,). This project's answer to section 3.2 of the first paper."""
-    G = to_float64(grads, "grads", ndim=2)
-    v = to_float64(v, "v")
+    G, v = to_float64(grads, "grads", ndim=2), to_float64(v, "v")
     if v.shape not in ((), (1,), (G.shape[1],)): raise InvalidShape(f"v has shape {v.shape}, expected a scalar or ({G.shape[1]},)")
     if not (np.isfinite(v).all() and (v >= 0).all()): raise InvalidScores("v must be finite and nonnegative: it is a mean of squares")
     return same_kind(optimal_probabilities(np.linalg.norm(_over(G, check_number(eps, "eps", strict=False) + np.sqrt(v)), axis=1)), grads)
 
-# %% ../nbs/03_adaptive_convergence.ipynb #20c4fe8d
-_SPEEDS = {"rmsprop": convergence_speed_rmsprop, "adam": convergence_speed_adam}
+# %% ../nbs/03_adaptive_convergence.ipynb #acea6cd1
+_MOVES = {"rmsprop": _rmsprop, "adam": _adam}
 
-def optimal_probabilities_given_optimum(grads, theta, theta_star, v, *, lr, optimizer="rmsprop", **hyper):
-    """The p (N,) that maximises S(p) of `optimizer` ("rmsprop" or "adam") over the simplex, were theta* known; `hyper` as in its speed function (Adam: m, step).
+def _dual(cost, n, floor=0.0, points=1500, rounds=80):
+    "Two candidate p (sums around 1) and an upper bound of S = -sum phi_i(p_i) for p >= floor, by bisection on the multiplier of sum p = 1."
+    grid = np.concatenate([[floor], np.geomspace(max(floor, 1e-4 / n), 1.0, points)])
+    phi = np.stack([cost(np.full(n, q)) for q in grid], axis=1)
+    choose = lambda lam: np.argmin(phi + lam * grid, axis=1)
+    high = 1.0 + 4 * np.abs(phi[:, 1:] / grid[1:]).max()
+    low = -high
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        low, high = (middle, high) if grid[choose(middle)].sum() > 1 else (low, middle)
+    bound = high - (phi + high * grid).min(1).sum()
+    return [grid[choose(low)], grid[choose(high)]], float(bound)
 
-    Maximises sum_i -phi_i(p_i) numerically from several starts (u, p^GN, the frozen optimum, the dual solution); entries may be 0: such an item
-    is best never drawn. First paper, section 3.2."""
+def _onto(p, floor):
+    "Scale what p has above the floor so that the sum is one."
+    above, room = np.clip(p - floor, 0, None), 1 - floor * p.size
+    return floor + room * (above / above.sum() if above.any() else np.full(p.size, 1 / p.size))
+
+def _polish(cost, p, floor):
+    "A local maximum of S near p on the simplex, p >= floor."
     from scipy.optimize import minimize
-    if optimizer not in _SPEEDS: raise unknown("optimizer", optimizer, _SPEEDS)
-    args = (hyper.pop("m"),) if optimizer == "adam" else ()
+    tie = {"type": "eq", "fun": lambda q: q.sum() - 1, "jac": np.ones_like}
+    found = minimize(lambda q: cost(np.clip(q, 0, 1)).sum(), p, method="SLSQP", bounds=[(floor, 1)] * p.size, constraints=tie,
+                     options=dict(ftol=1e-15, maxiter=200)).x
+    return _onto(np.nan_to_num(found), floor)
+
+# %% ../nbs/03_adaptive_convergence.ipynb #d84c0eb5
+def optimal_probabilities_given_optimum(grads, theta, theta_star, v, *, lr, optimizer="rmsprop", floor=0.0, **hyper):
+    """The p (N,) >= `floor` that maximises S(p) of `optimizer` ("rmsprop" or "adam"), were theta* known; `hyper` as in its speed function (Adam: m, step).
+
+    Numerical and global up to the grid of a Lagrangian dual, polished by SLSQP from several starts; meant for small N (cost about N^3). With
+    floor = 0 entries may be 0: such an item is best never drawn, and the supremum over p > 0 is not attained. `floor` = 1/(W N) allows weights up
+    to W. First paper, section 3.2, which says that the solution depends on theta*."""
+    if optimizer not in _MOVES: raise unknown("optimizer", optimizer, _MOVES)
     n = len(to_float64(grads, "grads", ndim=2))
-    speed = lambda q: _SPEEDS[optimizer](q / q.sum(), grads, theta, theta_star, *args, v, lr=lr, **hyper)
-    G = to_float64(grads, "grads")
-    starts = [np.full(n, 1 / n), optimal_probabilities(np.linalg.norm(G, axis=1))]
-    def climb(p0):
-        return minimize(lambda q: -speed(np.clip(q, 0, 1)), p0, method="SLSQP", bounds=[(0, 1)] * n,
-                        constraints={"type": "eq", "fun": lambda q: q.sum() - 1}, options=dict(ftol=1e-14, maxiter=300)).x
-    found = [np.clip(climb(p0), 0, 1) for p0 in starts] + starts
-    best = max(found, key=speed)
-    return same_kind(best / best.sum(), grads)
+    _, G, theta, star = check_step(np.full(n, 1 / n), grads, theta, theta_star)
+    floor = check_number(floor, "floor", strict=False, high=1 / n)
+    if "m" in hyper: hyper["m"] = check_step(np.full(n, 1 / n), G, hyper["m"])[2]
+    move = _MOVES[optimizer](theta.size, v, lr=lr, **hyper)
+    cost = lambda q: _costs(q, G, theta - star, move, n)
+    starts = [np.full(n, 1 / n), np.linalg.norm(G, axis=1), np.linalg.norm(_over(G, 1e-8 + np.sqrt(to_float64(v))), axis=1)]
+    starts = [_onto(s / (s.sum() or 1), floor) for s in [*starts, *_dual(cost, n, floor)[0]]]
+    value = lambda q: cost(q).sum()
+    best = min([_polish(cost, s, floor) for s in sorted(starts, key=value)[:2]] + starts, key=value)
+    return same_kind(best, grads)
