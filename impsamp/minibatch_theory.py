@@ -65,11 +65,11 @@ def minibatch_probabilities(L, b):
     L_i = 0 gets p_i = 0: raise such scores to a floor where every item must be seen. Second paper, Lemma 2 and (8)."""
     s = check_scores(L, "L", allow_zero=False)
     b, positive = check_number(b, "b"), int((s > 0).sum())
-    if b > positive:
+    if b > positive * (1 + 1e-9):
         raise InvalidArgument(f"b = {b:g} exceeds the {positive} items with L_i > 0; lower b or give zero scores a floor")
     order = np.argsort(s, kind="stable")
     x = s[order] / s.max()
-    room, prefix = b - np.arange(x.size)[::-1], np.cumsum(x)                 # room_k = b + k - n
+    room, prefix = min(b, positive) - np.arange(x.size)[::-1], np.cumsum(x)  # room_k = b + k - n
     k = np.flatnonzero((room > 0) & (room * x <= prefix)).max(initial=-1)    # items above k are certain
     p = np.ones(x.size)
     if k >= 0: p[:k + 1] = np.minimum(1.0, room[k] * x[:k + 1] / prefix[k])
@@ -145,7 +145,8 @@ _RULES = {"svrg": _svrg, "saga": _saga, "sarah": _sarah}
 def _constants(method, n, b, alpha, L_mean):
     if method not in _RULES: raise unknown("method", method, _RULES)
     n = check_count(n, "n")
-    return n, check_number(b, "b", high=n), check_number(alpha, "alpha", strict=False), check_number(L_mean, "L_mean")
+    b = min(check_number(b, "b", high=n * (1 + 1e-9)), float(n))             # a sum of n probabilities may exceed n by rounding
+    return n, b, check_number(alpha, "alpha", strict=False), check_number(L_mean, "L_mean")
 
 def step_size(method, *, n, b, alpha, L_mean, inner_steps=None, mu=0.25):
     """`StepSize(lr, inner_steps, rule)` of "svrg", "saga" or "sarah" for n items, expected batch b, the sampling's `alpha` and the mean smoothness `L_mean`.
