@@ -12,7 +12,7 @@ import torch
 from .checks import check_count
 from .errors import InvalidArgument, InvalidShape, UnsupportedModel, unknown
 from .cheap_scores import loss_scores, output_gradient_norms, upper_bound_scores
-from .ghost_plan import _by_grads, plan_for, planned_squares
+from .ghost_plan import _by_grads, check_samples, plan_for, planned_squares
 from .per_sample import evaluation_statistics, loop_grads, per_sample_losses, trainable, untouched, vmap_grads
 from .preconditioners import preconditioner_of, read_preconditioner
 
@@ -45,6 +45,7 @@ def _chunk(plan, params, x):
 # %% ../nbs/07_gradnorms.ipynb #543aa836
 def _explicit(method):
     def squares(model, loss_fn, x, y, params, scales, chunk_size):
+        check_samples(model, loss_fn, x, y)
         size = chunk_size or max(1, min(128, MEMORY // (12 * sum(p.numel() for p in params.values()))))
         return [_by_grads(method, model, loss_fn, a, b, params, scales) for a, b in zip(x.split(size), y.split(size))]
     return squares

@@ -14,9 +14,17 @@ from .errors import InvalidArgument, InvalidShape, UnsupportedModel
 from .ghost import BATCH_STATISTICS
 
 # %% ../nbs/07d_per_sample.ipynb #6f36c01e
+def _forward(model, x):
+    "model(x); a mismatch of dtypes is explained."
+    try: return model(x)
+    except RuntimeError as e:
+        weight = next(model.parameters()) if isinstance(model, torch.nn.Module) else x
+        if x.dtype == weight.dtype or "type" not in str(e): raise
+        raise InvalidArgument(f"x is {x.dtype} but the parameters are {weight.dtype}: convert it, x.to({weight.dtype})") from e
+
 def per_sample_losses(model, loss_fn, x, y):
-    "`loss_fn(model(x), y)` as (n,). `InvalidShape` if it is reduced or has another shape."
-    losses, n = loss_fn(model(x), y), len(x)
+    "`loss_fn(model(x), y)` as (n,). `InvalidShape` if it is reduced or has another shape, `InvalidArgument` if x has a dtype that the model refuses."
+    losses, n = loss_fn(_forward(model, x), y), len(x)
     if not isinstance(losses, torch.Tensor): raise InvalidShape(f"loss_fn must return a tensor of shape ({n},), got {type(losses).__name__}")
     if n == 1 and losses.numel() == 1: return losses.reshape(1)
     if losses.dim() == 0:
@@ -25,13 +33,8 @@ def per_sample_losses(model, loss_fn, x, y):
     return losses
 
 def checked_losses(model, loss_fn, x, y):
-    "`per_sample_losses`, with a clear word on input of a wrong dtype and on losses that no parameter influences."
-    try: losses = per_sample_losses(model, loss_fn, x, y)
-    except RuntimeError as e:
-        weight = next(model.parameters())
-        if x.dtype != weight.dtype and "dtype" in str(e) or "type" in str(e) and not x.is_floating_point():
-            raise InvalidArgument(f"x is {x.dtype} but the parameters are {weight.dtype}: convert it, x.to({weight.dtype})") from e
-        raise
+    "`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them."
+    losses = per_sample_losses(model, loss_fn, x, y)
     if not losses.requires_grad: raise UnsupportedModel("the losses do not depend on a trainable parameter: detached output, or a model under no_grad")
     return losses
 
