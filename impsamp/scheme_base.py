@@ -46,6 +46,7 @@ def floor_probabilities(p, c):
     `p` (n,) probabilities, `c` in [0, 1]; O(n log n). No weight then exceeds 1/(B c)."""
     q = check_probabilities(p)
     if not 0 <= c <= 1: raise InvalidArgument(f"the floor c must lie in [0, 1], got {c}")
+    if q.min() >= c / q.size: return p
     n, s = q.size, np.sort(q)
     k = np.arange(n)  # k items at the floor; the other n - k share 1 - k c/n
     lam = (1 - k * c / n) / np.maximum(s[::-1].cumsum()[::-1], np.finfo(float).tiny)
