@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Draw', 'InverseCDF', 'importance_weights', 'inverse_cdf', 'AliasTable', 'SumTree', 'NiceSampling',
            'IndependentSampling', 'ApproximateIndependentSampling', 'SystematicSampling', 'SerialSampling',
-           'ImportanceBatchSampler', 'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler']
+           'ImportanceBatchSampler', 'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler', 'thin',
+           'Thinning', 'VarianceBound', 'skip_zero_rows']
 
 # %% ../nbs/09_samplers.ipynb #527ee67a
 from .draws import Draw, InverseCDF, importance_weights, inverse_cdf
@@ -14,7 +15,11 @@ from .sumtree import SumTree
 from .subsets import NiceSampling, IndependentSampling, ApproximateIndependentSampling, SystematicSampling, SerialSampling
 from .loader import ImportanceBatchSampler, WithDraw
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
+from .thinning import Thinning, thin
+from .variance_bound import VarianceBound
+from .row_skipping import skip_zero_rows
 
 _all_ = ["Draw", "InverseCDF", "importance_weights", "inverse_cdf", "AliasTable", "SumTree",
          "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SystematicSampling", "SerialSampling",
-         "ImportanceBatchSampler", "WithDraw", "DistributedGradNorm", "DistributedImportanceBatchSampler"]
+         "ImportanceBatchSampler", "WithDraw", "DistributedGradNorm", "DistributedImportanceBatchSampler",
+         "thin", "Thinning", "VarianceBound", "skip_zero_rows"]
