@@ -4,11 +4,16 @@
 
 # %% auto #0
 __all__ = ['Scheme', 'Composite', 'Uniform', 'Shuffle', 'GradNorm', 'Mixture', 'Tempered', 'Floored', 'proportional', 'mix',
-           'temper', 'floor_probabilities']
+           'temper', 'floor_probabilities', 'UpperBound', 'Loss', 'LossRank', 'Prioritized', 'Lipschitz', 'Stale',
+           'PreconditionedGradNorm', 'Decision', 'SwitchOn']
 
 # %% ../nbs/08_schemes.ipynb #f1fbe8bc
 from .scheme_base import (Scheme, Composite, Uniform, Shuffle, GradNorm, Mixture, Tempered, Floored,
                                  proportional, mix, temper, floor_probabilities)
+from .score_schemes import UpperBound, Loss, LossRank, Prioritized, Lipschitz
+from .stale import Stale
+from .preconditioned_scheme import PreconditionedGradNorm
+from .switch import Decision, SwitchOn
 
-# %% ../nbs/08_schemes.ipynb #0499cc94
-_all_ = ["Scheme", "Composite", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities"]
+_all_ = ["Scheme", "Composite", "Uniform", "Shuffle", "GradNorm", "Mixture", "Tempered", "Floored", "proportional", "mix", "temper", "floor_probabilities",
+         "UpperBound", "Loss", "LossRank", "Prioritized", "Lipschitz", "Stale", "PreconditionedGradNorm", "Decision", "SwitchOn"]

@@ -1,5 +1,4 @@
 """Thinning: unbiased by enumeration, its variance and audits exact, its bound kept, its backward pass the plain one."""
-import warnings
 from contextlib import nullcontext
 from itertools import product
 
