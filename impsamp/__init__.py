@@ -27,7 +27,7 @@ _ROOMS = {
                  "DistributedImportanceBatchSampler", "DistributedGradNorm", "thin", "Thinning", "VarianceBound", "skip_zero_rows"),
     "enumeration": ("outcomes", "expected_coefficients", "enumerated_pairs"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
-    "linear": ("minimize", "Result", "make_plan", "convex_sarah_step", "convex_sarah_factor", "expected_smoothness"),
+    "linear": ("minimize", "Result", "make_plan", "convex_sarah_step", "convex_sarah_factor", "expected_smoothness", "restart", "RestartResult"),
     "training": ("train", "History"),
     "measures": ("MEASURES", "measure", "distances", "best_pool", "pool_variance_ratio"),
     "assess": ("Assessment", "AssessCallback", "Probe", "certify", "probe"),

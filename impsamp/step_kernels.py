@@ -16,7 +16,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}               # sums may be reord
 LOGISTIC, SIGMOID01, SIGMOIDPM, SQUARED = 0, 1, 2, 3
 KIND = {"logistic": LOGISTIC, "sigmoid01": SIGMOID01, "sigmoidpm": SIGMOIDPM, "squared": SQUARED}
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def slope(kind, z, s):
     "d phi(z, s) / dz of one item; exp sees only nonpositive arguments, so it cannot overflow."
     if kind == SQUARED: return z - s
@@ -29,19 +29,19 @@ def slope(kind, z, s):
     u = up if z > 0 else down
     return -2.0 * s * (1.0 - s * u) * up * down
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def margin(X, i, x, k, intercept):
     z = x[k] if intercept else X[i, 0] * 0
     for j in range(k): z += X[i, j] * x[j]
     return z
 
 # %% ../nbs/11a_step_kernels.ipynb #aa818697
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _add_row(X, i, c, x, k, intercept):
     for j in range(k): x[j] += c * X[i, j]
     if intercept: x[k] += c
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _drift(x, g, penalty, nonconvex, lr, k):
     "x <- x - lr (g + grad r(x)): the part of a step that does not depend on the batch."
     if nonconvex != 0:
@@ -50,7 +50,7 @@ def _drift(x, g, penalty, nonconvex, lr, k):
         for j in range(k): x[j] -= lr * (g[j] + penalty[j] * x[j])
     if x.size > k: x[k] -= lr * g[k]
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _single(X, i, x, g, penalty, lr, c, e, k, intercept):
     "One item's whole step: x <- x - lr (c a + g + penalty x), then g <- g + e a."
     for j in range(k):
@@ -61,13 +61,13 @@ def _single(X, i, x, g, penalty, lr, c, e, k, intercept):
         x[k] -= lr * (c + g[k])
         g[k] += e
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _slopes(X, y, w, kind, intercept, x, idx, lo, hi, out):
     for q in range(lo, hi):
         i = idx[q]
         out[q - lo] = w[i] * slope(kind, margin(X, i, x, X.shape[1], intercept), y[i])
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _refresh(X, intercept, g, h, idx, lo, hi, new):
     "h_j <- new slope, g moves by the difference over n."
     n, k = X.shape
@@ -123,43 +123,41 @@ def lag_powers(q, longest, dtype):
     if 0 < q < 1: sums = -np.expm1(m * np.log(q)) / (1 - q)
     return np.stack([powers, sums], axis=1).astype(dtype)
 
-@njit(fastmath=_FAST, inline="always")
-def _ahead(j, m, x, g, powers, lr, k):
-    "Coordinate j after m more steps without a touch; j = k is the intercept, which nothing shrinks."
-    if j == k: return x[j] - lr * m * g[j]
-    return powers[m, 0] * x[j] - lr * powers[m, 1] * g[j]
+@njit(fastmath=_FAST)
+def _ahead(x, g, last, powers, lr, t, k, out):
+    "out <- every coordinate at step t, as if nothing more were drawn; x stays."
+    for j in range(k): out[j] = powers[t - last[j], 0] * x[j] - lr * powers[t - last[j], 1] * g[j]
+    if x.size > k: out[k] = x[k] - lr * (t - last[k]) * g[k]
 
-@njit(fastmath=_FAST, inline="always")
-def _reach(j, t, x, g, last, powers, lr, k):
-    if last[j] < t:
-        x[j] = _ahead(j, t - last[j], x, g, powers, lr, k)
-        last[j] = t
-
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _reach_row(data, cols, start, stop, t, x, g, last, powers, lr, k, intercept):
-    "Bring the coordinates of a row to step t and return its margin."
+    "Bring the coordinates of a row to step t (no move where they stand there: q^0 = 1, empty sum) and return its margin."
     z = x[0] * 0
     for a in range(start, stop):
         j = cols[a]
-        _reach(j, t, x, g, last, powers, lr, k)
+        m = t - last[j]
+        x[j] = powers[m, 0] * x[j] - lr * powers[m, 1] * g[j]
+        last[j] = t
         z += data[a] * x[j]
     if intercept:
-        _reach(k, t, x, g, last, powers, lr, k)
+        x[k] -= lr * (t - last[k]) * g[k]
+        last[k] = t
         z += x[k]
     return z
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _push_row(data, cols, start, stop, t, c, x, g, last, powers, lr, k, intercept):
-    "The untouched step for a row's coordinates that still stand at t, then x <- x + c a."
+    "The step from t for the coordinates of a row that have not made it yet, then x <- x + c a."
     for a in range(start, stop):
         j = cols[a]
-        _reach(j, t + 1, x, g, last, powers, lr, k)
-        x[j] += c * data[a]
+        m = t + 1 - last[j]
+        x[j] = powers[m, 0] * x[j] - lr * powers[m, 1] * g[j] + c * data[a]
+        last[j] = t + 1
     if intercept:
-        _reach(k, t + 1, x, g, last, powers, lr, k)
-        x[k] += c
+        x[k] += c - lr * (t + 1 - last[k]) * g[k]
+        last[k] = t + 1
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST)
 def _shift_row(data, cols, start, stop, e, g, k, intercept):
     for a in range(start, stop): g[cols[a]] += e * data[a]
     if intercept: g[k] += e
@@ -172,8 +170,7 @@ def anchored_csr(data, cols, rows, y, w, kind, intercept, k, x, g, h, scale, pen
     n, T = rows.size - 1, ptr.size - 1
     last[:] = 0
     for t in range(T):
-        if t == keep:
-            for j in range(x.size): kept[j] = _ahead(j, t - last[j], x, g, powers, lr, k)
+        if t == keep: _ahead(x, g, last, powers, lr, t, k, kept)
         for q in range(ptr[t], ptr[t + 1]):
             i = idx[q]
             z = _reach_row(data, cols, rows[i], rows[i + 1], t, x, g, last, powers, lr, k, intercept)
@@ -200,16 +197,42 @@ def anchored_csr(data, cols, rows, y, w, kind, intercept, k, x, g, h, scale, pen
                 _push_row(data, cols, rows[i], rows[i + 1], t, lr * 0, x, g, last, powers, lr, k, intercept)
                 _shift_row(data, cols, rows[i], rows[i + 1], (newj[q - jptr[t]] - h[i]) / n, g, k, intercept)
                 h[i] = newj[q - jptr[t]]
-    for j in range(x.size): _reach(j, T, x, g, last, powers, lr, k)
+    _ahead(x, g, last, powers, lr, T, k, x)
 
-@njit(fastmath=_FAST, inline="always")
-def _reach_two(j, t, x, before, u, last, powers, lr, k):
-    "Bring x_j to step t, and before_j to step t - 1."
-    if last[j] < t:
-        before[j] = _ahead(j, t - 1 - last[j], x, u, powers, lr, k)
-        x[j] = before[j]
-        x[j] = _ahead(j, 1, x, u, powers, lr, k)
-        last[j] = t
+# %% ../nbs/11a_step_kernels.ipynb #cf7701ea
+@njit(fastmath=_FAST)
+def _reach_pair(data, cols, start, stop, t, x, before, u, last, powers, lr, k, intercept):
+    "Bring a row's x to step t and its `before` to t - 1; the two margins."
+    z, zb = x[0] * 0, x[0] * 0
+    for a in range(start, stop):
+        j = cols[a]
+        m = t - 1 - last[j]
+        if m >= 0:
+            before[j] = powers[m, 0] * x[j] - lr * powers[m, 1] * u[j]
+            x[j] = powers[1, 0] * before[j] - lr * u[j]
+            last[j] = t
+        z += data[a] * x[j]
+        zb += data[a] * before[j]
+    if intercept:
+        m = t - 1 - last[k]
+        if m >= 0:
+            before[k] = x[k] - lr * m * u[k]
+            x[k] = before[k] - lr * u[k]
+            last[k] = t
+        z, zb = z + x[k], zb + before[k]
+    return z, zb
+
+@njit(fastmath=_FAST)
+def _finish_pair(x, before, u, last, powers, lr, T, k):
+    "All coordinates at T, `before` at T - 1."
+    for j in range(k):
+        m = T - 1 - last[j]
+        if m >= 0:
+            before[j] = powers[m, 0] * x[j] - lr * powers[m, 1] * u[j]
+            x[j] = powers[1, 0] * before[j] - lr * u[j]
+    if x.size > k and T - 1 - last[k] >= 0:
+        before[k] = x[k] - lr * (T - 1 - last[k]) * u[k]
+        x[k] = before[k] - lr * u[k]
 
 @njit(fastmath=_FAST, nogil=True)
 def sarah_csr(data, cols, rows, y, w, kind, intercept, k, x, before, u, scale, penalty, nonconvex, lr, powers, last, eager, ptr, idx, keep, kept, new):
@@ -217,30 +240,18 @@ def sarah_csr(data, cols, rows, y, w, kind, intercept, k, x, before, u, scale, p
     T = ptr.size - 1
     last[:] = 0
     for t in range(T):
-        if t == keep:
-            for j in range(x.size): kept[j] = _ahead(j, t - last[j], x, u, powers, lr, k)
+        if t == keep: _ahead(x, u, last, powers, lr, t, k, kept)
         for q in range(ptr[t], ptr[t + 1]):
             i = idx[q]
-            z, zb = x[0] * 0, x[0] * 0
-            for a in range(rows[i], rows[i + 1]):
-                j = cols[a]
-                _reach_two(j, t, x, before, u, last, powers, lr, k)
-                z += data[a] * x[j]
-                zb += data[a] * before[j]
-            if intercept:
-                _reach_two(k, t, x, before, u, last, powers, lr, k)
-                z, zb = z + x[k], zb + before[k]
+            z, zb = _reach_pair(data, cols, rows[i], rows[i + 1], t, x, before, u, last, powers, lr, k, intercept)
             new[q - ptr[t]] = scale[i] * w[i] * (slope(kind, z, y[i]) - slope(kind, zb, y[i]))
         for q in range(ptr[t], ptr[t + 1]):
-            i = idx[q]
-            _shift_row(data, cols, rows[i], rows[i + 1], new[q - ptr[t]], u, k, intercept)
+            _shift_row(data, cols, rows[idx[q]], rows[idx[q] + 1], new[q - ptr[t]], u, k, intercept)
         if eager:
             before[:] = x
             _drift(x, u, penalty, nonconvex, lr, k)
             last[:] = t + 1
             continue
         for q in range(ptr[t], ptr[t + 1]):
-            i = idx[q]
-            for a in range(rows[i], rows[i + 1]): _reach_two(cols[a], t + 1, x, before, u, last, powers, lr, k)
-            if intercept: _reach_two(k, t + 1, x, before, u, last, powers, lr, k)
-    for j in range(x.size): _reach_two(j, T, x, before, u, last, powers, lr, k)
+            _reach_pair(data, cols, rows[idx[q]], rows[idx[q] + 1], t + 1, x, before, u, last, powers, lr, k, intercept)
+    _finish_pair(x, before, u, last, powers, lr, T, k)

@@ -47,16 +47,17 @@ class _Draws:
 
 class _Run:
     "The state of one call of `minimize`: engine, counters, clocks, records, the reservoir of the random iterate."
-    def __init__(self, problem, plan, engine, draws, tables, rng, *, max_passes, tol, record_every, callback):
+    def __init__(self, problem, plan, engine, draws, tables, rng, *, max_passes, max_steps, tol, record_every, callback):
         self.problem, self.plan, self.engine, self.draws, self.tables, self.rng = problem, plan, engine, draws, tables, rng
         self.limit, self.tol, self.every, self.callback = max_passes * problem.n, tol, record_every * problem.n, callback
+        self.last_step = np.inf if max_steps is None else max_steps
         self.evals = self.step = self.epoch = self.drawn = self.next_record = 0
         self.seconds = self.sampling = 0.0
         self.records, self.random, self.good = [], np.array(engine.x, dtype=np.float64), np.array(engine.x, dtype=np.float64)
         self.converged, self.stopped, self.message, self.diverged = False, False, "", False
 
     @property
-    def done(self): return self.stopped or self.evals >= self.limit or self.draws.left <= 0
+    def done(self): return self.stopped or self.evals >= self.limit or self.step >= self.last_step or self.draws.left <= 0
 
     def timed(self, work, *args):
         start = time.perf_counter()
@@ -82,7 +83,7 @@ class _Run:
     def segment(self, longest):
         "Up to `longest` steps, as many as fit before the next record; returns their number."
         fit = np.ceil(max(min(self.next_record, self.limit) - self.evals, 1) / self.plan.cost)
-        steps = int(max(1, min(longest, fit, self.draws.left, getattr(self.engine, "longest", 1 << 16))))
+        steps = int(max(1, min(longest, fit, self.draws.left, self.last_step - self.step, getattr(self.engine, "longest", 1 << 16))))
         keep, start = self.keep(steps), time.perf_counter()
         block = self.draws.take(self.rng, steps)
         second = self.tables.take(self.rng, steps) if self.tables else None
@@ -140,18 +141,19 @@ def _epochs(run):
         run.epoch += 1
 
 def minimize(problem, method, sampling, *, x0=None, lr=None, inner_steps=None, max_passes=50, tol=None, output="random", generator=None,
-             one_draw=False, mu=0.25, engine="auto", record_every=1.0, callback=None, draws=None, table_draws=None):
+             max_steps=None, one_draw=False, mu=0.25, engine="auto", record_every=1.0, callback=None, draws=None, table_draws=None):
     """Minimise f = mean f_i by `method` "svrg", "saga", "sarah", "sgd" or "gd" with any `sampling`; returns `Result`.
 
     x0: zeros by default, a module's own values for `FiniteSum`. problem: `LinearSum` (compiled) or anything with n, d, L, loss, grad, grad_items. sampling: a sampler of `impsamp.samplers` or a like object, or
     "importance" / "uniform" (one item per step). lr: None (theorem, with its fallback), "convex", or a number. inner_steps: epoch length of SVRG and SARAH.
-    Stops at `max_passes` (component gradients / n, as the method is written), at gradient norm <= tol (checked at records), at the end of `draws`, or when
+    Stops at `max_passes` (component gradients / n, as the method is written) or `max_steps`, at gradient norm <= tol (checked at records), at the end of `draws`, or when
     `callback(row)` is true. output "random": a uniformly random iterate as analysed ("last" otherwise; an iterate that met tol is always the answer).
     one_draw: SAGA refreshes the items it drew (practice) instead of a second uniform draw (as analysed). `record_every` in passes.
     draws, table_draws: index sets or `Draw`s to use instead of drawing. Second paper, Algorithms 1 to 3.
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`, `DataError`; a divergence is reported in the result, with a warning."""
     if output not in ("random", "last"): raise unknown("output", output, ("random", "last"))
     max_passes, record_every = check_number(max_passes, "max_passes"), check_number(record_every, "record_every")
+    if max_steps is not None: max_steps = check_count(max_steps, "max_steps")
     if tol is not None: tol = check_number(tol, "tol", strict=False)
     x0 = getattr(problem, "start", np.zeros(problem.d)) if x0 is None else to_float64(x0, "x0", ndim=1)
     if x0.shape != (problem.d,): raise InvalidShape(f"x0 must have shape ({problem.d},), got {x0.shape}")
@@ -159,7 +161,7 @@ def minimize(problem, method, sampling, *, x0=None, lr=None, inner_steps=None, m
     plan, rng = make_plan(problem, method, sampling, lr=lr, inner_steps=inner_steps, one_draw=one_draw, mu=mu), as_numpy_generator(generator)
     machine = make_engine(problem, plan, x0, engine)
     sets, tables = _sources(problem.n, plan, sampling, draws, table_draws, rng)
-    run = _Run(problem, plan, machine, sets, tables, rng, max_passes=max_passes, tol=tol, record_every=record_every, callback=callback)
+    run = _Run(problem, plan, machine, sets, tables, rng, max_passes=max_passes, max_steps=max_steps, tol=tol, record_every=record_every, callback=callback)
     run.record()
     if not run.done: (_descend if method == "gd" else _epochs)(run)
     if not run.diverged and run.records[-1]["step"] < run.step: run.record()

@@ -86,7 +86,7 @@ def test_bad_data(X, y, error, what):
 
 @pytest.mark.parametrize("options, error, what", [
     (dict(l2=-1), InvalidArgument, "l2"), (dict(l2=np.nan), InvalidArgument, "l2"), (dict(nonconvex=-.1), InvalidArgument, "nonconvex"), (dict(l2=[1, 2, 3]), InvalidShape, "l2"),
-    (dict(sample_weight=[0, 0]), InvalidScores, "all zero"), (dict(sample_weight=[1, -1]), InvalidScores, "negative"), (dict(reading="02"), UnknownName, "did you mean '01'")])
+    (dict(sample_weight=[0, 0]), InvalidScores, "all zero"), (dict(sample_weight=[1, -1]), InvalidScores, "negative"), (dict(reading="02"), UnknownName, "choose from 01, pm1")])
 def test_bad_options(options, error, what):
     with pytest.raises(error, match=what): SigmoidLeastSquares([[1.], [2.]], [0, 1], **options)
 
