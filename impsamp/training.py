@@ -101,7 +101,7 @@ def weighted_step(model, loss_fn, x, y, optimizer, weight):
 def _remember(scheme, model, loss_fn, x, y, optimizer, idx, weight, prob):
     "The step, and the visited items' scores for a scheme that remembers: losses come free with the step, others are computed before it."
     rows = torch.from_numpy(np.asarray(idx))
-    xb, yb, visited = x[rows], y[rows], scheme.scope == "visited"
+    xb, yb, visited = x[rows], y[rows], scheme.scope == "visits"
     scores = scores_for(scheme.needs, model, loss_fn, xb, yb) if visited and scheme.needs != "loss" else None
     losses = weighted_step(model, loss_fn, xb, yb, optimizer, weight)
     finite = bool(torch.isfinite(losses).all())

@@ -255,3 +255,13 @@ def test_the_switch_estimates_the_ratio_from_its_own_draws():
         s.update(idx, g[idx], p[idx])
     true = second_moment(p, g) / second_moment(np.full(n, 1 / n), g)
     assert abs(s.ratio() - true) < .1 * true and true < .6
+
+
+@pytest.mark.parametrize("make", [Loss, Prioritized, Stale, lambda: Stale("norm")])
+def test_the_training_loop_feeds_schemes_that_remember(make):
+    from impsamp.training import train
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(3, 2), torch.randn(12, 3), torch.randint(0, 2, (12,))
+    scheme = make()
+    train(net, nn.CrossEntropyLoss(reduction="none"), x, y, torch.optim.SGD(net.parameters(), lr=.1), scheme, batch=4, steps=20, seed=0)
+    assert not np.isnan(scheme.scores).any() and np.ptp(scheme.probabilities()) > 0
