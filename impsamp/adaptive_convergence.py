@@ -56,8 +56,9 @@ def _rmsprop(d, v, *, lr, alpha=0.99, eps=1e-8, elementwise=False):
     hyper["alpha"] = check_number(alpha, "alpha", strict=False, high=1.0)
     return lambda G: rmsprop_step(G, v, elementwise=elementwise, **hyper)[0]
 
-def _adam(d, v, *, m, step, lr, betas=(0.9, 0.999), eps=1e-8, elementwise=False):
+def _adam(d, v, *, lr, m=None, step=None, betas=(0.9, 0.999), eps=1e-8, elementwise=False):
     "The map G -> Delta of Adam, its hyper-parameters checked."
+    if m is None or step is None: raise InvalidArgument("Adam needs m and step: its first moment before the step, and which step it is (from 1)")
     v, betas = _state(v, d, elementwise), tuple(_fraction(b, "betas") for b in betas)
     hyper = dict(step=check_count(step, "step"), lr=check_number(lr, "lr"), betas=betas, eps=check_number(eps, "eps", strict=False))
     return lambda G: adam_step(G, m, v, elementwise=elementwise, **hyper)[0]
