@@ -43,7 +43,8 @@ def _paired(stats, setting, pair, measure):
     first, second = (own[own.arm == arm].set_index("seed") for arm in pair)
     if not len(first) or not len(second): return None
     if measure not in own: raise unknown("measure", measure, MEASURES)
-    both = first.join(second, lsuffix="_1", rsuffix="_2", how="inner").sort_index()
+    if not (first.index.is_unique and second.index.is_unique): raise RecordError(f"{setting}: {pair[0]} or {pair[1]} has two rows for one seed")
+    both = first.merge(second, left_index=True, right_index=True, suffixes=("_1", "_2")).sort_index()
     if both.empty: raise RecordError(f"{setting}: {pair[0]} and {pair[1]} have no seed in common")
     return both
 

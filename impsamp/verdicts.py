@@ -19,6 +19,7 @@ from .statistics import bootstrap_interval, flip_tails
 CAP, FLOOR = 10 * np.log(2), 1e-7
 MEASURES = ("mean_log", "log_area", "log_early", "final_log")
 KINDS = ("order", "no_gain", "same")
+_ROW = ("setting", "arm", "seed", "step")
 
 def with_arm(table, columns, what):
     table = table.copy()
@@ -32,8 +33,8 @@ def loss_curves(records, *, loss="train_loss"):
 
     A run that stopped early has diverged; a spike that passes is capped where it happens. Raises `RecordError` for missing columns and doubled rows."""
     records = with_arm(records, ("setting", "seed", "step", loss), "records")
-    twice = records.duplicated(["setting", "arm", "seed", "step"])
-    if twice.any(): raise RecordError(f"records hold one checkpoint twice: {records.loc[twice.idxmax(), ['setting', 'arm', 'seed', 'step']].to_dict()}")
+    twice = records.duplicated(list(_ROW))
+    if twice.any(): raise RecordError(f"records hold one checkpoint twice: {records[list(_ROW)][twice].iloc[0].to_dict()}")
     curves, diverged = {}, {}
     for setting, rows in records.groupby("setting", sort=True):
         steps = np.sort(rows.step.unique())

@@ -139,7 +139,7 @@ def test_wrong_verdicts_are_rare(kind, mean, wrong):
 @pytest.mark.parametrize("draw", [NORMAL, SKEWED], ids=["normal", "skewed"])
 def test_wrong_verdicts_are_rare_at_length(kind, mean, wrong, draw):
     "Nominal 2.5% per side; skewed differences are not exchangeable at a shifted centre, so 5% is the promise there."
-    assert error_rate(kind, mean, wrong, 2_500, draw) < (0.025 if draw is NORMAL else 0.05) + 3 * math.sqrt(0.025 / 2_500)
+    assert error_rate(kind, mean, wrong, 800, draw) < (0.025 if draw is NORMAL else 0.05) + 3 * math.sqrt(0.025 / 800)
 
 
 # --- judging
@@ -314,6 +314,8 @@ def test_bad_claims():
     with pytest.raises(InvalidArgument, match="family"): c.judge([order(("sgd/gn", "sgd/u")) | {"family": "taste"}], records, **FAST)
     with pytest.raises(UnknownName, match="kind"): v.evidence("ordre", [comparison(0.0)])
     with pytest.raises(InvalidArgument): runs_needed([1.0])
+    doubled = v.run_statistics(records)
+    with pytest.raises(RecordError, match="two rows"): c.judge_statistics([order(("sgd/gn", "sgd/u"))], pd.concat([doubled, doubled]), **FAST)
 
 
 @pytest.mark.parametrize("spoil", [{"total": np.nan}, {"total": 0.1}])
