@@ -42,13 +42,15 @@ def entry_parameters(entry, profile):
     return entry.get(profile)
 
 # %% ../nbs/15_reproduce.ipynb #2761d948
+_APART = "data/timings/"                         # seconds differ from run to run: never part of an identity check
+
 def write_provenance(experiment, parameters, outputs):
     "Write data/records/<experiment>.json: parameters, versions, and sha256 of each output (paths relative to the output root)."
     import numpy
     import torch
     from impsamp.store import write_atomic
     root = output_root()
-    record = {"experiment": experiment, "parameters": parameters, "outputs": {o: _digest(root/o) for o in outputs},
+    record = {"experiment": experiment, "parameters": parameters, "outputs": {o: _digest(root/o) for o in outputs if not o.startswith(_APART)},
               "versions": {"python": ".".join(map(str, sys.version_info[:2])), "numpy": numpy.__version__, "torch": torch.__version__.split("+")[0]}}
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     write_atomic(root/"data"/"records"/f"{experiment}.json", lambda f: f.write(text.encode()))
@@ -64,7 +66,7 @@ def check_provenance(experiment, parameters, outputs):
     wrong = {k: (record["parameters"].get(k), v) for k, v in parameters.items() if record["parameters"].get(k) != v}
     if wrong: raise RecordError(f"{experiment}: provenance differs from what was asked (recorded, asked): {wrong}")
     for o in outputs:
-        if record["outputs"].get(o) != _digest(root/o): raise RecordError(f"{experiment}: {o} is not the file that its provenance describes")
+        if not o.startswith(_APART) and record["outputs"].get(o) != _digest(root/o): raise RecordError(f"{experiment}: {o} is not the file that its provenance describes")
 
 # %% ../nbs/15_reproduce.ipynb #0f7915d4
 def declared_parameters(notebook):
@@ -84,8 +86,9 @@ def execute(notebook, parameters, copy):
     if undeclared: raise UnknownName(f"{notebook.name} declares no parameter {', '.join(sorted(undeclared))}; it has {', '.join(sorted(declared_parameters(notebook)))}")
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(str(notebook), str(copy), parameters, kernel_name="python3", cwd=str(project_root()), progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr, request_save_on_cell_execute=False, autosave_cell_every=0)
+        papermill.execute_notebook(str(notebook), str(copy), parameters, kernel_name="python3", language="python", cwd=str(project_root()), progress_bar=False,
+                                   stdout_file=sys.stdout, stderr_file=sys.stderr, request_save_on_cell_execute=False, autosave_cell_every=0,
+                                   extra_arguments=["--IPKernelApp.log_level=50"])
     except papermill.PapermillExecutionError as e:
         raise RecordError(f"{notebook.name} failed: {e.ename}: {e.evalue}\n  the executed copy with the whole traceback: {copy}") from e
 
@@ -96,7 +99,7 @@ def _require(outputs, label):
 # %% ../nbs/15_reproduce.ipynb #bb83451e
 def _run_entry(kind, entry, parameters, copies):
     "Execute one manifest entry and check what it promised; returns its outputs."
-    root, began = output_root(), time.monotonic()
+    root, began, lines = output_root(), time.monotonic(), []
     outputs = [*entry["outputs"], *([f"data/records/{entry['id']}.json"] if kind == "experiment" else [])]
     before = {o: _digest(root/o) for o in outputs}
     print(f"== {kind} {entry['id']}", flush=True)
@@ -105,25 +108,29 @@ def _run_entry(kind, entry, parameters, copies):
     if kind == "experiment": check_provenance(entry["id"], parameters, entry["outputs"])
     for o in outputs:
         now = _digest(root/o)
-        print(f"   {'unchanged' if now == before[o] else 'changed  ' if before[o] else 'new      '}  {o}")
-    print(f"   {time.monotonic() - began:.0f} s", flush=True)
+        lines.append(f"   {'unchanged' if now == before[o] else 'changed  ' if before[o] else 'new      '}  {o}")
+    print(f"== {entry['id']}: {time.monotonic() - began:.0f} s", *lines, sep="\n", flush=True)
     return outputs
 
-def run(profile="paper", only=None, figures_only=False):
+def _chosen(manifest, kind, profile, only):
+    "[(entry, parameters)] of one kind that the profile computes, or those named by `only`."
+    found = [(e, {} if kind == "result" else entry_parameters(e, profile)) for e in manifest.get(kind, [])]
+    return [(e, p) for e, p in found if p is not None and (not only or e["id"] in only)]
+
+def run(profile="paper", only=None, kinds=tuple(_KEYS), side_by_side=1):
     """Every experiment that `profile` computes, then every result; returns the paths written (relative to the output root).
 
-    `only`: ids to run instead of all. Raises `UnknownName`, `RecordError`."""
+    `only`: ids to run instead of all; `kinds`: "experiment", "result"; `side_by_side`: notebooks at a time. Raises `UnknownName`, `RecordError`."""
+    from concurrent.futures import ThreadPoolExecutor
     manifest = load_manifest()
     if profile not in PROFILES: raise unknown("profile", profile, PROFILES)
     ids = {e["id"] for kind in _KEYS for e in manifest.get(kind, [])}
     for name in only or []:
         if name not in ids: raise unknown("experiment or result", name, ids)
     copies, written = project_root()/"_runs"/profile, []
-    for kind in _KEYS:
-        for entry in manifest.get(kind, []):
-            parameters = {} if kind == "result" else entry_parameters(entry, profile)
-            if parameters is None or (only and entry["id"] not in only) or (figures_only and kind == "experiment"): continue
-            written += _run_entry(kind, entry, parameters, copies)
+    for kind in kinds:
+        with ThreadPoolExecutor(side_by_side) as pool:
+            for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), _chosen(manifest, kind, profile, only)): written += outputs
     return written
 
 # %% ../nbs/15_reproduce.ipynb #522b77b8
@@ -135,7 +142,8 @@ def _parser():
     p.add_argument("--jobs", type=int, default=2, help="worker processes")
     p.add_argument("--only", nargs="*", metavar="ID", help="ids from the manifest")
     p.add_argument("--dask", metavar="ADDRESS", help="hand the runs to this Dask scheduler")
-    sub.add_parser("figures", help="figures and tables from the committed records, no training")
+    p = sub.add_parser("figures", help="figures and tables from the committed records, no training")
+    p.add_argument("--jobs", type=int, default=2, help="notebooks at a time")
     sub.add_parser("list", help="what the manifest holds")
     p = sub.add_parser("assess", help="judge a sampling scheme: impsamp assess module:Scheme", add_help=False)
     p.add_argument("rest", nargs=argparse.REMAINDER)
@@ -152,11 +160,13 @@ def _dispatch(args):
     if args.command == "assess":
         from impsamp.assess import main_assess
         return main_assess(args.rest)
-    if args.command == "run":
-        os.environ["IMPSAMP_JOBS"] = str(args.jobs)
+    if args.command == "figures": written = run("paper", kinds=["result"], side_by_side=args.jobs)
+    else:
+        smoke = args.profile == "smoke"                       # short runs: workers would cost more than they do, notebooks go side by side
+        if smoke: os.environ["IMPSAMP_OUTPUT"] = str(project_root()/"_runs"/"smoke"/"output")
         if args.dask: os.environ["IMPSAMP_DASK"] = args.dask
-        if args.profile == "smoke": os.environ["IMPSAMP_OUTPUT"] = str(project_root()/"_runs"/"smoke"/"output")
-    written = run(args.profile, args.only) if args.command == "run" else run("paper", figures_only=True)
+        os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(args.jobs)
+        written = run(args.profile, args.only, side_by_side=args.jobs if smoke else 1)
     print(f"== done: {len(written)} files below {output_root()}")
 
 def main(argv=None):

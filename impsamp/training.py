@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from .cheap_scores import loss_scores, upper_bound_scores
 from .checks import check_count, to_float64
 from .data import load_mnist01
 from .errors import Diverged, InvalidArgument, unknown
@@ -26,19 +27,15 @@ from .samplers import importance_weights, inverse_cdf
 from .schemes import GradNorm, Mixture, Shuffle, Uniform
 
 # %% ../nbs/13_training.ipynb #67340ce2
-def _losses(model, loss_fn, x, y):
-    with torch.no_grad(): return loss_fn(model(x), y)
+SCORES = {"none": lambda *a: None, "norm": grad_norms, "loss": loss_scores, "upper": upper_bound_scores}
 
-def _upper(*args):
-    from impsamp.gradnorms import upper_bound_scores
-    return upper_bound_scores(*args)
+def scores_for(scheme, model, loss_fn, x, y, optimizer=None):
+    """What `scheme` wants to see of the items, by its `needs` ('none', 'norm', 'loss', 'upper'): (n,) or None.
 
-SCORES = {"none": lambda *a: None, "norm": grad_norms, "loss": _losses, "upper": _upper}
-
-def scores_for(needs, model, loss_fn, x, y):
-    "What a scheme that `needs` 'none', 'norm', 'loss' or 'upper' wants to see: (n,) or None."
-    if needs not in SCORES: raise unknown("kind of score", needs, SCORES)
-    return SCORES[needs](model, loss_fn, x, y)
+    A scheme with a method `precondition(optimizer, model)` gets norms of the preconditioned gradients."""
+    if scheme.needs not in SCORES: raise unknown("kind of score", scheme.needs, SCORES)
+    extra = {"precondition": scheme.precondition(optimizer, model)} if hasattr(scheme, "precondition") and optimizer is not None else {}
+    return SCORES[scheme.needs](model, loss_fn, x, y, **extra)
 
 # %% ../nbs/13_training.ipynb #844cfd88
 _EPOCH, _POOL = 2**31, 2**31 + 1                 # keys of streams that no step number reaches
@@ -56,7 +53,7 @@ def draw_batch(p, *, batch, seed, step, beta=1.0):
     return idx, importance_weights(q, idx, batch=batch, beta=beta), q[idx]
 
 # %% ../nbs/13_training.ipynb #a798397f
-def choose(scheme, model, loss_fn, x, y, *, batch, seed, step, lap=lambda phase: None):
+def choose(scheme, model, loss_fn, x, y, *, batch, seed, step, optimizer=None, lap=lambda phase: None):
     """One step's draw: (idx, weight, prob, number of items scored). `lap(phase)` is called after "scoring" and "draw".
 
     With a pool, p lives on it and weight = 1/(B pool p): the pool is a uniform sample, so the estimate stays unbiased for the mean."""
@@ -65,7 +62,7 @@ def choose(scheme, model, loss_fn, x, y, *, batch, seed, step, lap=lambda phase:
     pool = counter_generator(seed, _POOL, step).choice(n, min(scheme.pool_size, n), replace=False) if scheme.scope == "pool" else None
     wanted = scheme.scope == "pool" or scheme.due()
     seen = slice(None) if pool is None else pool
-    scores = scores_for(scheme.needs, model, loss_fn, x[seen], y[seen]) if wanted else None
+    scores = scores_for(scheme, model, loss_fn, x[seen], y[seen], optimizer) if wanted else None
     if scores is not None and not torch.isfinite(scores).all(): raise Diverged(f"step {step}: a score is not finite; lower the learning rate")
     lap("scoring")
     idx, weight, prob = draw_batch(scheme.probabilities(scores), batch=batch, seed=seed, step=step, beta=scheme.beta)
@@ -102,7 +99,7 @@ def _remember(scheme, model, loss_fn, x, y, optimizer, idx, weight, prob):
     "The step, and the visited items' scores for a scheme that remembers: losses come free with the step, others are computed before it."
     rows = torch.from_numpy(np.asarray(idx))
     xb, yb, visited = x[rows], y[rows], scheme.scope == "visits"
-    scores = scores_for(scheme.needs, model, loss_fn, xb, yb) if visited and scheme.needs != "loss" else None
+    scores = scores_for(scheme, model, loss_fn, xb, yb, optimizer) if visited and scheme.needs != "loss" else None
     losses = weighted_step(model, loss_fn, xb, yb, optimizer, weight)
     finite = bool(torch.isfinite(losses).all())
     if visited and finite: scheme.update(idx, losses if scores is None else scores, prob)
@@ -123,7 +120,7 @@ def train(model, loss_fn, x, y, optimizer, scheme, *, batch, steps, seed, evalua
             rows.append(evaluate(model))
             clock.lap("evaluation")
         if t == steps: break
-        try: idx, weight, prob, looked = choose(scheme, model, loss_fn, x, y, batch=batch, seed=seed, step=t, lap=clock.lap)
+        try: idx, weight, prob, looked = choose(scheme, model, loss_fn, x, y, batch=batch, seed=seed, step=t, optimizer=optimizer, lap=clock.lap)
         except Diverged: diverged_at = t
         else:
             finite, again = _remember(scheme, model, loss_fn, x, y, optimizer, idx, weight, prob)
