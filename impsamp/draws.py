@@ -37,8 +37,8 @@ def weights_of(prob, *, n, batch, replacement=True, beta=1.0, target=None):
 
     Samplers that hold p in a structure of their own come here; `target` is the scalar 1/n (None) or t_i of each drawn item (B,)."""
     t = 1 / n if target is None else target
-    law = prob if replacement else prob / batch
-    return (t / law) ** beta / batch if beta != 1 else t / (batch * law)
+    count = batch * prob if replacement else prob      # E n_i
+    return t / count if beta == 1 else (batch * t / count) ** beta / batch
 
 def importance_weights(p, idx, *, batch, replacement=True, beta=1.0, target=None):
     """w_i = t_i / (batch p_i) for `batch` draws with replacement, t_i / p_i for a random subset with inclusion probabilities p; t_i = 1/N.
