@@ -46,11 +46,13 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
             if (row != mine[0]).any():
                 raise InvalidArgument(f"rank {rank} has (seed, n, batch_size, steps, lag) = {mine[0].long().tolist()}, rank {r} has {row.long().tolist()}: build the sampler alike on all ranks")
 
-    def update(self, idx, scores, *, step=None):
-        "Report this rank's `scores` of its slice `idx`; all ranks then hold all of them. One all-gather, the same order on every rank."
-        idx, scores = torch.as_tensor(idx, dtype=torch.float64), torch.as_tensor(scores, dtype=torch.float64).detach().cpu()
+    def update(self, idx, scores, *, step=None, size=None):
+        """Report this rank's `scores` of its items `idx`; all ranks then hold all of them. One all-gather, the same order on every rank.
+
+        `size`: the most items that any rank reports, the same number on all ranks (default: a slice of the batch; all n before the first draw and for random subsets)."""
+        idx, scores = torch.as_tensor(idx, dtype=torch.float64).cpu(), torch.as_tensor(scores, dtype=torch.float64).detach().cpu()
         if idx.shape != scores.shape or idx.ndim != 1: raise InvalidShape(f"{tuple(scores.shape)} scores for {tuple(idx.shape)} items")
-        size = self.n if self.batch_size is None or step is None and self._drawn == 0 else -(-self.batch_size // self.world_size)
+        if size is None: size = self.n if self.batch_size is None or (step is None and self._drawn == 0) else -(-self.batch_size // self.world_size)
         rows = gather_rows(torch.stack([idx, scores], 1), size, self.group)
         super().update(rows[:, 0].long(), rows[:, 1], step=step)
 
