@@ -235,7 +235,7 @@ def test_refusals():
 
 def test_refused_reports_change_nothing():
     s = make()
-    next(it := iter(s))
+    next(iter(s))
     before = s.state_dict(step=0)
     for idx, w, step, error in (([N], [1.], 0, InvalidShape), ([0], [np.nan], 0, InvalidScores), ([0], [-1.], 0, InvalidScores), ([0, 1], [1.], 0, InvalidShape), ([0], [1.], 5, InvalidArgument)):
         with pytest.raises(error): s.update(idx, w, step=step)
