@@ -26,7 +26,7 @@ def run(scheme, steps=6, batch=4, seed=0, lr=.1):
 @pytest.mark.parametrize("make", [schemes.Uniform, schemes.Shuffle, schemes.GradNorm, lambda: schemes.Mixture(schemes.GradNorm(), schemes.Uniform()),
                                   lambda: schemes.GradNorm(every=3), schemes.Loss, schemes.LossRank, schemes.Prioritized, schemes.UpperBound, schemes.Stale])
 def test_every_scheme_trains_and_repeats(make):
-    (a, wa), (b, wb) = run(make()), run(make())
+    (a, wa), (_, wb) = run(make()), run(make())
     assert torch.equal(wa, wb) and a.values["loss"][-1] < a.values["loss"][0] and a.diverged_at is None
     assert not torch.equal(wa, run(make(), seed=1)[1])
 
