@@ -37,6 +37,9 @@ def _region(claim, margin):
     return float(np.log(low)), float(np.log(high))
 
 # %% ../nbs/13d_claims.ipynb #9127bcd7
+_COLUMNS = ("id", "setting", "measure", "n", "effect", "low", "high", "level", "p", "p_holm", "verdict", "detectable", "equivalent", "agrees", "effects", "effect_survivors",
+            "failed_first", "failed_second", "mcnemar_p", "wins")
+
 def _paired(stats, setting, pair, measure):
     "The two arms' rows side by side, joined on the seed, or None if one of them was not run."
     own = stats[stats.setting == setting]
@@ -63,9 +66,11 @@ def _limiting(kind, comparisons):
     towards = {"order": lambda c: c.mean, "no_gain": lambda c: -c.mean, "same": lambda c: abs(c.mean - sum(c.region) / 2)}[kind]
     return max(comparisons, key=lambda pair: towards(pair[0]))
 
+def _has_outcomes(both): return "outcome_1" in both and bool(both.outcome_1.notna().all())
+
 def _failures(both):
     "Failed runs of both arms, McNemar's p-value, the share of seeds won by the first arm (failures rank last), and the effect without failed runs."
-    if "outcome_1" not in both: return {}
+    if not _has_outcomes(both): return {}
     bad1, bad2 = both.outcome_1 != "ok", both.outcome_2 != "ok"
     wins = (both.rank_score_1 < both.rank_score_2).mean() + (both.rank_score_1 == both.rank_score_2).mean() / 2
     return {"failed_first": int(bad1.sum()), "failed_second": int(bad2.sum()), "mcnemar_p": mcnemar_exact(bad1, bad2), "wins": wins}
@@ -75,7 +80,7 @@ def _row(claim, measure, setting, found, level):
     kind = claim["kind"]
     c, both = _limiting(kind, found)
     low, high = c.interval(level)
-    survivors = c.d[((both.outcome_1 == "ok") & (both.outcome_2 == "ok")).to_numpy()] if "outcome_1" in both else c.d
+    survivors = c.d[((both.outcome_1 == "ok") & (both.outcome_2 == "ok")).to_numpy()] if _has_outcomes(both) else c.d
     detail = "; ".join(f"{a} / {b}: {np.exp(x.mean):.3g}" for x, _ in found for a, b in [x.pair])
     return {"id": claim["id"], "setting": setting, "measure": measure, "n": c.d.size, "effect": np.exp(c.mean), "low": np.exp(low), "high": np.exp(high),
             "level": level, "effects": detail, "effect_survivors": np.exp(survivors.mean()) if survivors.size else np.nan,
@@ -108,7 +113,8 @@ def _robustness(table, anchor):
         low, high = np.exp(prediction_interval(np.log(own.effect)))
         rows.append({"id": name, "measure": measure, "setting": anchor, "robust_k": int(others.agrees.sum()), "robust_m": len(others),
                      "prediction_low": low, "prediction_high": high})
-    return table.merge(pd.DataFrame(rows), on=["id", "measure", "setting"], how="left", sort=False)
+    columns = ["id", "measure", "setting", "robust_k", "robust_m", "prediction_low", "prediction_high"]
+    return table.merge(pd.DataFrame(rows, columns=columns), on=columns[:3], how="left", sort=False)
 
 def judge_statistics(claims, stats, *, anchor="anchor", alpha=0.05, margin=0.05, flips=100_000, resamples=9_999, predicted=None):
     """Verdicts by the protocol: one row per claim, measure and setting.
@@ -122,8 +128,8 @@ def judge_statistics(claims, stats, *, anchor="anchor", alpha=0.05, margin=0.05,
     settings = sorted(set(stats.setting) - {anchor})
     rows = _anchor_rows(claims, stats, anchor, alpha, margin, options)
     seen = {row["id"] for row in rows}
-    rows += [{"id": c["id"], "setting": anchor, "measure": c["measures"][0], "verdict": "not measured", "effect": np.nan} for c in claims if c["id"] not in seen]
-    table = _robustness(pd.DataFrame(rows + _cell_rows(claims, stats, settings, margin, options)), anchor)
+    rows += [{"id": c["id"], "setting": anchor, "measure": c["measures"][0], "verdict": "not measured"} for c in claims if c["id"] not in seen]
+    table = _robustness(pd.DataFrame(rows + _cell_rows(claims, stats, settings, margin, options), columns=list(_COLUMNS)), anchor)
     table["predicted"] = table.id.map(predicted or {}).astype(float)
     described = pd.DataFrame([{k: c.get(k) for k in ("id", "text", "source", "kind", "family", "paper")} for c in claims])
     return table.merge(described, on="id", how="left", sort=False)
@@ -168,6 +174,7 @@ def _chance(claim, measure, curves, anchor, runs):
     own = {arm: curves[anchor, arm] for p in pairs for arm in p}
     steps = np.asarray(next(iter(own.values())).columns)
     keep = {"log_early": (steps > 0) & (steps <= steps[-1] / 6), "final_log": steps >= steps[-1] * 26 / 30}.get(measure, steps > 0)
+    if not keep.any(): return np.nan
     chance = order_chance({a: c.to_numpy(float)[:, keep] for a, c in own.items()}, pairs, runs=runs, generator=counter_generator(0, runs))
     return 1 - chance if claim["kind"] == "no_gain" else chance
 
@@ -221,7 +228,7 @@ def claims_page(table, *, title="Claims", claims=(), anchor="anchor"):
     header = ("claim", "measure", "verdict", "effect [corrected interval]", "p (Holm)", "theory", "paper", "detectable", "fresh figure", "robust", "one more setting")
     parts = [f"# {title}", "Effects are ratios, first arm over second; below one the first is better. For several pairs the one least in the claim's favour is shown.",
              _markdown(header, _verdict_rows(own)), "## What each claim says", "\n".join(texts)]
-    failed = own[own.get("failed_first", np.nan).notna()] if "failed_first" in own else own[:0]
+    failed = own[own.failed_first.notna()]
     if len(failed):
         rows = [(r.id, r.measure.replace("_", " "), f"{int(r.failed_first)} and {int(r.failed_second)} of {int(r.n)}", _number(r.mcnemar_p), _number(r.wins),
                  _number(r.effect_survivors)) for r in failed.itertuples()]

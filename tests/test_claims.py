@@ -251,6 +251,24 @@ def test_ratios_of_time(lahire):
     assert quick.verdict["time-gn-twice-u", "log_total"] == "contradicted"
 
 
+def test_the_page_on_time_counts_no_failures_of_clocks(lahire):
+    table = c.judge(lahire, curves(ARMS, seeds=12), timings(scoring=1.2), **FAST)
+    own = table[table.family == "time"].set_index("id")
+    assert own.failed_first[["time-gn-twice-u", "time-half-gn"]].isna().all() and (own.failed_first["time-axis-sgd"] == 0).all()
+    assert own.effect_survivors.notna().all() and "time-axis-sgd" in c.claims_page(table[table.family == "time"])
+
+
+def test_nothing_measured_still_gives_a_page():
+    table = c.judge([order(("a/b", "c/d"))], curves({"sgd/u": 1.0}), **FAST)
+    assert table.verdict.tolist() == ["not measured"] and "not measured" in c.claims_page(table)
+
+
+def test_short_runs_are_judged(lahire):
+    records = curves(ARMS, seeds=3)
+    table = c.judge(lahire, records[records.step <= 20], **FAST)
+    assert table[table.id == "early-adaptive-sgd"].chance.isna().all() and "early-adaptive-sgd" in c.claims_page(table)
+
+
 def test_stretched_curves_by_hand():
     records = curves({"sgd/gn": 1.0, "sgd/u": 1.0}, seeds=2, noise=0)
     matched = c.time_matched(records, timings(11, scoring=1.01)).set_index(["arm", "seed", "step"]).train_loss
