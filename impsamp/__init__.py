@@ -29,6 +29,7 @@ _ROOMS = {
     "enumeration": ("outcomes", "expected_coefficients", "enumerated_pairs"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),
     "linear": ("minimize", "Result", "make_plan", "convex_sarah_step", "convex_sarah_factor", "expected_smoothness", "restart", "RestartResult"),
+    "estimators": ("VRClassifier", "VRRegressor"),
     "training": ("train", "History"),
     "measures": ("MEASURES", "measure", "distances", "best_pool", "pool_variance_ratio"),
     "assess": ("Assessment", "AssessCallback", "Probe", "certify", "probe"),

@@ -183,7 +183,8 @@ class CompiledEngine:
         self.eager = problem.nonconvex > 0 or np.ndim(problem.l2) > 0
         if problem.is_sparse:
             X = problem.X
-            self.rows = (X.data, X.indices, X.indptr)
+            small = np.int32 if max(X.nnz, *X.shape) < 2**31 else np.int64      # one index type, one compilation
+            self.rows = (X.data, X.indices.astype(small, copy=False), X.indptr.astype(small, copy=False))
             q = 1.0 if self.eager else 1 - plan.lr * problem.l2
             self.lazy = (lag_powers(q, self.longest, dt), np.zeros(d, np.int64), self.eager)
         self.advance(_EMPTY, _EMPTY if plan.table else None)   # compile before the clock runs

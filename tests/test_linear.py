@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse
 
+from impsamp.errors import DataError, InvalidArgument, InvalidProbabilities, InvalidShape, UnknownName
 from impsamp.linear import minimize
 from impsamp.minibatch_theory import minibatch_probabilities
-from impsamp.problems import LogisticRegression, SigmoidLeastSquares
+from impsamp.problems import FiniteSum, LogisticRegression, SigmoidLeastSquares
 from impsamp.samplers import ApproximateIndependentSampling, IndependentSampling, NiceSampling, SerialSampling
 
 N, B = 40, 4
@@ -63,3 +64,93 @@ def test_compiled_engine_equals_the_slow_one_step_for_step(method, extra, interc
         ends.append(r.x)
     assert np.abs(ends[0]).max() > .05
     assert np.abs(ends[1] - ends[0]).max() < 1e-12 and np.abs(ends[2] - ends[0]).max() < 1e-12
+
+
+@pytest.mark.parametrize("method", ["svrg", "saga", "sarah", "sgd", "gd"])
+def test_records_count_what_the_method_asks_for(method):
+    X, y = features()
+    r = minimize(SigmoidLeastSquares(X, y), method, NiceSampling(N, B), max_passes=8, inner_steps=10, one_draw=True, generator=np.random.default_rng(0), lr=.05)
+    rows = r.records
+    assert rows[0]["step"] == rows[0]["grad_evals"] == 0 and rows[-1]["passes"] >= 8
+    assert all(a["grad_evals"] < b["grad_evals"] and a["seconds"] <= b["seconds"] for a, b in zip(rows, rows[1:]))
+    steps, anchors = rows[-1]["step"], rows[-1]["grad_evals"]
+    if method == "sgd": assert anchors == steps * B and rows[-1]["set_size"] == B
+    if method == "saga": assert anchors == N + steps * B
+    if method == "gd": assert anchors == steps * N
+    if method in ("svrg", "sarah"): assert (anchors - 2 * B * (steps - (rows[-1]["epoch"] if method == "sarah" else 0))) % N in range(0, N, 2 * B)
+
+
+def test_same_generator_same_run_and_float32():
+    X, y = features()
+    ends = [minimize(SigmoidLeastSquares(A, y), "svrg", NiceSampling(N, B), lr=.05, max_passes=20, output="last", generator=np.random.default_rng(3)).x
+            for A in (X, X, X.astype(np.float32))]
+    assert np.array_equal(ends[0], ends[1]) and 0 < np.abs(ends[2] - ends[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize("method", ["svrg", "sgd", "sarah"])
+def test_divergence_is_noticed_and_the_last_finite_iterate_returned(method):
+    X, y = features()
+    with pytest.warns(RuntimeWarning, match="diverged after .* Give a smaller lr"):
+        r = minimize(LogisticRegression(X, y, l2=.1), method, NiceSampling(N, B), lr=1e4, max_passes=50, generator=np.random.default_rng(0))
+    assert r.diverged and not r.converged and np.isfinite(r.x).all() and "last finite iterate" in r.message
+
+
+def test_callback_and_max_steps_stop():
+    X, y = features()
+    f, seen = LogisticRegression(X, y, l2=.1), []
+    r = minimize(f, "saga", "importance", callback=lambda row: seen.append(row) or len(seen) == 3)
+    assert len(r.records) == 3 and r.message == "stopped by the callback"
+    assert minimize(f, "svrg", "uniform", max_steps=7).records[-1]["step"] == 7
+
+
+def test_no_compiled_state_leaks_into_the_users_arrays():
+    X, y = features()
+    f, x0 = LogisticRegression(X, y, l2=.1), np.ones(5)
+    minimize(f, "saga", "importance", x0=x0, max_passes=3)
+    assert (x0 == 1).all() and np.array_equal(f.X, X)
+
+
+@pytest.mark.parametrize("options, error, what", [
+    (dict(method="svgr"), UnknownName, "did you mean 'svrg'"), (dict(sampling="nice"), UnknownName, "importance, uniform"), (dict(sampling=3), InvalidArgument, "sampler"),
+    (dict(sampling=NiceSampling(7, 2)), InvalidShape, "covers 7 items"), (dict(lr=0), InvalidArgument, "lr"), (dict(lr=np.nan), InvalidArgument, "lr"),
+    (dict(lr="best"), UnknownName, "convex"), (dict(inner_steps=0), InvalidArgument, "inner_steps"), (dict(max_passes=-1), InvalidArgument, "max_passes"),
+    (dict(tol=-1), InvalidArgument, "tol"), (dict(output="best"), UnknownName, "random"), (dict(x0=np.zeros(3)), InvalidShape, "x0"), (dict(engine="fast"), UnknownName, "compiled"),
+    (dict(method="saga", draws=[[0]]), InvalidArgument, "table_draws"), (dict(draws=[[99]]), InvalidShape, "item 99"), (dict(generator=7), InvalidArgument, "generator"),
+    (dict(x0=np.full(5, np.nan)), DataError, "not finite"), (dict(sampling=IndependentSampling(np.r_[0, np.full(N - 1, .5)])), InvalidProbabilities, "lifted_smoothness")])
+def test_bad_arguments(options, error, what):
+    X, y = features()
+    parts = dict(problem=LogisticRegression(X, y, l2=.1), method="svrg", sampling="importance") | options
+    with pytest.raises(error, match=what): minimize(**parts)
+
+
+def test_more_items_asked_for_than_there_are():
+    with pytest.raises(InvalidArgument, match="at most 40"): NiceSampling(N, N + 1)
+    X, y = features()
+    with pytest.raises(InvalidArgument, match="exceeds"): minibatch_probabilities(LogisticRegression(X, y).lifted_smoothness, N + 1)
+
+
+def test_rows_of_zeros_run_on_lifted_constants():
+    X, y = features()
+    X[:4] = 0
+    f = LogisticRegression(X, y)
+    for name in SAMPLINGS:
+        r = minimize(f, "saga", sampling(name, f.lifted_smoothness), max_passes=5, generator=np.random.default_rng(0))
+        assert r.records[-1]["loss"] < r.records[0]["loss"]
+
+
+def test_the_convex_rule_refuses_nonconvex_sums():
+    X, y = features()
+    with pytest.raises(InvalidArgument, match="convex problem"): minimize(SigmoidLeastSquares(X, y), "saga", "importance", lr="convex")
+
+
+def test_a_network_through_the_reference_engine():
+    import torch
+    X, y = features()
+    gen = torch.Generator().manual_seed(0)
+    net = torch.nn.Linear(5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        for p in net.parameters(): p.copy_(torch.randn(p.shape, generator=gen, dtype=torch.float64) * .1)
+    f = FiniteSum(net, torch.nn.CrossEntropyLoss(reduction="none"), torch.tensor(X), torch.tensor(y))
+    r = minimize(f, "sarah", NiceSampling(N, B), lr=.05, max_passes=10, generator=np.random.default_rng(0), output="last")
+    assert r.records[-1]["grad_norm"] < .5 * r.records[0]["grad_norm"]
+    with pytest.raises(InvalidArgument, match="smoothness"): minimize(f, "sarah", NiceSampling(N, B))
