@@ -91,12 +91,12 @@ class Assessment:
 # %% ../nbs/12b_pages.ipynb #35334f03
 _INK = {"p": "#d1495b", "u": "#30638e", "best": "#8d96a3"}
 
-def _bins(values):
-    "Twenty bins over positive and zero `values`, logarithmic where they span more than a factor of thirty."
+def _bins(values, linear=False):
+    "Twenty bins over positive and zero `values`, logarithmic (unless `linear`) where they span more than a factor of thirty."
     values = np.where(values < 1e-12, 0, values)[np.isfinite(values)]  # a distance of 1e-16 is zero, not a decade of its own
     if values.size == 0: return np.linspace(0, 1, 21), False
     low, high = values[values > 0].min(initial=np.inf), values.max()
-    if 0 < low < np.inf and high / low > 30: return np.geomspace(max(low, high * 1e-6), high, 21), True
+    if not linear and 0 < low < np.inf and high / low > 30: return np.geomspace(max(low, high * 1e-6), high, 21), True
     return np.linspace(0, high * 1.02 or 1, 21), False
 
 def plot_histograms(assessment, measures=tuple(MEASURES), axes=None):
@@ -106,7 +106,7 @@ def plot_histograms(assessment, measures=tuple(MEASURES), axes=None):
     for ax, m in zip(np.ravel(axes), measures):
         if m not in MEASURES: raise unknown("measure", m, MEASURES)
         pair = {name: np.array([r[f"{m}_{name}"] for r in assessment.rows]) for name in "up"}
-        bins, log = _bins(np.concatenate(list(pair.values())))
+        bins, log = _bins(np.concatenate(list(pair.values())), linear=m == "tv")
         lost = sum(int(np.isinf(v).sum()) for v in pair.values())
         for name, v in pair.items():
             ax.hist(np.clip(v[np.isfinite(v)], bins[0], bins[-1]), bins, color=_INK[name], alpha=.6, label={"p": assessment.scheme, "u": "uniform"}[name])
@@ -138,7 +138,8 @@ def _answer(s):
     if s["equal"] == n: return f"**It is uniform sampling** on the assessed items, at all {n} {w}."
     if s["better"] == n: return f"**Yes**, at all {n} {w}." if n > 1 else "**Yes**."
     if s["worse"] == n: return f"**No, it is worse**, at all {n} {w}." if n > 1 else "**No, it is worse.**"
-    head = "**Mostly**" if s["better"] > n / 2 else "**Mostly worse**" if s["worse"] > n / 2 else "**Undecided**"
+    mean = "better" if s["second_moment_ratio"] < 1 else "worse"
+    head = "**Mostly**" if s["better"] > n / 2 else "**Mostly worse**" if s["worse"] > n / 2 else f"**It depends on the moment**, on average it is {mean}"
     return f"{head}: better at {s['better']} of {n} {w}, worse at {s['worse']}, undecided at {s['undecided']}, equal at {s['equal']}."
 
 def _gain(s):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from impsamp.assess import AssessCallback, assess, choose_items, mean_gradient_norm
+from impsamp.assess import AssessCallback, assess, choose_items, mean_gradient_norm, probe
 from impsamp.convergence import optimal_probabilities, second_moment
-from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape, UnknownName
+from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape, UnknownName, UnsupportedModel
 from impsamp.measures import MEASURES
 from impsamp.pages import Assessment, payment, theory_applies, verdict, write_page
 from impsamp.schemes import GradNorm, Mixture, Uniform
@@ -156,6 +156,13 @@ def test_unknown_needs(task):
     with pytest.raises(UnknownName, match="did you mean 'norm'"): assess(scheme, task[0], squares, task[1:])
 
 
+def test_samples_that_interact_are_refused():
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
+    with pytest.raises(UnsupportedModel): assess(GradNorm(), net, squares, (torch.randn(8, 4).double(), torch.randn(8, 2).double()))
+    with pytest.raises(UnsupportedModel): probe(net, squares, [(torch.randn(8, 4).double(), torch.randn(8, 2).double())], seconds=.1)
+    assert net[1].num_batches_tracked == 0
+
+
 def test_theory_applies_to_sgd_only():
     w = [nn.Parameter(torch.zeros(1))]
     for make, yes in ((torch.optim.SGD, True), (torch.optim.RMSprop, False), (torch.optim.Adam, False), (torch.optim.AdamW, False)):
@@ -179,7 +186,7 @@ def test_page_withholds_the_theory_from_adam_and_counts_misleading_distances():
     a = Assessment("s", [row(tv_p=.05), row(tv_p=.05, second_moment_ratio=2.)], scope="all", optimizer="adam")
     text = write_page(a)
     assert "**No**: for adam p^GN is not optimal" in text and "| total variation | 0.05 | 0.1 | 2 of 2 | 1 | 0 |" in text
-    assert "Undecided" in text and "better at 1 of 2" in text
+    assert "It depends on the moment" in text and "on average it is" in text and "better at 1 of 2" in text
 
 
 def test_payment_breaks_even_where_it_says():

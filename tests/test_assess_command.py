@@ -6,8 +6,8 @@ from torch import nn
 
 from impsamp.assess import certify, main_assess
 from impsamp.errors import Diverged, InvalidArgument
-from impsamp.schemes import GradNorm, Mixture, Uniform
-from impsamp.score_schemes import Loss, UpperBound
+from impsamp.schemes import GradNorm, Loss, Mixture, Stale, Uniform, UpperBound
+
 
 
 def squares(out, y): return 0.5 * (out - y).square().sum(1)
@@ -29,7 +29,7 @@ class Remembers:
     def update(self, idx, scores): self.seen[idx] = np.asarray(scores) + 1e-3
 
 
-@pytest.mark.parametrize("scheme", [Uniform(), GradNorm(), GradNorm(every=4), Mixture(GradNorm(), Uniform()), Loss(), UpperBound(pool_size=8), Remembers()])
+@pytest.mark.parametrize("scheme", [Uniform(), GradNorm(), GradNorm(every=4), Mixture(GradNorm(), Uniform()), Loss(), UpperBound(pool_size=8), Stale(), Remembers()])
 def test_every_scope_trains_and_is_judged(scheme):
     net, data = task()
     start = squares(net(data[0]), data[1]).mean().item()
