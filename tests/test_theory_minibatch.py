@@ -172,6 +172,14 @@ def test_gradient_evaluations_by_hand():
     assert gradient_evaluations("saga", **common) == 1000 + np.ceil(1 / (kept / 40 * .01)) * 20
 
 
+@pytest.mark.parametrize("b, a, L, gap, tol", [(1., .8, 1., 1., .1), (10., .03, 2., 3., .01), (10., 5., .5, 1., .3), (3., 40., 1., 2., .5)])
+def test_sarah_runs_just_long_enough(b, a, L, gap, tol):
+    "The least m whose bound 2 gap/(lr (m + 1)) is at most tol: m does, m - 1 does not."
+    m = round((gradient_evaluations("sarah", n=100, b=b, alpha=a, L_mean=L, gap=gap, tol=tol) - 100) / (2 * b))
+    bound = lambda m: 2 * gap / (step_size("sarah", n=100, b=b, alpha=a, L_mean=L, inner_steps=m).lr * (m + 1))
+    assert bound(m) <= tol < bound(m - 1)
+
+
 BAD = [
     (lambda: minibatch_probabilities([1., 0.], 2), InvalidArgument, "exceeds the 1 items"),
     (lambda: minibatch_probabilities([1., 2.], 0), InvalidArgument, "b must be"),
