@@ -94,17 +94,15 @@ def horvath_run(problem, method, sampling, *, seed, passes, lr=None, inner_steps
 def merge_records(name, key, made, missing):
     """Write data/records/<name>.csv: the rows `made` (table) and, for the settings in `missing`, the rows of the committed file of that name.
 
-    `key` names the column that holds the setting. Returns the whole table; rows come in the order of the settings as they were made, kept ones last."""
+    `key` names the column that holds the setting. Returns the whole table, settings in the order of the committed file, so that the same rows give the same bytes."""
     import pandas as pd
     from impsamp.paths import project_root, records_dir
     from impsamp.store import write_atomic
-    parts, committed = [made] if len(made) else [], project_root()/"data"/"records"/f"{name}.csv"
-    old = pd.read_csv(committed) if committed.is_file() else None
-    for setting in missing:
-        kept = old[old[key] == setting] if old is not None else ()
-        print(f"{setting}: data not to be had; {len(kept)} committed rows kept")
-        if len(kept): parts.append(kept)
-    table = pd.concat(parts, ignore_index=True)
+    committed = project_root()/"data"/"records"/f"{name}.csv"
+    old = pd.read_csv(committed) if committed.is_file() else made[:0]
+    for setting in missing: print(f"{setting}: data not to be had; {(old[key] == setting).sum()} committed rows kept")
+    both = pd.concat([t for t in (made, old[old[key].isin(missing)]) if len(t)], ignore_index=True)
+    table = pd.concat([both[both[key] == s] for s in dict.fromkeys([*old[key], *both[key]])], ignore_index=True)
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_atomic(records_dir()/f"{name}.csv", lambda f: f.write(text.encode()))
     return table
