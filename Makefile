@@ -36,11 +36,11 @@ figures: $(STAMP)  ## figures and tables from the committed records, no training
 	$(PY) -m impsamp.reproduce figures
 
 test: $(STAMP) check  ## everything that proves the package right, in minutes
-	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results|tutorials)$$' --n_workers $(JOBS) --timing
+	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --timing
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m 'not full' tests
 
 test-full: $(STAMP) check  ## the same, and the evidence that takes longer
-	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results|tutorials)$$' --n_workers $(JOBS) --flags slow --timing
+	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --flags slow --timing
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) tests
 
 check: $(STAMP)  ## notebooks clean, generated files in step, lint
@@ -61,7 +61,7 @@ bench: $(STAMP)  ## side-by-side timings (benchmarks/README.md says what each ne
 	$(PY) -m benchmarks
 
 lock: $(STAMP)  ## write requirements.lock from the present environment
-	$(PY) -m pip freeze --exclude-editable --exclude impsamp | sed 's/+cpu$$//' > requirements.lock
+	$(PY) -m pip freeze --all --exclude-editable --exclude impsamp --exclude pip | sed 's/+cpu$$//' > requirements.lock
 
 clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
