@@ -1,6 +1,6 @@
 """Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass over the same samples.
 
-    python -m benchmarks.gradnorms [--rounds 9] [--no-memory] [--only paper-100,mlp]
+    python -m benchmarks.gradnorms [--rounds 9] [--no-memory | --memory-only] [--only paper-100,mlp-100]
 
 Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}. Opacus and BackPACK take part if they are installed
 (`pip install --no-deps opacus backpack-for-pytorch opt_einsum`). All contenders run in one process on one thread, interleaved; times are CPU times; a cell is the
@@ -268,6 +268,7 @@ def main(arguments=None):
     parse.add_argument("--rounds", type=int, default=9, help="of which loop, vmap and hooks take part in three")
     parse.add_argument("--only", default=",".join(PROBLEMS))
     parse.add_argument("--no-memory", action="store_true")
+    parse.add_argument("--memory-only", action="store_true", help="fill in the peak memory of rows that are in the table")
     parse.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parse.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -275,6 +276,11 @@ def main(arguments=None):
     if args.measure: return measure_memory(*args.measure)
     for name in args.only.split(","):
         rows = []
+        if args.memory_only:
+            rows = [r for r in csv.DictReader(open(ROOT / "benchmarks/gradnorms.csv")) if r["problem"] == name]
+            for r in rows: r["peak_mb"] = "nan" if r["note"] else f"{memory(name, r['contender']) / 1e6:.1f}"
+            write(rows)
+            continue
         for c, (seconds, ratio, low, high, note) in time_problem(name, args.rounds).items():
             peak = float("nan") if note or args.no_memory else memory(name, c)
             rows.append({"problem": name, "contender": c, "ms": f"{1e3 * seconds:.2f}", "ratio": f"{ratio:.3f}", "ratio_low": f"{low:.3f}",
