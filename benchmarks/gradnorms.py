@@ -244,7 +244,7 @@ def draw(path=ROOT / "benchmarks/gradnorms.csv"):
     from impsamp.figures import save_figure
     rows = list(csv.DictReader(open(path)))
     names = list(dict.fromkeys(r["problem"] for r in rows))
-    fig, axes = plt.subplots(2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True)
+    fig, axes = plt.subplots(2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False)
     kinds = [c for c in CONTENDERS if c != "plain"][::-1]
     for ax, name in zip(axes.flat, names):
         found = {r["contender"]: r for r in rows if r["problem"] == name}
