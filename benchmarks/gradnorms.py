@@ -8,6 +8,7 @@ median over rounds of the ratio to the plain passes just before and after. Every
 """
 import argparse
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -231,7 +232,8 @@ def write(rows):
         if r["note"]: return "no"
         spread = f" ({float(r['ratio_low']):.2f} to {float(r['ratio_high']):.2f})" if float(r["ratio_low"]) == float(r["ratio_low"]) else ""
         return f"{float(r['ratio']):.2f}{spread}" + (f", {float(r['peak_mb']):.0f} MB" if r["peak_mb"] != "nan" else "")
-    lines = ["# Cost of per-sample gradient norms", "", f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}.", "",
+    lines = ["# Cost of per-sample gradient norms", "", f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}; "
+             f"{os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.0f} from other work.", "",
              "| contender | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     lines += [f"| {c} | " + " | ".join(cell(p, c) for p in names) + " |" for c in CONTENDERS]
     notes = sorted({f"- {r['contender']}, {r['problem']}: {r['note']}" for r in rows if r["note"]})
