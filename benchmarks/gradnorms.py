@@ -1,6 +1,6 @@
 """Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass over the same samples.
 
-    python -m benchmarks.gradnorms [--rounds 9] [--no-memory] [--only paper-100,mlp]
+    python -m benchmarks.gradnorms [--rounds 9] [--no-memory | --memory-only] [--only paper-100,mlp-100]
 
 Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}. Opacus and BackPACK take part if they are installed
 (`pip install --no-deps opacus backpack-for-pytorch opt_einsum`). All contenders run in one process on one thread, interleaved; times are CPU times; a cell is the
@@ -8,6 +8,7 @@ median over rounds of the ratio to the plain passes just before and after. Every
 """
 import argparse
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -231,7 +232,8 @@ def write(rows):
         if r["note"]: return "no"
         spread = f" ({float(r['ratio_low']):.2f} to {float(r['ratio_high']):.2f})" if float(r["ratio_low"]) == float(r["ratio_low"]) else ""
         return f"{float(r['ratio']):.2f}{spread}" + (f", {float(r['peak_mb']):.0f} MB" if r["peak_mb"] != "nan" else "")
-    lines = ["# Cost of per-sample gradient norms", "", f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}.", "",
+    lines = ["# Cost of per-sample gradient norms", "", f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}; "
+             f"{os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.0f} from other work.", "",
              "| contender | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     lines += [f"| {c} | " + " | ".join(cell(p, c) for p in names) + " |" for c in CONTENDERS]
     notes = sorted({f"- {r['contender']}, {r['problem']}: {r['note']}" for r in rows if r["note"]})
@@ -244,7 +246,7 @@ def draw(path=ROOT / "benchmarks/gradnorms.csv"):
     from impsamp.figures import save_figure
     rows = list(csv.DictReader(open(path)))
     names = list(dict.fromkeys(r["problem"] for r in rows))
-    fig, axes = plt.subplots(2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True)
+    fig, axes = plt.subplots(2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False)
     kinds = [c for c in CONTENDERS if c != "plain"][::-1]
     for ax, name in zip(axes.flat, names):
         found = {r["contender"]: r for r in rows if r["problem"] == name}
@@ -268,6 +270,7 @@ def main(arguments=None):
     parse.add_argument("--rounds", type=int, default=9, help="of which loop, vmap and hooks take part in three")
     parse.add_argument("--only", default=",".join(PROBLEMS))
     parse.add_argument("--no-memory", action="store_true")
+    parse.add_argument("--memory-only", action="store_true", help="fill in the peak memory of rows that are in the table")
     parse.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parse.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -275,6 +278,11 @@ def main(arguments=None):
     if args.measure: return measure_memory(*args.measure)
     for name in args.only.split(","):
         rows = []
+        if args.memory_only:
+            rows = [r for r in csv.DictReader(open(ROOT / "benchmarks/gradnorms.csv")) if r["problem"] == name]
+            for r in rows: r["peak_mb"] = "nan" if r["note"] else f"{memory(name, r['contender']) / 1e6:.1f}"
+            write(rows)
+            continue
         for c, (seconds, ratio, low, high, note) in time_problem(name, args.rounds).items():
             peak = float("nan") if note or args.no_memory else memory(name, c)
             rows.append({"problem": name, "contender": c, "ms": f"{1e3 * seconds:.2f}", "ratio": f"{ratio:.3f}", "ratio_low": f"{low:.3f}",
