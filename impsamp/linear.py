@@ -13,3 +13,10 @@ from .vr_engines import Plan, convex_sarah_factor, convex_sarah_step, expected_s
 from .vr_methods import Result, minimize
 
 _all_ = ["Block", "block_drawer", "RestartResult", "restart", "Plan", "convex_sarah_factor", "convex_sarah_step", "expected_smoothness", "make_plan", "Result", "minimize"]
+
+def __getattr__(name):
+    "The estimators, on first use: they bring scikit-learn with them."
+    if name in ("VRClassifier", "VRRegressor"):
+        from impsamp import estimators
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
