@@ -65,8 +65,8 @@ class AliasTable:
 
     @property
     def p(self):
-        "The probabilities (n,)."
-        return self.table[:, 2]
+        "The probabilities (n,), a copy."
+        return self.table[:, 2].copy()
 
     def draw(self, size, generator, *, step=0):
         "`size` independent items as a `Draw`, weights 1 / (size n p_i)."

@@ -27,8 +27,9 @@ class Draw(NamedTuple):
     step: int = 0
 
     def estimate(self, values):
-        "sum_k weight_k values_k over the first axis, in the dtype and on the device of `values` (B, ...)."
+        "sum_k weight_k values_k over the first axis, in the dtype (float64 for whole numbers) and on the device of `values` (B, ...)."
         if values.shape[:1] != self.weight.shape: raise InvalidShape(f"{len(values)} values for {len(self.weight)} drawn items")
+        if not values.is_floating_point(): values = values.double()
         return torch.tensordot(self.weight.to(values), values, dims=1)
 
 # %% ../nbs/09a_draws.ipynb #1b88e503

@@ -196,7 +196,7 @@ class SerialSampling(_Sampling):
     def __init__(self, p):
         super().__init__(p, total=1.0)
         self._table = AliasTable(self.p)
-        self.p = self._table.p.copy()
+        self.p = self._table.p
 
     def draw(self, generator, *, step=0):
         "One item as a `Draw`, weight 1/(n p_i)."

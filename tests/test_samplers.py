@@ -63,6 +63,7 @@ def test_weights_refuse(change, error, words):
 def test_estimate_is_the_plain_weighted_sum_also_when_empty():
     d = Draw(torch.tensor([0, 2]), torch.tensor([.5, 2.], dtype=torch.float64), torch.tensor([.5, .1], dtype=torch.float64))
     assert d.step == 0 and d.estimate(torch.tensor([4., 1.])) == 4. and d.estimate(torch.eye(2)).tolist() == [.5, 2.]
+    assert d.estimate(torch.tensor([4, 1])) == 4. and d.estimate(torch.tensor([True, False])) == .5   # whole numbers do not truncate the weights
     none = torch.empty(0, dtype=torch.float64)
     assert Draw(none.long(), none, none).estimate(torch.empty(0, 3)).tolist() == [0, 0, 0]
     with pytest.raises(InvalidShape, match="3 values for 2"): d.estimate(torch.ones(3))
