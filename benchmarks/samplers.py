@@ -92,7 +92,8 @@ def _subset(s, rng): return lambda: s.draw(rng)
 def _call(s, name, *args): return lambda: getattr(s, name)(*args)
 
 
-def _repeats(step, budget=.02):
+def _repeats(step, budget=.03):
+    step()   # warm: the contender before may have filled the caches
     start = time.process_time()
     step()
     return int(np.clip(budget / (time.process_time() - start), 1, 1000))
@@ -126,7 +127,7 @@ def rule(rows):
 
 
 def table(rows):
-    peers = sorted({r[2] for r in rows if not r[2].startswith("impsamp")})
+    peers = sorted({r[2] for r in rows if not r[2].startswith(("impsamp", "n coins"))})
     lines = ["# Samplers: microseconds for one step of 64, median over interleaved rounds", "",
              f"numpy {np.__version__}, torch {torch.__version__}, one thread; peers that took part: {', '.join(peers)}. Processor time, not wall-clock. Ratios within a run count, not the microseconds.",
              "torchrl 0.13.3 and 0.14.1 installed but did not load beside torch 2.13.0 (undefined symbols in their compiled extension), so they are absent.", "",
@@ -165,19 +166,25 @@ def figure(rows):
     plt.close(fig)
 
 
+def save(rows):
+    with (HERE / "samplers.csv").open("w", newline="") as f:
+        csv.writer(f, lineterminator="\n").writerows([FIELDS, *[[f"{x:.4g}" if isinstance(x, float) else x for x in r] for r in rows]])
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    a.add_argument("--sizes", default="4,6,7,8", help="powers of ten")
+    a.add_argument("--sizes", default="4,5,6,7,8", help="powers of ten")
     a.add_argument("--rounds", type=int, default=7)
     a.add_argument("--render", action="store_true", help="table and figure from the committed csv, nothing measured")
     a = a.parse_args()
     torch.set_num_threads(1)
-    if a.render: rows = [list(r.values()) for r in csv.DictReader((HERE / "samplers.csv").open())]
-    else:
+    if not a.render:
         for task in TASKS: measure(task, 1000, 1)   # compile, import
-        rows = [row for k in map(int, a.sizes.split(",")) for task in TASKS for row in measure(task, 10**k, a.rounds)]
-        with (HERE / "samplers.csv").open("w", newline="") as f: csv.writer(f, lineterminator="\n").writerows([FIELDS, *[[f"{x:.4g}" if isinstance(x, float) else x for x in r] for r in rows]])
-        rows = [list(r.values()) for r in csv.DictReader((HERE / "samplers.csv").open())]
+        rows = []
+        for k, task in ((int(k), task) for k in a.sizes.split(",") for task in TASKS):
+            rows += measure(task, 10**k, a.rounds)
+            save(rows)                              # what is measured stays, even if the next size does not fit
+    rows = [list(r.values()) for r in csv.DictReader((HERE / "samplers.csv").open())]
     (HERE / "samplers.md").write_text(table(rows))
     figure(rows)
 

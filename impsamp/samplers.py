@@ -26,7 +26,7 @@ _all_ = ["Draw", "InverseCDF", "importance_weights", "inverse_cdf", "AliasTable"
          "thin", "Thinning", "VarianceBound", "skip_zero_rows"]
 
 # %% ../nbs/09_samplers.ipynb #a119a817
-_PAYS, _LARGE = 5, 20_000   # benchmarks/samplers.md, "rule"
+_PAYS, _LARGE = 4, 1_000_000   # benchmarks/samplers.md, "rule"
 
 def _static(p, draws, method): return AliasTable(p) if method == "multinomial" and (draws is None or draws >= p.size / _PAYS) else SumTree(p)
 def _some(p, draws, method): return SumTree(p)
