@@ -41,7 +41,7 @@ test: $(STAMP) check  ## everything that proves the package right, in minutes
 
 test-full: $(STAMP) check  ## the same, and the evidence that takes longer
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --flags slow --timing
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) tests
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PY) -m pytest -n $(JOBS) tests
 
 check: $(STAMP)  ## notebooks clean, generated files in step, lint
 	$(PY) -m ruff check --quiet tests benchmarks data impsamp/__init__.py

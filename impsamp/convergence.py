@@ -19,7 +19,7 @@ def second_moment(p, g):
     p, g = check_probabilities(p), check_scores(g, "g")
     if p.size != g.size: raise InvalidShape(f"p has {p.size} entries but g has {g.size}")
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(g == 0, 0.0, g * g / p)
+        terms = np.where(g == 0, 0.0, np.where(p == 0, np.inf, g * g / p))  # g * g may underflow to 0
     return float(terms.sum() / p.size**2)
 
 # %% ../nbs/01_convergence.ipynb #746d191f

@@ -1,0 +1,14 @@
+"""What all tests share."""
+import os
+
+from hypothesis import settings
+
+from impsamp.paths import resolve_data_env
+
+# A relative IMPSAMP_DATA means: from where the tests were started. Fixed once, because tests change folders.
+resolve_data_env()
+
+# The same examples every time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("repeat", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
