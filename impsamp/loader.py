@@ -7,6 +7,7 @@ __all__ = ['DrawnBatch', 'ImportanceBatchSampler', 'WithDraw']
 
 # %% ../nbs/09e_loader.ipynb #023308c9
 from collections import deque
+from inspect import signature
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate
@@ -31,7 +32,7 @@ def _drawn(idx, weight, prob, step): return DrawnBatch(Draw(*map(torch.from_nump
 
 # %% ../nbs/09e_loader.ipynb #8c143fcf
 class _Static:
-    changes = False
+    changes = calibrates = False
     def __init__(self, p, size): self.law, self.size = AliasTable(p), size
     n = property(lambda self: self.law.n)
     def draw(self, rng, step): return self.law.draw(self.size, rng, step=step)
@@ -45,11 +46,17 @@ class _Subset(_Static):
 class _Tree(_Static):
     changes = True
     def __init__(self, tree, size): self.law, self.size = tree, size
-    def update(self, idx, scores): self.law.update(idx, scores)
+    def update(self, idx, scores, prob): self.law.update(idx, scores)
     def state_dict(self): return self.law.state_dict()
     def load_state_dict(self, state): self.law.load_state_dict(state)
 
 class _Scheme(_Tree):
+    def __init__(self, scheme, size):
+        super().__init__(scheme, size)
+        self.calibrates, self._takes = getattr(scheme, "calibrates", False), "prob" in signature(scheme.update).parameters
+
+    def update(self, idx, scores, prob): self.law.update(idx, scores, *([prob] if self._takes else []))
+
     def draw(self, rng, step):
         draw = InverseCDF(self.law.probabilities()).draw(self.size, rng, step=step)
         beta = getattr(self.law, "beta", 1.0)
@@ -125,22 +132,40 @@ class ImportanceBatchSampler(Sampler):
     def update(self, idx, scores, *, step=None):
         """Report `scores` (k,) of the items `idx` (k,) of the global batch consumed at `step` (default: the one after the last report).
 
-        They act on draws from step + 1 + lag on. Before the first draw they act at once (first scores of all items, say).
-        Refused, with nothing changed: out of range, not finite, negative; a report that its lag has overtaken; a static p."""
+        They act on draws from step + 1 + lag on, and a scheme gets with them the probabilities of the very draw that they belong to, not those of a later step.
+        Before the first draw they act at once (first scores of all items, say).
+        Refused, with nothing changed: out of range, not finite, negative; a report that its lag has overtaken; a static p;
+        items that were not drawn, for a scheme that `calibrates`."""
         if not self._source.changes: raise InvalidArgument("p is static: give a SumTree or a scheme where scores change during training")
         rows, s = check_rows(idx, self.n), check_scores(scores) if len(scores) else np.empty(0)
         if rows.size != s.size: raise InvalidShape(f"{s.size} scores for {rows.size} items")
-        if self._drawn == 0 and step is None: return self._source.update(rows, s)
-        self.consumed(self._seen + 1 if step is None else step)
-        if rows.size: self._reports.append((self._seen, rows.copy(), s.copy()))
+        if self._drawn == 0 and step is None: return self._source.update(rows, s, None)
+        step = self._seen + 1 if step is None else step
+        self._check_order(step)
+        prob = self._drawn_with(rows, step)
+        self._seen = int(step)
+        if rows.size: self._reports.append((self._seen, rows.copy(), s.copy(), prob))
+
+    def _drawn_with(self, rows, step):
+        "Probabilities (k,) with which the draw of `step` chose `rows`; None if it did not choose them all and nobody needs to know."
+        draw = next((d for d in self._ahead if d.step == step), None)
+        table = {} if draw is None else dict(zip(draw.idx.tolist(), draw.prob.tolist()))
+        strange = [r for r in rows.tolist() if r not in table]
+        if not strange: return np.array([table[r] for r in rows.tolist()])
+        if not self._source.calibrates: return None
+        raise InvalidArgument(f"item {strange[0]} is not in the draw of step {step}{'' if draw else ', which is reported already'}: {type(self._source.law).__name__} weighs what it is told "
+                              "by the probabilities of the draw, so report the items of that batch only")
 
     def consumed(self, step):
         "Report that the batch of `step` has been trained on (`update` does it, too): where a checkpoint without a step of its own stands."
+        self._check_order(step)
+        self._seen = int(step)
+
+    def _check_order(self, step):
         if not self._seen <= step < self._drawn: raise InvalidArgument(f"step {step} is not between the last report ({self._seen}) and the last draw ({self._drawn - 1})")
         if self._source.changes and self._drawn > step + 1 + self.lag:
             raise InvalidArgument(f"the report of step {step} comes after the draw of step {self._drawn - 1}: with lag = {self.lag} it would be ignored there; "
                                   "give lag >= num_workers * prefetch_factor")
-        self._seen = int(step)
 
     def state_dict(self, step=None):
         "The state after `step` was trained on (default: the last step reported), whatever was drawn ahead; tensors and numbers, the same for all ranks."
@@ -149,7 +174,7 @@ class ImportanceBatchSampler(Sampler):
         ahead = [tuple(d) for d in self._ahead if d.step > step]
         if self._source.changes and self._drawn - 1 - step > len(ahead):
             raise InvalidArgument(f"step {step} lies {self._drawn - 1 - step} draws back, but lag = {self.lag} keeps {len(ahead)}: give lag >= num_workers * prefetch_factor")
-        reports = [(s, torch.from_numpy(rows), torch.from_numpy(scores)) for s, rows, scores in self._reports]
+        reports = [(s, *(None if v is None else torch.from_numpy(v) for v in report)) for s, *report in self._reports]
         return {**self._identity(), "seed": self.seed, "step": step, "ahead": ahead, "reports": reports, "law": self._source.state_dict()}
 
     def _identity(self):
@@ -162,7 +187,7 @@ class ImportanceBatchSampler(Sampler):
         self._source.load_state_dict(state["law"])
         self.seed, self._seen, self._first = state["seed"], state["step"], state["step"] + 1
         self._ahead = deque((Draw(*d) for d in state["ahead"]), maxlen=self.lag + 1)
-        self._reports = deque((s, rows.numpy(), scores.numpy()) for s, rows, scores in state["reports"])
+        self._reports = deque((s, *(None if v is None else v.numpy() for v in report)) for s, *report in state["reports"])
         self._drawn = self._first + len(self._ahead)
 
 # %% ../nbs/09e_loader.ipynb #48aaf423

@@ -62,6 +62,7 @@ class Scheme:
     Never-visited items count as the largest score seen, so that each is visited early. Scores are float64 `(n,)`."""
     needs, scope, unbiased, replacement, beta, every, pool_size, n = "none", "none", True, True, 1.0, 1, None, None
     memory_floor = 0.01  # of 1/n, where scores are remembered: a zero of long ago must not hide an item for ever
+    calibrates = False   # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of drawn items only
 
     def init(self, n, *, fingerprint=None):
         "Forget everything; `n` >= 1 items, `fingerprint` an optional string that names the data set. Returns self."
@@ -185,6 +186,8 @@ class Composite(Scheme):
 
     @property
     def unbiased(self): return all(s.unbiased for s in self.parts)
+    @property
+    def calibrates(self): return any(s.calibrates for s in self.parts)
     @property
     def beta(self): return min(s.beta for s in self.parts)
 

@@ -33,7 +33,7 @@ class Stale(Scheme):
     weight * p^stale + (1 - weight) * u, so that no weight exceeds 1/(B (1 - weight)). `memory`: weight of the past per update. `needs`: the score, "upper" and "loss" being free by-products of the training pass and
     "norm" not. Cost per step: no pass, a few operations on N numbers. Unbiased. `update` takes the draws' probabilities `prob`, by default those of the last `probabilities` call.
     Not to be used for runs of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to be compared with."""
-    scope, memory_floor = "visits", 0.0
+    scope, memory_floor, calibrates = "visits", 0.0, True
     def __init__(self, needs="upper", *, weight=0.8, memory=0.99, calibrate=True):
         if needs not in ("loss", "norm", "upper"): raise unknown("score", needs, ("loss", "norm", "upper"))
         if not (0 <= weight < 1 and 0 <= memory < 1): raise InvalidArgument(f"need weight and memory in [0, 1), got {weight}, {memory}")

@@ -30,7 +30,8 @@ class SwitchOn(Composite):
 
     `every` steps per period, `trial` steps per trial (at least the inner scheme's `every`), `margin` >= 1 asks for more than break-even, `replay` a `log` of an earlier run. The ratio is one of scores: exact if they are norms.
     Cost: that of `inner` during trials (trial/every of all steps) and while on. Unbiased if `inner` is. `due()` opens a step for the clock: call it once per step, before scoring. In a `pool` the step opens with `probabilities`.
-    Not to be used for runs of a few periods, or where another process disturbs the clock. The idea of switching on is in Katharopoulos and Fleuret 2018; they count passes, here they are timed."""
+    Not to be used for runs of a few periods, where another process disturbs the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they count passes, here they are timed."""
+    calibrates = True
     def __init__(self, inner, *, every=200, trial=10, margin=1.0, memory=0.9, replay=None, clock=perf_counter):
         super().__init__(inner)
         self.trial = max(check_count(trial, "trial"), inner.every)
@@ -83,7 +84,7 @@ class SwitchOn(Composite):
         self.step += 1
         n = self.n if scores is None else len(scores)
         p = self.parts[0].probabilities(scores) if self.on else np.full(n, 1 / n)
-        self._law = to_float64(p)
+        if self.on: self._law = to_float64(p)
         if scores is not None and self.on:
             s = to_float64(scores, "scores", ndim=1)
             self._learn(second_moment(self._law, s), second_moment(np.full(n, 1 / n), s))
@@ -93,19 +94,23 @@ class SwitchOn(Composite):
         if np.isfinite([at_p, at_u]).all(): self._moments = self.memory * self._moments + (at_p, at_u)
 
     def update(self, idx, scores, prob=None):
-        "Passes on to the inner scheme; while on, (1/b) sum (s/(n p))^2 and (1/b) sum s^2/(n p) over the draws estimate the two second moments."
+        """Passes on to the inner scheme. Draws made while on, with probabilities q = `prob` (default: the present p), estimate the two second moments:
+        (1/b) sum s^2/(n^2 q p) that of the last p while on, (1/b) sum s^2/(n q) that of u; q differs from p where reports come late."""
         super().update(idx, scores, prob)
-        if not self.on: return
-        s = to_float64(scores, "scores", ndim=1)
-        w = 1 / (self.n * (self._law[to_float64(idx).astype(int)] if prob is None else to_float64(prob)))
-        self._learn(np.mean((w * s) ** 2), np.mean(w * s * s))
+        q = None if prob is None else to_float64(prob, "prob", ndim=1)
+        if not self.on and (q is None or np.allclose(q * self.n, 1, rtol=1e-12, atol=0)): return
+        s, p = to_float64(scores, "scores", ndim=1), q if self._law is None else self._law[to_float64(idx).astype(int)]
+        w = s / (self.n * (p if q is None else q))
+        self._learn(np.mean(w * s / (self.n * p)), np.mean(w * s))
 
     def state_dict(self):
-        mine = {"moments": self._moments.tolist(), "seconds": [list(self._seconds[True]), list(self._seconds[False])]}
+        law = torch.empty(0, dtype=torch.float64) if self._law is None else torch.from_numpy(self._law.copy())
+        mine = {"law": law, "moments": self._moments.tolist(), "seconds": [list(self._seconds[True]), list(self._seconds[False])]}
         return {**super().state_dict(), **mine, "on": self.on, "decided": self.decided, "log": [tuple(d) for d in self.log]}
 
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self._moments, self._seconds = np.array(state["moments"]), dict(zip((True, False), map(list, state["seconds"])))
+        self._law = to_float64(state["law"], "law", ndim=1).copy() if len(state["law"]) else None
         self.on, self.decided, self.log = state["on"], state["decided"], [Decision(*d) for d in state["log"]]
         self._opened, self._since, self._laps = -1, None, {True: [], False: []}

@@ -11,7 +11,7 @@ from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores,
 from impsamp.loader import DrawnBatch
 from impsamp.samplers import AliasTable, Draw, ImportanceBatchSampler, IndependentSampling, InverseCDF, SumTree, WithDraw
 from impsamp.randomness import counter_generator
-from impsamp.schemes import GradNorm, Mixture, Shuffle, Uniform
+from impsamp.schemes import GradNorm, Mixture, Shuffle, Stale, SwitchOn, Uniform
 
 N, LAG = 50, 8
 
@@ -21,6 +21,8 @@ def rng(seed=0): return np.random.default_rng(seed)
 
 def tree(): return SumTree(1. + np.arange(N))
 def scheme(): return Mixture(GradNorm(), Uniform()).init(N)
+def stale(): return Stale("norm").init(N)
+def switched(): return SwitchOn(Stale("norm"), every=9, trial=3, replay=[(6, True, 1., 1., 1.), (15, False, 1., 1., 1.)]).init(N)
 
 
 def make(law=tree, batch=6, steps=7, lag=LAG, seed=0, **options):
@@ -48,12 +50,12 @@ def train(sampler, epochs=1, workers=0, stop=None, factor=2):
 
 @pytest.fixture(scope="module")
 def single():
-    return {law: train(make(law), epochs=3) for law in (tree, scheme)}
+    return {law: train(make(law), epochs=3) for law in (tree, scheme, stale, switched)}
 
 
 # ---- the stream does not depend on the workers ---------------------------------------------------------------------
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("law, workers", [(tree, 2), (tree, 4), (scheme, 4)])
+@pytest.mark.parametrize("law, workers", [(tree, 2), (tree, 4), (scheme, 4), (stale, 2)])
 def test_workers_see_the_same_batches_and_weights_while_scores_change(single, law, workers):
     assert train(make(law), epochs=3, workers=workers) == single[law]
 
@@ -95,7 +97,7 @@ def through_a_file(state):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("law, before, after, stop", [
-    *[(law, 0, 0, stop) for law in (tree, scheme) for stop in (0, 3, 6, 9)], (tree, 2, 0, 9), (scheme, 0, 2, 15), (tree, 4, 2, 3)])
+    *[(law, 0, 0, stop) for law in (tree, scheme, stale, switched) for stop in (0, 3, 6, 9)], (tree, 2, 0, 9), (scheme, 0, 2, 15), (tree, 4, 2, 3)])
 def test_resume_in_mid_epoch_is_bit_identical(single, law, before, after, stop):
     first, second = make(law), make(law, seed=99)
     begin = train(first, epochs=2, workers=before, stop=stop)
