@@ -6,14 +6,16 @@
 __all__ = ['to_float64', 'same_kind', 'check_probabilities', 'check_scores', 'check_count', 'check_number']
 
 # %% ../nbs/00b_checks.ipynb #2dc8712a
+import sys
 import numpy as np
-import torch
 from .errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 
 # %% ../nbs/00b_checks.ipynb #ef927513
+def _is_tensor(x): return "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor)   # without importing torch: tables need none
+
 def to_float64(x, name="x", ndim=None):
     "`x` (array, tensor of any float dtype and device, or sequence) as a float64 numpy array; `InvalidShape` if not `ndim`-dimensional."
-    array = x.detach().cpu().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    array = x.detach().cpu().double().numpy() if _is_tensor(x) else np.asarray(x)
     try: array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as e: raise InvalidShape(f"{name} is not a numeric array: {e}") from e
     if ndim is not None and array.ndim != ndim: raise InvalidShape(f"{name} must have {ndim} dimension(s), got shape {array.shape}")
@@ -21,7 +23,9 @@ def to_float64(x, name="x", ndim=None):
 
 def same_kind(values, like):
     "`values` as a float64 tensor on the device of `like` if `like` is a tensor, else as a numpy array."
-    return torch.from_numpy(np.asarray(values)).to(like.device) if isinstance(like, torch.Tensor) else values
+    if not _is_tensor(like): return values
+    import torch
+    return torch.from_numpy(np.asarray(values)).to(like.device)
 
 # %% ../nbs/00b_checks.ipynb #eee4f64b
 def _where(bad): return f"at index {int(np.flatnonzero(bad)[0])} ({int(bad.sum())} in all)"

@@ -7,13 +7,13 @@ __all__ = ['uniforms', 'counter_generator']
 
 # %% ../nbs/00c_randomness.ipynb #c2ad86a4
 import numpy as np
-import torch
 from .errors import InvalidArgument
 
 # %% ../nbs/00c_randomness.ipynb #ee4dd5ac
 def uniforms(generator, size):
     "`size` float64 uniforms in [0, 1) from a `numpy.random.Generator` or `torch.Generator`, as a numpy array."
     if isinstance(generator, np.random.Generator): return generator.random(size)
+    import torch                                             # here, so that who draws with numpy need not wait for it
     if isinstance(generator, torch.Generator):
         return torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device).cpu().numpy()
     raise InvalidArgument(f"generator must be a numpy.random.Generator or a torch.Generator, got {type(generator).__name__}")
