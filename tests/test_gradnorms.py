@@ -65,6 +65,12 @@ class Mosaic(nn.Module):
     def forward(self, x): return self.p(self.g(self.c(x.unflatten(3, (2, -1)).movedim(3, 1).flatten(0, 1)))).unflatten(0, (len(x), 2))
 
 
+class MosaicInstance(nn.Module):
+    "Several images per sample, each normalised on its own by statistics of its own."
+    def __init__(self): super().__init__(); self.c, self.g = nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True)
+    def forward(self, x): return self.g(self.c(x.unflatten(3, (2, -1)).movedim(3, 1).flatten(0, 1))).tanh().unflatten(0, (len(x), 2))
+
+
 class Shared(nn.Module):
     "A factor that is the same for all samples: no sample axis to find."
     def __init__(self): super().__init__(); self.w, self.l = nn.Parameter(torch.randn(N, N)), nn.Linear(N, N)
@@ -133,6 +139,11 @@ CASES = {   # name: (model, input, every parameter covered by a ghost rule)
     "groupnorm-flat": (lambda: nn.GroupNorm(3, 6), row, True),
     "instancenorm": (lambda: nn.InstanceNorm2d(3, affine=True), image, True),
     "instancenorm-running": (lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True).eval(), image, True),
+    "instancenorm-tracking": (lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), image, True),
+    "instancenorm1d": (lambda: seq(nn.Conv1d(4, 3, 1), nn.InstanceNorm1d(3, affine=True), nn.Tanh()), sequence, True),
+    "instancenorm3d": (lambda: seq(nn.InstanceNorm3d(2, affine=True), nn.Tanh()), lambda: torch.randn(N, 2, 3, 2, 2), True),
+    "instancenorm-conv": (lambda: seq(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4, affine=True), nn.ReLU(), nn.Conv2d(4, 2, 3)), image, True),
+    "instancenorm-mosaic": (MosaicInstance, image, True),
     "batchnorm-eval": (lambda: seq(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval(), image, True),
     "batchnorm1d-eval": (lambda: nn.BatchNorm1d(6).eval(), row, True),
     "prelu": (lambda: seq(nn.Linear(6, 4), nn.PReLU(), nn.PReLU(4)), row, True),
