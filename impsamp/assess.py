@@ -9,12 +9,12 @@ __all__ = ['ABOUT', 'SCORES', 'choose_items', 'mean_gradient_norm', 'scheme_scop
            'probe', 'pull', 'restrict', 'theory_applies', 'time_ratio', 'unpull', 'verdict']
 
 # %% ../nbs/12_assess.ipynb #ee54e13a
-import argparse, copy, importlib, sys, time
+import argparse, copy, importlib, sys, time, traceback
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
-from .checks import check_count, check_probabilities, check_scores
+from .checks import check_count, check_number, check_probabilities, check_scores
 from .errors import Diverged, ImpsampError, InvalidArgument, InvalidScores, InvalidShape, UnknownName, unknown
 from .gradnorms import grad_norms, per_sample_losses
 from .measures import MEASURES, best_pool, distances, log_ratio_error, measure, pool_variance_ratio, pull, restrict, unpull
@@ -71,7 +71,9 @@ def scheme_scope(scheme):
     if hasattr(scheme, "__len__") and not isinstance(scheme, str) and not hasattr(scheme, "probabilities"): return "given"
     if not (hasattr(scheme, "probabilities") and hasattr(scheme, "init")):
         raise InvalidArgument(f"a scheme has init(n) and probabilities(scores), or is a vector of N probabilities; got {type(scheme).__name__}")
-    return getattr(scheme, "scope", "none" if getattr(scheme, "needs", "none") == "none" else "all")
+    scope = getattr(scheme, "scope", "none" if getattr(scheme, "needs", "none") == "none" else "all")
+    if scope not in ABOUT: raise unknown("scope", scope, [s for s in ABOUT if s != "given"])
+    return scope
 
 ABOUT = {"given": "p is the vector handed over, restricted to the assessed items.",
           "none": "p is the scheme's own over all items, restricted to the assessed ones.",
@@ -151,14 +153,20 @@ def assess(scheme, model, loss_fn, data, *, sample_size=None, generator=None, op
     return callback.assessment
 
 # %% ../nbs/12_assess.ipynb #19c5aab7
+def _fresh(needs, model, loss_fn, x, y):
+    "Scores of x, y; `Diverged` if one is not finite."
+    scores = SCORES[needs](model, loss_fn, x, y)
+    if not torch.isfinite(scores).all(): raise Diverged(f"the {needs} scores are not finite any more: lower the learning rate")
+    return scores
+
 def _offer(scheme, model, loss_fn, x, y, generator):
     "(members or None, p): the items to choose from, None for all, and the scheme's probabilities for them now."
     scope, needs = scheme_scope(scheme), getattr(scheme, "needs", "none")
     if scope == "pool":
         members = torch.from_numpy(choose_items(len(x), min(max(scheme.pool_size or 0, 2), len(x)), generator)).to(x.device)
-        return members, scheme.probabilities(SCORES[needs](model, loss_fn, x[members], y[members]))
+        return members, scheme.probabilities(_fresh(needs, model, loss_fn, x[members], y[members]))
     fresh = scope == "all" and needs != "none" and (not hasattr(scheme, "due") or scheme.due())
-    return None, scheme.probabilities(SCORES[needs](model, loss_fn, x, y) if fresh else None)
+    return None, scheme.probabilities(_fresh(needs, model, loss_fn, x, y) if fresh else None)
 
 def _visit(scheme, model, loss_fn, x, y, idx, losses, prob):
     "Tell a scheme that remembers what the batch showed, before the step changes the model."
@@ -188,9 +196,9 @@ def certify(scheme, model, loss_fn, data, *, lr=0.01, batch=5, steps=300, every=
     `optimizer` a torch optimizer of the model's parameters (None: SGD with rate `lr`); the other arguments and errors as for `AssessCallback`, and `Diverged`.
     Between refreshes of a scheme of scope all, the probabilities in use are judged, not fresh ones. First paper, Algorithm 1."""
     x, y = _tensors(data)
-    generator, optimizer = generator or counter_generator(0), optimizer or torch.optim.SGD(model.parameters(), lr=lr)
+    generator, optimizer = generator or counter_generator(0), optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
     check_count(batch, "batch"), check_count(steps, "steps")
-    if scheme_scope(scheme) == "given": raise InvalidArgument("certify trains with a scheme; for fixed probabilities use a scheme with scope 'none' such as Lipschitz")
+    if scheme_scope(scheme) == "given": raise InvalidArgument("certify trains with a scheme; fixed probabilities p are one, too: impsamp.schemes.Lipschitz(p)")
     scheme = copy.deepcopy(scheme)
     scheme = scheme.init(len(x)) or scheme
     callback = AssessCallback(scheme, model, loss_fn, (x, y), every=every, sample_size=sample_size, generator=counter_generator(1), optimizer=optimizer, name=name)
@@ -213,15 +221,19 @@ def certify_run(*, task, scheme, seed, steps=None, every=None, sample_size=None)
 def _load_scheme(spec):
     "The scheme that `module:Name` names; the working directory counts as a place for modules."
     module, colon, attribute = spec.partition(":")
+    if "/" in module or module.endswith(".py"):
+        raise InvalidArgument(f"{module} is a file: name it as Python imports it, {module.removesuffix('.py').strip('./').replace('/', '.')}:{attribute or 'Scheme'}")
     if not (module and colon and attribute): raise InvalidArgument(f"say module:Scheme, such as impsamp.schemes:Loss; got {spec!r}")
     if str(Path.cwd()) not in sys.path: sys.path.insert(0, str(Path.cwd()))
     try: home = importlib.import_module(module)
     except ImportError as e: raise UnknownName(f"module {module!r} cannot be imported: {e}") from e
+    except Exception as e: raise InvalidArgument(f"module {module!r} fails when it is imported: {type(e).__name__}: {e}") from e
     if not hasattr(home, attribute): raise unknown(f"scheme in {module}", attribute, [n for n in vars(home) if not n.startswith("_")])
     scheme = getattr(home, attribute)
     if not isinstance(scheme, type): return scheme
     try: return scheme()
     except TypeError as e: raise InvalidArgument(f"{spec} needs arguments ({e}); name an instance instead, my_scheme = {attribute}(...)") from e
+    except Exception as e: raise InvalidArgument(f"{spec} fails when it is made: {type(e).__name__}: {e}") from e
 
 def _command_line():
     p = argparse.ArgumentParser(prog="impsamp assess", description="Is a sampling scheme better than uniform? Train with it, measure, and say so on one page.")
@@ -235,17 +247,24 @@ def _command_line():
     return p
 
 def _write(assessment, page, folder):
-    "page.md, table.csv and the two pictures in `folder`."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    "page.md, table.csv and the two pictures in `folder`, which exists."
+    folder = Path(folder)
     (folder/"page.md").write_text(page)
     assessment.table().to_csv(folder/"table.csv", index=False)
     for name in ("histograms", "evolution"): getattr(assessment, name)().savefig(folder/f"{name}.png", dpi=150, metadata={"Software": None})
 
+def _folder(path):
+    "Make the folder now, so that a training run does not end in a refusal."
+    try: Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InvalidArgument(f"--out {path}: {e.strerror}; name a folder that can be written") from e
+
 def main_assess(argv=None):
-    "The command `impsamp assess`: prints the page; exit code 0, or 1 with the reason on stderr."
+    "The command `impsamp assess`: prints the page; exit code 0, or 1 with the reason on stderr, after the traceback where the scheme's own code failed."
     args = _command_line().parse_args(argv)
     try:
+        check_count(args.seed, "seed", low=0)
         scheme = _load_scheme(args.scheme)
+        if args.out: _folder(args.out)
         model, loss_fn, data, settings = make_task(args.task, args.seed)
         settings |= {k: v for k in ("lr", "batch", "steps", "every", "sample_size") if (v := getattr(args, k)) is not None}
         assessment = certify(scheme, model, loss_fn, data, generator=counter_generator(args.seed, 7), name=args.scheme, **settings)
@@ -253,6 +272,11 @@ def main_assess(argv=None):
         if args.out: _write(assessment, page, args.out)
     except ImpsampError as e:
         print(f"impsamp assess: {e}", file=sys.stderr)
+        return 1
+    except Exception as e:
+        traceback.print_exc()
+        print(f"impsamp assess: {args.scheme} was stopped by {type(e).__name__}: {e}\n"
+              "A scheme has init(n), probabilities(scores=None) -> (n,) and, if its scope is 'visits', update(idx, scores).", file=sys.stderr)
         return 1
     print(page)
     return 0

@@ -82,7 +82,8 @@ class Scheme:
     def probabilities(self, scores=None):
         "(n,) float64 probabilities from `scores` (n,), or from the remembered ones; the kind of `scores`, numpy without."
         self._ready()
-        p = self._normalise(self.shape(self._known(scores)))
+        known = self._known(scores)
+        p = self._normalise(check_scores(self.shape(known), f"what {type(self).__name__}.shape returned", n=len(known)))
         self.step += 1
         if scores is None and self.needs != "none" and self.memory_floor: p = floor_probabilities(p, self.memory_floor)
         return same_kind(p, scores)

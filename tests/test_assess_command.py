@@ -72,6 +72,12 @@ class Root:
         return s / s.sum()
 class Needy:
     def __init__(self, a): pass
+class Unlucky:
+    def __init__(self): raise ValueError("no luck")
+class Forgetful(Root):
+    def probabilities(self): return self.n
+class Lost(Root): scope = "everything"
+p = np.full(100, .01)
 instance = Root()
 '''
 
@@ -79,6 +85,7 @@ instance = Root()
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     (tmp_path / "my_schemes_of_today.py").write_text(MINE)
+    (tmp_path / "crash_of_today.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -94,10 +101,22 @@ def test_the_command_certifies_a_scheme_of_ones_own(here, capsys, name):
 
 
 @pytest.mark.parametrize("spec,words", [("my_schemes_of_today:Needy", "name an instance instead"), ("my_schemes_of_today:Roof", "did you mean 'Root'"),
-                                        ("no_such_module:X", "cannot be imported"), ("just_a_name", "module:Scheme")])
+                                        ("no_such_module:X", "cannot be imported"), ("just_a_name", "module:Scheme"),
+                                        ("crash_of_today:X", "fails when it is imported: ZeroDivisionError"), ("my_schemes_of_today:Unlucky", "fails when it is made: ValueError: no luck"),
+                                        ("my_schemes_of_today.py:Root", "as Python imports it, my_schemes_of_today:Root"), ("./sub/mine.py:Root", "sub.mine:Root"),
+                                        ("my_schemes_of_today:Forgetful", "Forgetful was stopped by TypeError"), ("my_schemes_of_today:Lost", "unknown scope 'everything'"),
+                                        ("my_schemes_of_today:p", "impsamp.schemes.Lipschitz(p)"), ("my_schemes_of_today:np", "got module")])
 def test_the_command_refuses_with_a_reason(here, capsys, spec, words):
     assert main_assess([spec]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options,words", [(["--lr", "nan"], "lr must be finite"), (["--lr", "0"], "above 0"), (["--seed", "-1"], "seed must be at least 0"),
+                                           (["--lr", "1e9", "--every", "10"], "lower the learning rate"), (["--out", "my_schemes_of_today.py"], "name a folder")])
+def test_the_command_refuses_bad_options_in_a_sentence(here, capsys, options, words):
+    assert main_assess(["impsamp.schemes:GradNorm", "--steps", "40", *options]) == 1
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err
 
 
 def test_the_command_refuses_bad_numbers(capsys):

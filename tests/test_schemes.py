@@ -165,3 +165,11 @@ def test_unseen_items_count_as_the_largest():
     assert (s.probabilities() == 1 / 3).all()
     s.update([0, 1, 0], [5., 4., 1.])  # duplicates: the last one stays
     assert np.allclose(s.probabilities(), [1/9, 4/9, 4/9])
+
+
+@pytest.mark.parametrize("wrong, error", [(lambda s: s * np.nan, InvalidScores), (lambda s: -s, InvalidScores), (lambda s: s[:-1], InvalidShape), (lambda s: s[:, None], InvalidShape)])
+def test_a_shape_of_ones_own_that_is_wrong_is_refused_by_name(wrong, error):
+    "Not taken for 'all scores are zero' and drawn uniformly."
+    class Mine(GradNorm):
+        def shape(self, scores): return wrong(scores)
+    with pytest.raises(error, match="Mine.shape returned"): Mine().init(4).probabilities(np.arange(4.))
