@@ -48,12 +48,12 @@ def _nice_block(rng, perm, b, T):
     return np.arange(T + 1) * b, idx
 
 @njit(nogil=True)
-def _serial_block(rng, accept, alias, T):
+def _serial_block(rng, accept, pair, T):
     n, idx = accept.size, np.empty(T, np.int64)
     for t in range(T):
         u = rng.random() * n
         i = min(int(u), n - 1)
-        idx[t] = i if u - i < accept[i] else alias[i]
+        idx[t] = pair[i, int(u - i < accept[i])]             # looked up, not chosen by a branch: chance is what a processor cannot predict
     return np.arange(T + 1), idx
 
 @njit(nogil=True)
@@ -136,7 +136,8 @@ def nice_blocks(n, b):
 
 def _serial(p):
     accept, alias = _alias_table(p)
-    return lambda rng, T: Block(*_serial_block(rng, accept, alias, T))
+    pair = np.stack([alias, np.arange(p.size)], axis=1).astype(np.int32 if p.size < 2**31 else np.int64)
+    return lambda rng, T: Block(*_serial_block(rng, accept, pair, T))
 
 def _split(p): return np.flatnonzero(p >= 1), np.flatnonzero(p < 1)
 

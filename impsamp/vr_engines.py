@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'expected_smoothness', 'convex_sarah_factor', 'convex_sarah_step', 'Plan', 'resolve_sampling', 'make_plan',
-           'ReferenceEngine', 'CompiledEngine', 'make_engine']
+           'ReferenceEngine', 'every_coordinate', 'CompiledEngine', 'make_engine']
 
 # %% ../nbs/11c_vr_engines.ipynb #66738ab0
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .draw_blocks import Block, block_drawer
 from .errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
 from .linear_problems import LinearSum
 from .samplers import SerialSampling, importance_weights
-from .step_kernels import KIND, anchored_csr, anchored_dense, lag_powers, sarah_csr, sarah_dense
+from .step_kernels import KIND, anchored_lazy, anchored_steps, sarah_lazy, sarah_steps
 
 # %% ../nbs/11c_vr_engines.ipynb #3e58ce9c
 def expected_smoothness(L, p, v):
@@ -123,6 +123,8 @@ def make_plan(problem, method, sampling, *, lr=None, inner_steps=None, one_draw=
 # %% ../nbs/11c_vr_engines.ipynb #e42e5672
 class ReferenceEngine:
     "x <- x - lr v with v as written in the second paper's algorithms; any problem with grad, grad_items, n, d."
+    name = "reference"
+
     def __init__(self, problem, plan, x0):
         self.problem, self.plan, self.x = problem, plan, np.array(x0, dtype=np.float64)
         self.reg = getattr(problem, "regulariser_grad", lambda x: 0.0)
@@ -167,27 +169,37 @@ class ReferenceEngine:
                 self.refresh(idx if table_block is None else table_block.idx[table_block.ptr[t]:table_block.ptr[t + 1]], x)
         return kept
 
-# %% ../nbs/11c_vr_engines.ipynb #e26283c8
+# %% ../nbs/11c_vr_engines.ipynb #ad0ec055
+def every_coordinate(problem, lr):
+    "Why steps on CSR rows must move every coordinate, O(d) each, or an empty string: lazy updates then cost the nonzeros of the batch only."
+    if not problem.is_sparse: return ""
+    if problem.nonconvex > 0: return "the nonconvex regulariser has no closed catch-up"
+    if np.ndim(problem.l2) > 0: return "a vector of penalties has no common shrinkage"
+    return f"lr l2 = {lr * problem.l2:.3g} is too near 1 or above" if lr * problem.l2 > .9 else ""
+
 class CompiledEngine:
-    "The kernels of `step_kernels` on a `LinearSum`, in the dtype of its features. SAGA's table and SVRG's snapshot are n slopes."
-    longest = 1 << 16                                         # steps per block at most: bounds the table of lags and the block of draws
+    """The kernels of `step_kernels` on a `LinearSum`, in the dtype of its features. SAGA's table and SVRG's snapshot are n slopes; memory O(n + d) beside the data.
+
+    `name` says what a step costs: dense rows, CSR rows with lazy updates, or CSR rows with every coordinate moved, and why."""
 
     def __init__(self, problem, plan, x0):
         d, n, dt = problem.d, problem.n, problem.dtype
         self.problem, self.plan, self.x, self.u = problem, plan, np.array(x0, dtype=dt), np.zeros(d, dt)
         self.h, self.before, self.kept = np.zeros(n, dt), np.zeros(d, dt), np.zeros(d, dt)
-        penalty = problem.penalty.astype(dt)
-        self.pull = (penalty, dt.type(problem.nonconvex), dt.type(plan.lr))
+        self.pull = (problem.penalty.astype(dt), dt.type(problem.nonconvex), dt.type(plan.lr))
         self.item = (problem.y.astype(dt), problem.weights.astype(dt), KIND[problem.kind], problem.fit_intercept)
-        self.scale = plan.scale.astype(dt)
-        self.eager = problem.nonconvex > 0 or np.ndim(problem.l2) > 0
-        if problem.is_sparse:
-            X = problem.X
-            small = np.int32 if max(X.nnz, *X.shape) < 2**31 else np.int64      # one index type, one compilation
-            self.rows = (X.data, X.indices.astype(small, copy=False), X.indptr.astype(small, copy=False))
-            q = 1.0 if self.eager else 1 - plan.lr * problem.l2
-            self.lazy = (lag_powers(q, self.longest, dt), np.zeros(d, np.int64), self.eager)
+        self.longest = min(max(1 << 13, d), 1 << 16)           # steps per block at most: draws stay in the cache, passes over x stay rare
+        self.scale, reason = plan.scale.astype(dt), every_coordinate(problem, plan.lr)
+        self.lazy = problem.is_sparse and not reason
+        rows = "dense rows" if not problem.is_sparse else "CSR rows, lazy updates" if self.lazy else f"CSR rows, every coordinate at every step: {reason}"
+        self.name = f"compiled, {rows}"
+        self.X = self._csr(problem.X) if problem.is_sparse else problem.X
+        if self.lazy: self.calm = (dt.type(plan.lr), float(1 - plan.lr * problem.l2), np.empty((problem.k, 2), dt))
         self.advance(_EMPTY, _EMPTY if plan.table else None)   # compile before the clock runs
+
+    def _csr(self, X):
+        small, whole = (np.int32, np.uint32) if max(X.nnz, *X.shape) < 2**31 else (np.int64, np.uint64)      # one index type, one compilation
+        return X.data, X.indices.astype(small, copy=False).view(whole), X.indptr.astype(small, copy=False)      # unsigned: no test for negative indices
 
     @property
     def g(self): return self.u
@@ -209,17 +221,13 @@ class CompiledEngine:
         refresh = 0 if self.plan.method != "saga" else 1 if table_block is None else 2
         second = table_block or _EMPTY
         new, newj = np.empty(block.largest + 1, self.x.dtype), np.empty(second.largest + 1, self.x.dtype)
-        tail = (*block, *second, refresh, keep, self.kept, new, newj)
-        y, w, kind, intercept = self.item
-        if not self.problem.is_sparse: anchored_dense(self.problem.X, *self.item, self.x, self.u, self.h, self.scale, *self.pull, *tail)
-        else: anchored_csr(*self.rows, *self.item, self.problem.k, self.x, self.u, self.h, self.scale, *self.pull, *self.lazy, *tail)
+        kernel, pull = (anchored_lazy, self.calm) if self.lazy else (anchored_steps, self.pull)
+        kernel(self.X, *self.item, self.x, self.u, self.h, self.scale, *pull, *block, *second, refresh, keep, self.kept, new, newj)
 
     def _sarah(self, block, keep):
-        if not self.problem.is_sparse:
-            sarah_dense(self.problem.X, *self.item, self.x, self.before, self.u, self.scale, *self.pull, *block, keep, self.kept)
-            return
-        new = np.empty(block.largest + 1, self.x.dtype)
-        sarah_csr(*self.rows, *self.item, self.problem.k, self.x, self.before, self.u, self.scale, *self.pull, *self.lazy, *block, keep, self.kept, new)
+        state = (self.X, *self.item, self.x, self.before, self.u, self.scale)
+        if self.lazy: sarah_lazy(*state, *self.calm, *block, keep, self.kept, np.empty(block.largest + 1, self.x.dtype))
+        else: sarah_steps(*state, *self.pull, *block, keep, self.kept)
 
 _EMPTY = Block(np.zeros(1, np.int64), np.empty(0, np.int64))
 

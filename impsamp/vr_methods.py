@@ -21,6 +21,7 @@ class Result:
     """Outcome of `minimize`. x: the answer (d,); last: the last iterate; records: tidy rows (dicts); converged: gradient norm <= tol was seen.
 
     plan: what was run (lr, inner_steps, alpha, b, `rule`: the theorem or fallback that applied). diverged and message: what went wrong, if anything did.
+    engine: what stepped, and if steps on CSR rows had to move every coordinate (O(d) each), why.
     A row has step, epoch, grad_evals (component gradients, as the method is written), passes = grad_evals/n, loss, grad_norm, seconds (steps and anchors), sampler_seconds
     (apart), set_size (mean so far) and saturation (share of items with |margin| > 10). Evaluating the row itself is off both clocks."""
     x: np.ndarray
@@ -30,6 +31,7 @@ class Result:
     last: np.ndarray = field(repr=False, default=None)
     diverged: bool = False
     message: str = ""
+    engine: str = ""
 
 # %% ../nbs/11d_vr_methods.ipynb #9ccfe135
 class _Draws:
@@ -167,7 +169,7 @@ def minimize(problem, method, sampling, *, x0=None, lr=None, inner_steps=None, m
     if not run.diverged and run.records[-1]["step"] < run.step: run.record()
     last = run.good if run.diverged else np.array(machine.x, dtype=np.float64)
     answer = last if output == "last" or run.converged or run.diverged else run.random
-    return Result(answer, run.records, run.converged, plan, last, run.diverged, run.message)
+    return Result(answer, run.records, run.converged, plan, last, run.diverged, run.message, machine.name)
 
 def _sources(n, plan, sampling, draws, table_draws, rng):
     if plan.method == "gd": return _Draws(None, None, n), None

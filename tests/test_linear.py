@@ -154,3 +154,61 @@ def test_a_network_through_the_reference_engine():
     r = minimize(f, "sarah", NiceSampling(N, B), lr=.05, max_passes=10, generator=np.random.default_rng(0), output="last")
     assert r.records[-1]["grad_norm"] < .5 * r.records[0]["grad_norm"]
     with pytest.raises(InvalidArgument, match="smoothness"): minimize(f, "sarah", NiceSampling(N, B))
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_lazy_updates_through_many_blocks_with_and_without_shrinkage(method, intercept):
+    "Blocks of a few steps, several epochs: still the slow engine's iterates."
+    X, y = features(7)
+    how, one_draw = METHODS[method]
+    for l2, every in ((0.0, .5), (.05, 1000), (4.0, .5), (4.0, 1000)):        # the last: q^t falls below what is rebased
+        ends = []
+        for A, engine in ((X, "reference"), (sparse.csr_matrix(X), "compiled")):
+            problem = LogisticRegression(A, y, l2=l2, fit_intercept=intercept)
+            options = dict(lr=.1, inner_steps=90, one_draw=one_draw, engine=engine, max_steps=300, output="last", max_passes=1e6, record_every=every)
+            rng = np.random.default_rng(2)
+            draws = [rng.choice(N, size=rng.integers(0, 4), replace=False) for _ in range(300)]
+            tables = [rng.choice(N, size=2, replace=False) for _ in range(300)] if how == "saga" and not one_draw else None
+            r = minimize(problem, how, NiceSampling(N, B), draws=draws, table_draws=tables, **options)
+            assert r.engine == ("reference" if engine == "reference" else "compiled, CSR rows, lazy updates")
+            ends.append(r.x)
+        assert np.abs(ends[1] - ends[0]).max() < 1e-12
+
+
+@pytest.mark.parametrize("extra, reason", [(dict(l2=np.full(5, .1)), "vector of penalties"), (dict(nonconvex=.2), "nonconvex regulariser"), (dict(l2=30.0), "lr l2 = 3 is too near 1")])
+def test_steps_on_csr_rows_that_must_move_every_coordinate_say_so(extra, reason):
+    X, y = features()
+    run = lambda A: minimize(LogisticRegression(A, y, **extra), "svrg", "importance", lr=.1, max_steps=1)
+    assert f"every coordinate at every step: {reason}" in run(sparse.csr_matrix(X)).engine.replace("a vector", "vector").replace("the nonconvex", "nonconvex")
+    assert run(X).engine == "compiled, dense rows"
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize("method", ["svrg", "saga", "sarah"])
+def test_float32_follows_float64_with_importance_sampling(method, form):
+    X, y = features(4)
+    ends = {}
+    for dtype in (np.float32, np.float64):
+        f = LogisticRegression(form(X.astype(np.float32).astype(dtype)), y, l2=.05)
+        r = minimize(f, method, "importance", lr="convex", one_draw=True, max_passes=300, output="last", generator=np.random.default_rng(0))
+        assert f.dtype == dtype and not r.diverged
+        ends[dtype] = r
+    assert 0 < np.abs(ends[np.float32].x - ends[np.float64].x).max() < 1e-4
+    assert ends[np.float32].records[-1]["grad_norm"] < 1e-5
+
+
+@pytest.mark.parametrize("method", ["svrg", "saga", "sarah"])
+def test_memory_of_a_csr_run_is_that_of_the_data(method):
+    "n x d would be 1.6 GB; what is allocated (numpy reports it to tracemalloc) stays near n + d + nonzeros."
+    import tracemalloc
+    rng, n, d, row = np.random.default_rng(0), 4000, 50_000, 20
+    X = sparse.csr_matrix((rng.normal(size=n * row), rng.integers(d, size=n * row), np.arange(n + 1) * row), shape=(n, d))
+    y = np.where(rng.random(n) < .5, 1.0, -1.0)
+    run = lambda: minimize(LogisticRegression(X, y, l2=1 / n), method, "importance", lr="convex", one_draw=True, max_passes=5, generator=rng)
+    run()
+    tracemalloc.start()
+    r = run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert r.records[-1]["loss"] < r.records[0]["loss"] and peak < 20e6
