@@ -1,17 +1,18 @@
 """Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass over the same samples.
 
-    python -m benchmarks.gradnorms [--rounds 9] [--no-memory | --memory-only] [--only paper-100,mlp-100]
+    python -m benchmarks.gradnorms [--rounds 9] [--no-memory] [--only paper-100,mlp-100]
 
 Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}. Opacus and BackPACK take part if they are installed
-(`pip install --no-deps opacus backpack-for-pytorch opt_einsum`). All contenders run in one process on one thread, interleaved; times are CPU times; a cell is the
-median over rounds of the ratio to the plain passes just before and after. Every contender's norms are first compared with the loop's. Peak memory is the rise of the resident set's high-water mark in a process of its own.
+(`pip install --no-deps opacus backpack-for-pytorch opt_einsum`). Each contender runs alternately with
+the plain pass in a fork of its own, one thread, as in a training process that also scores (in one process for all, the large blocks that the slow contenders free would decide how fast the
+plain pass gets its memory); times are CPU times; a cell is the median over rounds of the ratio to the plain passes just before and after. Every contender's norms are first compared with the
+loop's. Peak memory is the rise of the resident set's high-water mark during one pass, in another fork. About five minutes; without the peers nothing is written.
 """
 import argparse
 import csv
+import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -171,24 +172,39 @@ def clock(run):
     return time.process_time() - start
 
 
-def time_problem(name, rounds):
-    "contender -> (median seconds, median ratio to the plain pass of the same round, lower and upper quartile of the ratio, reason)."
-    runs, reasons = {}, {}
-    for contender in CONTENDERS: runs[contender], reasons[contender] = ready(name, contender)
-    times = {c: [] for c in runs}
-    for k in range(rounds):
-        base = clock(runs["plain"])
-        for c, run in runs.items():
-            if run is None or (k >= 3 and c in ("loop", "vmap", "Opacus hooks")): continue
-            before = clock(runs["plain"])
-            times[c].append((clock(run), (base + before) / 2))
-            base = before
-    rows = {}
-    for c, found in times.items():
-        ratios = sorted(t / b for t, b in found)
-        quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 2 else [float("nan")] * 3
-        rows[c] = (statistics.median(t for t, _ in found) if found else float("nan"), quartiles[1], quartiles[0], quartiles[2], reasons[c])
-    return rows
+def in_a_fork(function, *args):
+    "`function(*args)` (JSON) in a fork of this process, which must not have run a backward pass; None if it fails there."
+    read, send = os.pipe()
+    if os.fork() == 0:
+        os.close(read)
+        try:
+            with os.fdopen(send, "w") as pipe: json.dump(function(*args), pipe)
+        finally: os._exit(0)
+    os.close(send)
+    with os.fdopen(read) as pipe: found = pipe.read()
+    os.wait()
+    return json.loads(found) if found else None
+
+
+def time_contender(name, contender, rounds):
+    "[(seconds, seconds of the plain pass: mean of the one before and the one after)] per round, and a reason if there is none."
+    run, reason = ready(name, contender)
+    if run is None: return [], reason
+    base = plain(*problem(name))
+    found, before = [], (base(), clock(base))[1]
+    for _ in range(3 if contender in ("loop", "vmap", "Opacus hooks") else rounds):
+        seconds, after = clock(run), clock(base)
+        found.append((seconds, (before + after) / 2))
+        before = after
+    return found, ""
+
+
+def summary(name, contender, rounds):
+    "(median seconds, median ratio to the plain pass, lower and upper quartile of the ratio, reason)."
+    found, reason = in_a_fork(time_contender, name, contender, rounds) or ([], "the process died")
+    if not found: return *[float("nan")] * 4, reason
+    quartiles = statistics.quantiles((t / b for t, b in found), n=4)
+    return statistics.median(t for t, _ in found), quartiles[1], quartiles[0], quartiles[2], ""
 
 
 def status(field):
@@ -197,21 +213,24 @@ def status(field):
     return int(line.split()[1]) * 1024
 
 
-def measure_memory(name, contender):
-    "Rise of the peak resident set above the state with model, data and libraries loaded: one pass over the batch."
+def one_pass(name, contender):
+    "Rise of the peak resident set, in bytes, during one pass over the batch above the state with libraries, model and data loaded."
     model, x, y = problem(name)
     run = CONTENDERS[contender](model, x, y)
-    losses(model(x[:1]), y[:1]).sum().backward()
+    losses(problem(name)[0](x[:1]), y[:1]).sum().backward()
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     run()
-    print("peak", status("VmHWM") - before)
+    return status("VmHWM") - before
 
 
-def memory(name, contender):
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gradnorms", "--measure", name, contender]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 and "peak" in done.stdout else float("nan")
+def peers_missing():
+    "Names of the peers that cannot be imported; also loads them, so that forks share them."
+    missing = []
+    for name in ("opacus", "backpack"):
+        try: __import__(name)
+        except ImportError: missing.append(name)
+    return missing
 
 
 FIELDS = ["problem", "contender", "ms", "ratio", "ratio_low", "ratio_high", "peak_mb", "note"]
@@ -268,28 +287,23 @@ def draw(path=ROOT / "benchmarks/gradnorms.csv"):
 def main(arguments=None):
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--rounds", type=int, default=9, help="of which loop, vmap and hooks take part in three")
-    parse.add_argument("--only", default=",".join(PROBLEMS))
+    parse.add_argument("--only", default=",".join(PROBLEMS), help="problems, separated by commas; the others' rows stay")
     parse.add_argument("--no-memory", action="store_true")
-    parse.add_argument("--memory-only", action="store_true", help="fill in the peak memory of rows that are in the table")
-    parse.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parse.parse_args(arguments)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    if args.measure: return measure_memory(*args.measure)
-    for name in args.only.split(","):
+    missing, names = peers_missing(), args.only.split(",")
+    for name in names:
         rows = []
-        if args.memory_only:
-            rows = [r for r in csv.DictReader(open(ROOT / "benchmarks/gradnorms.csv")) if r["problem"] == name]
-            for r in rows: r["peak_mb"] = "nan" if r["note"] else f"{memory(name, r['contender']) / 1e6:.1f}"
-            write(rows)
-            continue
-        for c, (seconds, ratio, low, high, note) in time_problem(name, args.rounds).items():
-            peak = float("nan") if note or args.no_memory else memory(name, c)
+        for c in CONTENDERS:
+            seconds, ratio, low, high, note = summary(name, c, args.rounds)
+            peak = float("nan") if note or args.no_memory else in_a_fork(one_pass, name, c)
             rows.append({"problem": name, "contender": c, "ms": f"{1e3 * seconds:.2f}", "ratio": f"{ratio:.3f}", "ratio_low": f"{low:.3f}",
                          "ratio_high": f"{high:.3f}", "peak_mb": f"{peak / 1e6:.1f}", "note": note})
             print(*rows[-1].values(), sep="  ", flush=True)
-        write(rows)
-    draw()
+        if not missing: write(rows)
+    if missing: print(f"not written to the table, which is for all contenders of one run: {', '.join(missing)} missing (see the head of this file)")
+    else: draw()
 
 
 if __name__ == "__main__": main()

@@ -75,8 +75,9 @@ class Scheme:
         return scores
 
     def due(self):
-        "Whether the next `probabilities` call wants fresh scores for all items (every `every` calls)."
+        "Whether the next `probabilities` call wants fresh scores: of a pool always, of all items every `every` calls."
         self._ready()
+        if self.scope == "pool": return self.needs != "none"
         return self.scope == "all" and self.needs != "none" and (self.step % self.every == 0 or np.isnan(self.scores).all())
 
     def probabilities(self, scores=None):

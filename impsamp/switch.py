@@ -29,7 +29,7 @@ class SwitchOn(Composite):
     """`inner` while ratio * seconds_on * margin < seconds_off, as measured in trials at the start of each period; otherwise uniform, and then no scores are asked for.
 
     `every` steps per period, `trial` steps per trial (at least the inner scheme's `every`), `margin` >= 1 asks for more than break-even, `replay` a `log` of an earlier run. The ratio is one of scores: exact if they are norms.
-    Cost: that of `inner` during trials (trial/every of all steps) and while on. Unbiased if `inner` is. `due()` opens a step for the clock: call it once per step, before scoring. In a `pool` the step opens with `probabilities`.
+    Cost: that of `inner` during trials (trial/every of all steps) and while on. Unbiased if `inner` is. `due()` opens a step for the clock: call it once per step, before scoring; where it says no there is no pool either.
     Not to be used for runs of a few periods, where another process disturbs the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they count passes, here they are timed."""
     calibrates = True
     def __init__(self, inner, *, every=200, trial=10, margin=1.0, memory=0.9, replay=None, clock=perf_counter):

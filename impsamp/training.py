@@ -59,8 +59,8 @@ def choose(scheme, model, loss_fn, x, y, *, batch, seed, step, optimizer=None, l
     With a pool, p lives on it and weight = 1/(B pool p): the pool is a uniform sample, so the estimate stays unbiased for the mean."""
     n = len(x)
     if not scheme.replacement: return *_shuffled(n, batch, seed, step), 0
-    pool = counter_generator(seed, _POOL, step).choice(n, min(scheme.pool_size, n), replace=False) if scheme.scope == "pool" else None
-    wanted = scheme.scope == "pool" or scheme.due()
+    wanted = scheme.due()
+    pool = counter_generator(seed, _POOL, step).choice(n, min(scheme.pool_size, n), replace=False) if wanted and scheme.scope == "pool" else None
     seen = slice(None) if pool is None else pool
     scores = scores_for(scheme, model, loss_fn, x[seen], y[seen], optimizer) if wanted else None
     if scores is not None and not torch.isfinite(scores).all(): raise Diverged(f"step {step}: a score is not finite; lower the learning rate")

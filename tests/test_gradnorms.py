@@ -71,6 +71,12 @@ class MosaicInstance(nn.Module):
     def forward(self, x): return self.g(self.c(x.unflatten(3, (2, -1)).movedim(3, 1).flatten(0, 1))).tanh().unflatten(0, (len(x), 2))
 
 
+class Affine(nn.Module):
+    "Bare parameters only: positions added from the left, a scale, a matrix on the right; every one has a rule."
+    def __init__(self): super().__init__(); self.add, self.scale, self.matrix = nn.Parameter(torch.randn(4, 8)), nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8, 3))
+    def forward(self, x): return torch.tanh((self.add + x) * self.scale) @ self.matrix
+
+
 class Shared(nn.Module):
     "A factor that is the same for all samples: no sample axis to find."
     def __init__(self): super().__init__(); self.w, self.l = nn.Parameter(torch.randn(N, N)), nn.Linear(N, N)
@@ -144,6 +150,12 @@ CASES = {   # name: (model, input, every parameter covered by a ghost rule)
     "instancenorm3d": (lambda: seq(nn.InstanceNorm3d(2, affine=True), nn.Tanh()), lambda: torch.randn(N, 2, 3, 2, 2), True),
     "instancenorm-conv": (lambda: seq(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4, affine=True), nn.ReLU(), nn.Conv2d(4, 2, 3)), image, True),
     "instancenorm-mosaic": (MosaicInstance, image, True),
+    "instancenorm-eps": (lambda: nn.InstanceNorm2d(3, affine=True, eps=.5), image, True),
+    "groupnorm-eps": (lambda: nn.GroupNorm(1, 3, eps=.5), image, True),
+    "layernorm-eps": (lambda: nn.LayerNorm(8, eps=.5), sequence, True),
+    "rmsnorm-eps": (lambda: nn.RMSNorm(8, eps=.5), sequence, True),
+    "batchnorm-eps": (lambda: nn.BatchNorm2d(3, eps=.5).eval(), image, True),
+    "affine": (Affine, sequence, True),
     "batchnorm-eval": (lambda: seq(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval(), image, True),
     "batchnorm1d-eval": (lambda: nn.BatchNorm1d(6).eval(), row, True),
     "prelu": (lambda: seq(nn.Linear(6, 4), nn.PReLU(), nn.PReLU(4)), row, True),
@@ -327,3 +339,51 @@ def test_results_are_detached_float64_and_deterministic():
 def test_every_method_is_reachable_by_name(method):
     model, x, y, _ = case("paper")
     assert close(grad_norms(model, squared, x, y, method=method), grad_norms(model, squared, x, y, method="loop"), 1e-10)
+
+
+# ---- the plan: what it must not believe ----------------------------------------------------------------------------
+def test_a_weight_made_of_parameters_leaves_the_bias_to_the_rule():
+    model, x, y, _ = case("weight-norm")
+    methods = choose_method(model, squared, x, y)
+    assert methods.pop("l.bias") == "ghost" and set(methods.values()) == {"vmap"}
+
+
+def test_a_gradient_that_something_changes_on_its_way_is_noticed():
+    "A hook on the weight: autograd's gradient is three times what the layer's input and output gradient give."
+    model, x, y, _ = case("mlp")
+    model[0].weight.register_hook(lambda g: 3 * g)
+    assert close(grad_norms(model, squared, x, y), grad_norms(model, squared, x, y, method="loop"), 1e-10)
+    assert set(choose_method(model, squared, x, y).values()) == {"loop"}
+
+
+class PositionsFirst(nn.Module):
+    "(n, 4, 8) -> rows ordered by position, then sample."
+    def __init__(self): super().__init__(); self.l = nn.Linear(8, 3)
+    def forward(self, x): return self.l(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (4, -1)).transpose(0, 1)
+
+
+def test_samples_that_prove_nothing_about_the_layout_are_not_believed():
+    "First, middle and last sample are equal, at all positions: both orders of the rows fit them, only one fits the rest."
+    torch.manual_seed(0)
+    model, x, y = PositionsFirst().double(), torch.randn(7, 4, 8, dtype=torch.float64), torch.randn(7, 1, dtype=torch.float64)
+    x[[0, 3, 6]], y[[0, 3, 6]] = 1.0, 1.0
+    oracle = grad_norms(model, squared, x, y, method="loop")
+    assert close(grad_norms(model, squared, x, y), oracle, 1e-10)
+    other = torch.randn_like(x)                                                   # and nothing was remembered
+    assert close(grad_norms(model, squared, other, y), grad_norms(model, squared, other, y, method="loop"), 1e-10)
+
+
+class Deepens(Twice):
+    often = 1
+    def forward(self, x):
+        for _ in range(self.often): x = self.l(x).tanh()
+        return x
+
+
+@pytest.mark.parametrize("before, after", [(1, 2), (2, 1), (2, 3)])
+def test_a_pass_that_differs_from_the_plan_goes_to_the_loop(before, after):
+    model, x, y = Deepens().double(), torch.randn(6, 6, dtype=torch.float64), torch.randn(6, 1, dtype=torch.float64)
+    model.often = before
+    grad_norms(model, squared, x, y)
+    model.often = after
+    assert close(grad_norms(model, squared, x, y), grad_norms(model, squared, x, y, method="loop"), 1e-10)
