@@ -77,6 +77,12 @@ class Affine(nn.Module):
     def forward(self, x): return torch.tanh((self.add + x) * self.scale) @ self.matrix
 
 
+class BothWays(nn.Module):
+    "One matrix from the right and, transposed, as a linear layer: the cross term knows which way round each use is."
+    def __init__(self): super().__init__(); self.w = nn.Parameter(torch.randn(8, 8))
+    def forward(self, x): return F.linear(torch.tanh(x @ self.w), self.w)
+
+
 class Shared(nn.Module):
     "A factor that is the same for all samples: no sample axis to find."
     def __init__(self): super().__init__(); self.w, self.l = nn.Parameter(torch.randn(N, N)), nn.Linear(N, N)
@@ -156,6 +162,7 @@ CASES = {   # name: (model, input, every parameter covered by a ghost rule)
     "rmsnorm-eps": (lambda: nn.RMSNorm(8, eps=.5), sequence, True),
     "batchnorm-eps": (lambda: nn.BatchNorm2d(3, eps=.5).eval(), image, True),
     "affine": (Affine, sequence, True),
+    "both-ways": (BothWays, sequence, True),
     "batchnorm-eval": (lambda: seq(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval(), image, True),
     "batchnorm1d-eval": (lambda: nn.BatchNorm1d(6).eval(), row, True),
     "prelu": (lambda: seq(nn.Linear(6, 4), nn.PReLU(), nn.PReLU(4)), row, True),
