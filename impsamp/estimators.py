@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, chec
 from .checks import check_count, check_number
 from .errors import InvalidArgument, unknown
 from .linear_problems import LeastSquares, LogisticRegression
+from .samplers import SerialSampling
 from .vr_methods import minimize
 
 # %% ../nbs/11f_estimators.ipynb #c786c747
@@ -90,6 +91,12 @@ class _VRLinear(BaseEstimator):
         scale = np.where(spread > 1e-9 * max(spread.max(), 1e-300), np.maximum(spread, np.sqrt(self.l2)), max(1.0, np.sqrt(self.l2)))
         return centre, 1 / scale if V is None else V / scale, scale
 
+    def _law(self, problem):
+        "SAGA's table is refreshed where items are drawn: half of its draws are uniform, or items of small L_i would keep old slopes for long."
+        if (self.method, self.sampling) != ("saga", "importance"): return self.sampling
+        L = problem.lifted_smoothness
+        return SerialSampling(.5 * L / L.sum() + .5 / problem.n)
+
     def _fit_one(self, make, X, t, weight, start, seed):
         """One binary or regression problem: (coef (k,), intercept, passes, records)."""
         X, t, weight = merge_rows(X, t, weight)
@@ -99,7 +106,7 @@ class _VRLinear(BaseEstimator):
         coef, intercept = start
         x0 = (M.T @ coef if M.ndim == 2 else coef) * scale**2 if coef.any() else np.zeros(problem.k)
         if self.fit_intercept: x0 = np.r_[x0, intercept + coef @ centre]
-        result = minimize(problem, self.method, self.sampling, lr="convex", one_draw=True, x0=x0, inner_steps=None if self.method == "saga" else 2 * problem.n,
+        result = minimize(problem, self.method, self._law(problem), lr="convex", one_draw=True, x0=x0, inner_steps=None if self.method == "saga" else 2 * problem.n,
                           max_passes=self.max_iter, tol=self.tol, output="last", generator=np.random.default_rng(seed), callback=self.callback)
         if not result.converged and not result.message:
             warnings.warn(f"gradient norm {result.records[-1]['grad_norm']:.1e} after {self.max_iter} passes, above tol = {self.tol:g}: "
@@ -131,7 +138,7 @@ class VRClassifier(ClassifierMixin, _VRLinear):
 
     Minimises sum_i s_i ln(1 + exp(-y_i (a_i'w + b))) / sum_i s_i + l2/2 ||w||^2, s the sample weights; b is not penalised.
 
-    method: "saga", "svrg" or "sarah". sampling: "importance" (p_i proportional to L_i) or "uniform". tol: gradient norm at which to stop (in whitened
+    method: "saga", "svrg" or "sarah". sampling: "importance" (p_i proportional to L_i; SAGA: to L_i + mean L) or "uniform". tol: gradient norm at which to stop (in whitened
     coordinates for dense X). max_iter: effective passes. warm_start: go on from coef_. callback(row): called once a pass with a record (see `Result`); true stops.
     Dense X is whitened inside without changing the objective. Attributes: classes_, coef_ (1 or K, k), intercept_, n_iter_ (passes), history_.
     Raises `UnknownName`, `InvalidArgument`, and what scikit-learn's validation raises. Second paper's methods; step sizes of the convex theory."""

@@ -114,3 +114,12 @@ def test_a_single_class_and_no_weight():
     with pytest.raises(InvalidArgument, match="only one class"): VRClassifier().fit(X, np.ones(len(y)))
     with pytest.raises(ValueError, match="zero|Sample weights"): VRClassifier().fit(X, y, sample_weight=np.zeros(len(y)))
     assert clone(VRClassifier(l2=3)).l2 == 3
+
+
+def test_rows_of_very_different_size_do_not_leave_saga_with_stale_slopes():
+    "With p_i proportional to L_i alone the smallest rows are refreshed every few hundred passes, and so many it takes."
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 6)) * np.exp(1.5 * rng.normal(size=(2000, 1)))
+    y = X @ rng.normal(size=6) / np.linalg.norm(X, axis=1) + rng.normal(size=2000) > 0
+    fit = VRClassifier(l2=1e-3, random_state=0, max_iter=60).fit(X, y)
+    assert fit.history_[0][-1]["grad_norm"] <= fit.tol
