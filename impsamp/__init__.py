@@ -24,7 +24,7 @@ _ROOMS = {
                 "PreconditionedGradNorm", "Mixture", "Tempered", "Floored", "SwitchOn", "proportional", "mix", "temper", "floor_probabilities"),
     "samplers": ("Draw", "importance_weights", "inverse_cdf", "InverseCDF", "AliasTable", "SumTree", "NiceSampling", "IndependentSampling",
                  "ApproximateIndependentSampling", "SystematicSampling", "SerialSampling", "ImportanceBatchSampler", "WithDraw",
-                 "DistributedImportanceBatchSampler", "DistributedGradNorm", "choose_sampler",
+                 "DistributedImportanceBatchSampler", "DistributedGradNorm", "ShardedImportanceBatchSampler", "ShardedSumTree", "choose_sampler",
                  "thin", "Thinning", "VarianceBound", "skip_zero_rows"),
     "enumeration": ("outcomes", "expected_coefficients", "enumerated_pairs"),
     "optimizers": ("ScalarRMSprop", "ScalarAdam", "SVRG", "SAGA", "SARAH"),

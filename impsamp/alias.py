@@ -8,7 +8,7 @@ __all__ = ['AliasTable']
 # %% ../nbs/09b_alias.ipynb #e4b4b957
 import numpy as np
 from .checks import check_count
-from .draws import check_law, compiled, make_draw
+from .draws import aligned_zeros, check_law, compiled, make_draw
 from .randomness import uniforms
 
 # %% ../nbs/09b_alias.ipynb #2b69d190
@@ -59,7 +59,7 @@ class AliasTable:
     Walker 1977; sweep of Hübschle-Schneider and Sanders 2022. Where p changes use `SumTree` (some entries) or `InverseCDF` (all of them)."""
     def __init__(self, p):
         p = check_law(p)
-        self.n, self.table = p.size, np.empty((p.size, 4))
+        self.n, self.table = p.size, aligned_zeros(4 * p.size).reshape(-1, 4)
         compiled(_sweep)(p / p.sum(), self.table)
         self._pick = compiled(_pick)
 

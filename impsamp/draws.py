@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Draw', 'weights_of', 'importance_weights', 'check_rows', 'inverse_cdf', 'draw_points', 'make_draw', 'check_law',
-           'InverseCDF', 'compiled']
+           'InverseCDF', 'compiled', 'aligned_zeros']
 
 # %% ../nbs/09a_draws.ipynb #a2533f04
 from functools import lru_cache
@@ -134,3 +134,9 @@ def compiled(kernel):
     "`kernel` compiled by numba, once per process; numba is imported here and not before."
     from numba import njit
     return njit(kernel)
+
+# %% ../nbs/09a_draws.ipynb #04cc4d71
+def aligned_zeros(size):
+    "`size` float64 zeros that start on a cache line, so that rows of 2, 4 or 8 never straddle two."
+    raw = np.zeros(size + 8)
+    return raw[(-raw.ctypes.data // 8) % 8:][:size]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['choose_sampler', 'Draw', 'InverseCDF', 'importance_weights', 'inverse_cdf', 'AliasTable', 'SumTree', 'NiceSampling',
            'IndependentSampling', 'ApproximateIndependentSampling', 'SystematicSampling', 'SerialSampling',
-           'ImportanceBatchSampler', 'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler', 'thin',
-           'Thinning', 'VarianceBound', 'skip_zero_rows']
+           'ImportanceBatchSampler', 'WithDraw', 'DistributedGradNorm', 'DistributedImportanceBatchSampler',
+           'ShardedImportanceBatchSampler', 'ShardedSumTree', 'thin', 'Thinning', 'VarianceBound', 'skip_zero_rows']
 
 # %% ../nbs/09_samplers.ipynb #527ee67a
 from .draws import Draw, InverseCDF, check_law, importance_weights, inverse_cdf
@@ -15,6 +15,7 @@ from .sumtree import SumTree
 from .subsets import NiceSampling, IndependentSampling, ApproximateIndependentSampling, SystematicSampling, SerialSampling
 from .loader import ImportanceBatchSampler, WithDraw
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
+from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .errors import unknown
 from .thinning import Thinning, thin
 from .variance_bound import VarianceBound
@@ -23,10 +24,11 @@ from .row_skipping import skip_zero_rows
 _all_ = ["Draw", "InverseCDF", "importance_weights", "inverse_cdf", "AliasTable", "SumTree",
          "NiceSampling", "IndependentSampling", "ApproximateIndependentSampling", "SystematicSampling", "SerialSampling",
          "ImportanceBatchSampler", "WithDraw", "DistributedGradNorm", "DistributedImportanceBatchSampler",
+         "ShardedImportanceBatchSampler", "ShardedSumTree",
          "thin", "Thinning", "VarianceBound", "skip_zero_rows"]
 
 # %% ../nbs/09_samplers.ipynb #a119a817
-_PAYS, _LARGE = 4, 1_000_000   # benchmarks/samplers.md, "rule"
+_PAYS, _LARGE = 16, 10_000   # benchmarks/samplers.md, "rule"
 
 def _static(p, draws, method): return AliasTable(p) if method == "multinomial" and (draws is None or draws >= p.size / _PAYS) else SumTree(p)
 def _some(p, draws, method): return SumTree(p)

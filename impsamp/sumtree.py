@@ -9,7 +9,7 @@ __all__ = ['SumTree']
 import numpy as np
 import torch
 from .checks import check_count, check_scores, to_float64
-from .draws import check_rows, compiled, draw_points, make_draw
+from .draws import aligned_zeros, check_rows, compiled, draw_points, make_draw
 from .errors import InvalidProbabilities, InvalidScores, InvalidShape
 
 # %% ../nbs/09c_sumtree.ipynb #864b71ff
@@ -51,11 +51,6 @@ def _levels(n):
         size = 1 if nodes == 1 else -(-nodes // 8) * 8
     return np.array(starts), starts[-1] + 1
 
-def _aligned(size):
-    "`size` zeros that start on a cache line, so that eight children share one."
-    raw = np.zeros(size + 8)
-    return raw[(-raw.ctypes.data // 8) % 8:][:size]
-
 class SumTree:
     """Draws with replacement from p_i = s_i / sum s where entries of s change between draws; O(log n) an update and a draw, 9.2 bytes an item.
 
@@ -65,13 +60,13 @@ class SumTree:
         w = self._check(check_scores(weights, "weights"), 0)
         self.n = w.size
         self._starts, size = _levels(self.n)
-        self._tree = _aligned(size)
+        self._tree = aligned_zeros(size)
         self._set, self._walk = compiled(_refresh), compiled(_descend)
         self._build(w)
 
     def _build(self, w):
         "All levels from the leaves, adding children in the order of `_refresh`, so that both give the same bits."
-        self._tree[:self.n] = w
+        self._tree[:w.size] = w
         for low, high in zip(self._starts, self._starts[1:]):
             children = self._tree[low:high].reshape(-1, 8)
             total = children[:, 0].copy()

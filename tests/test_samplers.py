@@ -339,8 +339,9 @@ def test_automatic_choice_follows_its_rule():
     assert isinstance(choose_sampler(p), AliasTable)
     assert isinstance(choose_sampler(p, changes="some"), SumTree)
     assert isinstance(choose_sampler(p, changes="all"), InverseCDF)
-    assert isinstance(choose_sampler(np.full(10**6, 1e-6), changes="all"), SumTree)
-    assert isinstance(choose_sampler(np.full(200_000, 1 / 200_000), draws=3), SumTree)
+    assert isinstance(choose_sampler(np.full(9_999, 1 / 9_999), changes="all"), InverseCDF) and isinstance(choose_sampler(np.full(10_000, 1e-4), changes="all"), SumTree)
+    u = np.full(160_000, 1 / 160_000)                                    # pays from n/16 items drawn
+    assert isinstance(choose_sampler(u, draws=9_999), SumTree) and isinstance(choose_sampler(u, draws=10_000), AliasTable)
     assert isinstance(choose_sampler(p, method="systematic"), SumTree)
     with pytest.raises(UnknownName, match="did you mean 'some'"): choose_sampler(p, changes="sone")
     with pytest.raises(InvalidProbabilities): choose_sampler([.5, .4], changes="some")
