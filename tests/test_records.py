@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from impsamp.reproduce import load_manifest
 from impsamp.training import checkpoint_table, paper_run
@@ -38,3 +39,23 @@ def test_figures_are_what_the_records_give(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = [o for e in load_manifest(ROOT / "nbs/experiments/experiments.toml")["result"] for o in e["outputs"]]
     assert [o for o in outputs if (tmp_path / o).read_bytes() != (ROOT / o).read_bytes()] == []
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not os.environ.get("IMPSAMP_DATA"), reason="needs full MNIST: set IMPSAMP_DATA")
+def test_a_switched_run_comes_out_again_from_its_log():
+    "The decisions of the committed log, replayed with another clock: the committed losses, to the digits they were written with."
+    from impsamp.schemes import Stale, SwitchOn
+    from impsamp.tasks import make_task
+    from impsamp.training import train
+    log = pd.read_csv(ROOT / "data/timings/switch_on.csv").query("scheme == 'remembered loss' and seed == 0")
+    kept = pd.read_csv(ROOT / "data/records/switch_on.csv").query("scheme == 'remembered loss' and seed == 0 and arm == 'switched'")
+    assert {True, False} == set(log.on)
+    model, loss_fn, data, _ = make_task("mnist", 0)
+    x, y = data.x_train[:10_000], data.y_train[:10_000]
+    def evaluate(net):
+        with torch.no_grad(): return {"loss": torch.cat([loss_fn(net(a), b) for a, b in zip(x.split(1000), y.split(1000))]).double().mean().item()}
+    scheme = SwitchOn(Stale("loss"), every=160, trial=15, replay=[tuple(r) for r in log.drop(columns=["scheme", "seed"]).itertuples(index=False)])
+    history = train(model, loss_fn, x, y, torch.optim.SGD(model.parameters(), lr=.1), scheme, batch=64, steps=1600, seed=0, evaluate=evaluate, eval_every=160)
+    np.testing.assert_allclose(np.log(history.values["loss"]), np.log(kept.loss), atol=2e-3)
+    assert [d.on for d in scheme.log] == log.on.tolist()
