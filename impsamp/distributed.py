@@ -66,6 +66,7 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
     gathers those of all; every rank must call it at the same step, also with an empty slice. State dicts are the same on all ranks and load under any world size.
     Raises `InvalidArgument` where torch.distributed is not initialised or the ranks disagree."""
     def __init__(self, p_or_scheme, batch_size, *, steps, generator, lag=0, group=None):
+        if hasattr(p_or_scheme, "sizes"): raise InvalidArgument("these scores are sharded and the rank draws its own part of them: give them to ShardedImportanceBatchSampler")
         if not (dist.is_available() and dist.is_initialized()): raise InvalidArgument("torch.distributed is not initialised: start with torchrun and call init_process_group first")
         self.group = group
         rank, world = ranks_of(group)

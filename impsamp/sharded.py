@@ -96,9 +96,9 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         "The state after `step` of all ranks, the same on all of them. Call it on all ranks together."
         state, R = super().state_dict(step), len(self.tree.sizes)
         ahead = [(*_columns(self._all(d[:3]), (1, 1 / R, 1)), d[3]) for d in state["ahead"]]
-        reports = [(torch.full((len(rows),), s), rows, scores) for s, rows, scores in state["reports"]]
+        reports = [(torch.full((len(rows),), s), rows, scores) for s, rows, scores, _ in state["reports"]]
         at, rows, scores = _columns(self._all([torch.cat(c) for c in zip(*reports)] if reports else [torch.empty(0)] * 3), (1, 1, 1))
-        return {**state, "ahead": ahead, "reports": [(s, rows[at == s].long(), scores[at == s]) for s in sorted(set(at.long().tolist()))]}
+        return {**state, "ahead": ahead, "reports": [(s, rows[at == s].long(), scores[at == s], None) for s in sorted(set(at.long().tolist()))]}   # None: a tree does not ask how they were drawn
 
     def _all(self, columns):
         "The columns (k_r,) of all ranks, stacked: (k, columns)."
@@ -109,7 +109,7 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         "Go on after the step of `state`, each rank with its own part; the number of ranks may differ from that of the run that saved it."
         mine = lambda idx: (idx >= self.tree.low) & (idx < self.tree.high)
         ahead = [(idx[mine(idx)], w[mine(idx)] * len(self.tree.sizes), p[mine(idx)], s) for idx, w, p, s in state["ahead"]]
-        super().load_state_dict({**state, "ahead": ahead, "reports": [(s, rows[mine(rows)], scores[mine(rows)]) for s, rows, scores in state["reports"]]})
+        super().load_state_dict({**state, "ahead": ahead, "reports": [(s, rows[mine(rows)], scores[mine(rows)], None) for s, rows, scores, _ in state["reports"]]})
 
 
 def _columns(rows, factors):

@@ -65,6 +65,7 @@ def test_refusals():
     b.update([3, 4, 5, 6], 0.)
     with pytest.raises(InvalidProbabilities, match="all 7 items on 2 ranks"): a.draw(1, np.random.default_rng(0))
     with pytest.raises(InvalidShape, match="tree of 3 items, the shards here have 7"): a.load_state_dict(SumTree(np.ones(3)).state_dict())
+    with pytest.raises(InvalidArgument, match="give them to ShardedImportanceBatchSampler"): DistributedImportanceBatchSampler(a, 2, steps=1, generator=np.random.default_rng(0))
     s = ShardedImportanceBatchSampler(np.ones(4), 2, steps=2, generator=np.random.default_rng(0))
     with pytest.raises(InvalidShape, match="outside the 4"): s.update([4], [1.])
     with pytest.raises(InvalidArgument, match="differ in p = 1 here"): _disagree(p=1)
