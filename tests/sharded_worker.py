@@ -1,6 +1,8 @@
 """What each rank runs in test_samplers_sharded.py: owns its shard of the data and of the scores, trains, writes every batch it saw, may stop early."""
 import json
 import sys
+from collections import deque
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +33,17 @@ def main(folder, stop, method):
         state = torch.load(saved, weights_only=True)
         s.load_state_dict(state["sampler"])
         model.load_state_dict(state["model"])
-    for batch in s:
-        d = batch.draw
+    batches = iter(s)
+    queue = deque(islice(batches, LAG))                            # drawn ahead, as a DataLoader does: the checkpoint carries them
+    while queue:
+        d = queue.popleft().draw
         model.zero_grad()
         losses = loss_fn(model(x[d.idx - s.tree.low]), y[d.idx - s.tree.low])
         (d.weight * losses).sum().backward()
         with torch.no_grad():
             for p, grad in zip(model.parameters(), averaged([p.grad for p in model.parameters()])): p -= .02 * grad
         s.update(d.idx, .1 + losses.detach().sqrt(), step=d.step)
+        queue.extend(islice(batches, 1))
         seen.append((d.step, d.idx.tolist(), d.weight.tolist()))
         state = s.state_dict()
         if rank == 0 and stop >= 0 and d.step == stop - 2: torch.save({"sampler": state, "model": model.state_dict()}, saved)
