@@ -2,11 +2,11 @@
 
 Both follow one pairing rule, so they can be compared number by number. Tolerance: float32 rounding differs between the two (norms layer by layer or item by item,
 another order of sums) by about 1e-7, and training amplifies it; a draw changes only if a uniform falls into a gap of that width. The largest difference
-seen in a log loss over whole runs is 5e-6 (records keep six digits), but 2e-2 in one RMSProp run (seed 1000, p^GN): at step 135 one output of the second
-convolution lies within rounding of ReLU's kink and counts in one implementation only; the weights behind it have gradients of 1e-7 and v of 1e-14, so RMSProp's
-division by sqrt(v) turns that rounding into 1106 weights moved by up to 0.03 (same draws, same weights until then). With norms layer by layer instead of item by
-item the same run agrees to 1e-6 to its end. Hence the bounds, which leave room for another processor's rounding. A different draw, weight, norm, optimizer or initialisation moves the log loss by several times 1e-4 within twenty
-steps and, as the last test shows on the committed runs, by far more than the bounds over a run.
+seen in a log loss over whole runs is 5e-6 (records keep six digits), in three seeds of ten arms, but for two RMSProp runs under p^GN (2e-2 and 1e-1).
+Traced: at step 135 of seed 1000 and step 119 of seed 1002 one activation lies within rounding of ReLU's kink and counts in one implementation only; the weights
+behind it have gradients of 1e-7 and v of 1e-14 or zero, so RMSProp's division by sqrt(v) turns that rounding into a thousand weights moved by up to lr/sqrt(0.01)
+= 0.1 (same draws, weights within 5e-4 until then). So RMSProp is compared tightly over the first 70 steps and loosely after; the bounds leave room for
+another processor's rounding. A different draw, weight, norm, optimizer or initialisation moves the log loss by several times 1e-4 within twenty steps and, as the last test shows on the committed runs, by far more than the bounds over a run.
 """
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ from impsamp.training import paper_run
 ROOT = Path(__file__).parents[1]
 CURVES, ANCHOR = ROOT / "data" / "records" / "independent_lahire.csv", ROOT / "data" / "records" / "lahire_anchor.csv"
 KEY = ["optimizer", "scheme", "seed", "step"]
-TOLERANCE = {"sgd": 1e-4, "momentum": 1e-4, "rmsprop": 1e-1, "adam": 1e-2}
+TOLERANCE = {"sgd": 1e-4, "momentum": 1e-4, "rmsprop": 3e-1, "adam": 1e-2}
 ARMS = [f"{o}-{s}" for o, s in independent.ARMS]
 
 
@@ -101,6 +101,7 @@ def test_committed_records_agree(arm):
     both = committed()
     both = both[(both.optimizer == optimizer) & (both.scheme == scheme)]
     gap = np.abs(np.log(np.maximum(both.train_loss, 1e-7) / np.maximum(both.train_loss_independent, 1e-7)))
+    assert gap[both.step <= 70].max() < 1e-4
     assert gap.max() < TOLERANCE[optimizer], both.assign(gap=gap).nlargest(3, "gap")[[*KEY, "train_loss", "train_loss_independent"]]
 
 
