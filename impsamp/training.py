@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SCORES', 'OPTIMIZERS', 'SCHEMES', 'PAPER_ARMS', 'scores_for', 'draw_batch', 'choose', 'History', 'weighted_step',
            'train', 'make_optimizer', 'make_scheme', 'seeded', 'binary_metrics', 'nll', 'evaluator', 'paper_run',
-           'timed_paper_run', 'checkpoint_table', 'expected_log_step', 'predicted_gain', 'predicted_curve']
+           'timed_paper_run', 'checkpoint_table', 'expected_log_step', 'predicted_gain', 'predicted_curve',
+           'summed_curve']
 
 # %% ../nbs/13_training.ipynb #02c02a58
 import math
@@ -230,9 +231,9 @@ def expected_log_step(model, loss, grads, p, *, lr, batch):
     return math.log((mean + (one - mean) / batch) / loss(model))
 
 # %% ../nbs/13_training.ipynb #5fad23d6
-def predicted_gain(*, seed, steps=300, every=10, batch=5, momentum=0.0, lr=0.01):
-    """Arrays `step`, `log_loss`, and `u`, `half`, `gn`: `expected_log_step` of each scheme at every `every`-th step of an anchor run under u (momentum: with lr/(1 - momentum)),
-    and `ratio_gn`, `ratio_half`: second moments relative to u."""
+def predicted_gain(*, seed, states="u", steps=300, every=10, batch=5, momentum=0.0, lr=0.01):
+    """Arrays `step`, `log_loss`, and `u`, `half`, `gn`: `expected_log_step` of each scheme at every `every`-th step of an anchor run that trains under the scheme `states`
+    (momentum: with lr/(1 - momentum)), and `ratio_gn`, `ratio_half`: second moments relative to u."""
     split, model = load_mnist01(), seeded(PaperCNN, seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     def loss(m): return evaluator(split, test=False)(m)["train_loss"]
@@ -244,7 +245,7 @@ def predicted_gain(*, seed, steps=300, every=10, batch=5, momentum=0.0, lr=0.01)
         moment = {k: second_moment(p, g) for k, p in laws.items()}
         return {"log_loss": math.log(loss(m)), **{k: expected_log_step(m, loss, grads, p, lr=lr / (1 - momentum), batch=batch) for k, p in laws.items()},
                 "ratio_gn": moment["gn"] / moment["u"], "ratio_half": moment["half"] / moment["u"]}
-    history = train(model, nll, split.x_train, split.y_train, optimizer, Uniform(), batch=batch, steps=steps, seed=seed, evaluate=enumerate_step, eval_every=every)
+    history = train(model, nll, split.x_train, split.y_train, optimizer, make_scheme(states), batch=batch, steps=steps, seed=seed, evaluate=enumerate_step, eval_every=every)
     return dict(step=history.step, **history.values)
 
 # %% ../nbs/13_training.ipynb #92c88d3b
@@ -254,3 +255,9 @@ def predicted_curve(log_loss, rate, *, steps):
     curve = [float(log_loss[0])]
     for _ in range(steps): curve.append(curve[-1] + float(np.interp(curve[-1], log_loss[order], np.asarray(rate)[order])))
     return np.array(curve)
+
+# %% ../nbs/13_training.ipynb #f2e7646f
+def summed_curve(step, log_loss, rate):
+    "log loss at the steps `step` (k,) when the rates (k,) per step, met at those steps of a run, are added up along it (linear between them), from the run's own start."
+    t = np.arange(step[0], step[-1])
+    return float(log_loss[0]) + np.concatenate([[0.], np.cumsum(np.interp(t, step, rate))])[np.asarray(step) - step[0]]
