@@ -222,6 +222,8 @@ def draw(rows):
         ax.set(xscale="log", xlabel=label)
         ax.grid(axis="x", alpha=.3)
     axes[0].set_yticks(range(len(names)), [f"{d}\n{loss}" for d, loss in names], fontsize=8)
+    axes[0].set_xticks(ticks := [30, 50, 100, 200, 500, 1000], ticks)
+    axes[0].minorticks_off()
     axes[0].invert_yaxis()
     marks = [plt.Line2D([], [], ls="", marker="o" if "impsamp" in s else "x", color=hues[s], label=s) for s in solvers]
     fig.legend(handles=marks, loc="outside lower center", ncol=5, fontsize=8, frameon=False)

@@ -109,7 +109,7 @@ def plot_histograms(assessment, measures=tuple(MEASURES), axes=None):
         bins, log = _bins(np.concatenate(list(pair.values())), linear=m == "tv")
         lost = sum(int(np.isinf(v).sum()) for v in pair.values())
         for name, v in pair.items():
-            ax.hist(np.clip(v[np.isfinite(v)], bins[0], bins[-1]), bins, color=_INK[name], alpha=.6, label={"p": assessment.scheme, "u": "uniform"}[name])
+            ax.hist(np.clip(v[np.isfinite(v)], bins[0], bins[-1]), bins, histtype="stepfilled", color=_INK[name], alpha=.6, label={"p": assessment.scheme, "u": "uniform"}[name])
         if log: ax.set_xscale("log"); ax.minorticks_off()
         ax.set(title=MEASURES[m].replace("(p, ", "(·, ").replace(", p)", ", ·)") + (f"\n{lost} infinite" if lost else ""), xlabel="distance to the optimum")
     np.ravel(axes)[0].set_ylabel("evaluations"); np.ravel(axes)[0].legend(frameon=False, fontsize="small")

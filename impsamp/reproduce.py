@@ -130,7 +130,9 @@ def run(profile="paper", only=None, kinds=tuple(_KEYS), side_by_side=1):
     copies, written = project_root()/"_runs"/profile, []
     for kind in kinds:
         with ThreadPoolExecutor(side_by_side) as pool:
-            for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), _chosen(manifest, kind, profile, only)): written += outputs
+            jobs = _chosen(manifest, kind, profile, only)
+            if kind == "result": jobs.sort(key=lambda job: -len(job[0]["outputs"]))    # much to draw first: none is left alone at the end
+            for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), jobs): written += outputs
     return written
 
 # %% ../nbs/15_reproduce.ipynb #522b77b8

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SCORES', 'OPTIMIZERS', 'SCHEMES', 'PAPER_ARMS', 'scores_for', 'draw_batch', 'choose', 'History', 'weighted_step',
            'train', 'make_optimizer', 'make_scheme', 'seeded', 'binary_metrics', 'nll', 'evaluator', 'paper_run',
-           'timed_paper_run', 'checkpoint_table', 'expected_log_step', 'predicted_gain', 'predicted_curve',
-           'summed_curve']
+           'timed_paper_run', 'checkpoint_table', 'mean_log_step', 'predicted_gain', 'predicted_curve', 'summed_curve']
 
 # %% ../nbs/13_training.ipynb #02c02a58
 import math
@@ -215,37 +214,40 @@ def _paper_history(optimizer, scheme, seed, scale, subset, subset_seed, lr, batc
                  batch=batch, steps=steps, seed=seed, evaluate=evaluator(split, test), eval_every=eval_every)
 
 # %% ../nbs/13_training.ipynb #74d14824
-def expected_log_step(model, loss, grads, p, *, lr, batch):
-    """log(E_B(p) / L): expected change of the log of `loss(model)` in one SGD step with items drawn from `p` (N,), `grads` (N, d) per-sample gradients.
+def mean_log_step(model, loss, grads, p, *, lr, uniforms):
+    """Mean change of the log of `loss(model)` in one SGD step over the batches that `uniforms` (draws, batch) pick from `p` (N,) by inverse CDF.
 
-    Enumerates all N items; second order in lr beyond B = 1. The model's weights are as found afterwards. First paper, equation 2 and S(p)."""
+    `grads` (N, d): per-sample gradients at the model's weights, which are as found afterwards. First paper, equation 2 and S(p)."""
     params = list(model.parameters())
     start = torch.nn.utils.parameters_to_vector(params).detach().clone()
-    def after(g):
-        torch.nn.utils.vector_to_parameters(start - lr * g, params)
-        return loss(model)
-    try:
-        mean = after(grads.mean(0))
-        one = sum(q * after(g / (len(p) * q)) for q, g in zip(p.tolist(), grads) if q > 0)
+    def after(u):
+        idx = inverse_cdf(p, u)
+        weight = torch.from_numpy(importance_weights(p, idx, batch=len(u))).to(grads)
+        torch.nn.utils.vector_to_parameters(start - lr * (weight @ grads[torch.from_numpy(idx)]), params)
+        return math.log(loss(model))
+    before = math.log(loss(model))
+    try: return float(np.mean([after(u) for u in uniforms])) - before
     finally: torch.nn.utils.vector_to_parameters(start, params)
-    return math.log((mean + (one - mean) / batch) / loss(model))
 
 # %% ../nbs/13_training.ipynb #5fad23d6
-def predicted_gain(*, seed, states="u", steps=300, every=10, batch=5, momentum=0.0, lr=0.01):
-    """Arrays `step`, `log_loss`, and `u`, `half`, `gn`: `expected_log_step` of each scheme at every `every`-th step of an anchor run that trains under the scheme `states`
-    (momentum: with lr/(1 - momentum)), and `ratio_gn`, `ratio_half`: second moments relative to u."""
+_LOOK = 2**31 + 2                                # key of a stream that no step number reaches
+
+def predicted_gain(*, seed, states="u", steps=300, every=5, batch=5, draws=50, momentum=0.0, lr=0.01):
+    """Arrays `step`, `log_loss`, and `u`, `half`, `gn`: `mean_log_step` of each scheme over `draws` batches at every `every`-th step of an anchor run that trains under
+    the scheme `states` (momentum: with lr/(1 - momentum)), and `ratio_gn`, `ratio_half`: second moments relative to u."""
     split, model = load_mnist01(), seeded(PaperCNN, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    optimizer, looks = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum), iter(range(0, steps + 1, every))
     def loss(m): return evaluator(split, test=False)(m)["train_loss"]
-    def enumerate_step(m):
+    def look(m):
+        uniforms = counter_generator(seed, _LOOK, next(looks)).random((draws, batch))
         grads = torch.cat([g.flatten(1) for g in loop_grads(m, nll, split.x_train, split.y_train, dict(m.named_parameters())).values()], 1)
         g = grads.double().norm(dim=1).numpy()
         laws = {"u": np.full(len(g), 1 / len(g)), "gn": g / g.sum()}
         laws["half"] = (laws["u"] + laws["gn"]) / 2
         moment = {k: second_moment(p, g) for k, p in laws.items()}
-        return {"log_loss": math.log(loss(m)), **{k: expected_log_step(m, loss, grads, p, lr=lr / (1 - momentum), batch=batch) for k, p in laws.items()},
+        return {"log_loss": math.log(loss(m)), **{k: mean_log_step(m, loss, grads, p, lr=lr / (1 - momentum), uniforms=uniforms) for k, p in laws.items()},
                 "ratio_gn": moment["gn"] / moment["u"], "ratio_half": moment["half"] / moment["u"]}
-    history = train(model, nll, split.x_train, split.y_train, optimizer, make_scheme(states), batch=batch, steps=steps, seed=seed, evaluate=enumerate_step, eval_every=every)
+    history = train(model, nll, split.x_train, split.y_train, optimizer, make_scheme(states), batch=batch, steps=steps, seed=seed, evaluate=look, eval_every=every)
     return dict(step=history.step, **history.values)
 
 # %% ../nbs/13_training.ipynb #92c88d3b
