@@ -111,3 +111,14 @@ def test_nothing_names_a_machine_or_a_registry():
         if path.suffix in binary or not path.is_file() or name == "tests/test_house.py": continue
         found += [f"{name}: {m.group(0)}" for m in pattern.finditer(path.read_text(errors="replace"))]
     assert found == []
+
+
+def test_every_locked_version_runs_on_the_oldest_python():
+    "A lock made on a late 3.11 must install on an early one: what each locked package says of the interpreter allows 3.11.0."
+    from importlib.metadata import distributions
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+    locked = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    asks = {canonicalize_name(d.metadata["Name"]): d.metadata.get("Requires-Python") or "" for d in distributions()}
+    assert len(locked & asks.keys()) > 50
+    assert not {name: asks[name] for name in locked & asks.keys() if not SpecifierSet(asks[name]).contains("3.11.0")}
