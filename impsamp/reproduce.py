@@ -162,6 +162,8 @@ def _dispatch(args):
     if args.command == "assess":
         from impsamp.assess import main_assess
         return main_assess(args.rest)
+    if args.command == "figures" or args.profile == "smoke":       # notebooks side by side: one thread each, or they wait in turn for the same cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.command == "figures": written = run("paper", kinds=["result"], side_by_side=args.jobs)
     else:
         smoke = args.profile == "smoke"                       # short runs: workers would cost more than they do, notebooks go side by side
