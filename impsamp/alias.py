@@ -7,8 +7,9 @@ __all__ = ['AliasTable']
 
 # %% ../nbs/09b_alias.ipynb #e4b4b957
 import numpy as np
+import torch
 from .checks import check_count
-from .draws import aligned_zeros, check_law, compiled, make_draw
+from .draws import Draw, aligned_zeros, check_law, compiled
 from .randomness import uniforms
 
 # %% ../nbs/09b_alias.ipynb #2b69d190
@@ -43,14 +44,15 @@ def _sweep(p, table):
         i += 1
 
 # %% ../nbs/09b_alias.ipynb #d25734b0
-def _pick(table, u, rows, prob):
-    "One item for each pair u[:, k]: column floor(u_0 n), height u_1."
+def _pick(table, u, rows, weight, prob):
+    "One item for each pair u[:, k]: column floor(u_0 n), height u_1; its weight as `weights_of` has it, here because 64 numbers cost numpy more than the draw."
     n, size = table.shape[0], rows.shape[0]
     for k in range(size):
         j = int(u[0, k] * n)
         own = u[1, k] < table[j, 0]
         rows[k] = j if own else int(table[j, 1])
         prob[k] = table[j, 2] if own else table[j, 3]
+        weight[k] = 1 / n / (size * prob[k])
 
 class AliasTable:
     """Draws with replacement from static `p` (n,) (sum 1 within 1e-6, normalised inside): O(n) to build, O(1) a draw, 32 bytes an item.
@@ -71,9 +73,9 @@ class AliasTable:
     def draw(self, size, generator, *, step=0):
         "`size` independent items as a `Draw`, weights 1 / (size n p_i)."
         u = uniforms(generator, (2, check_count(size, "size")))
-        rows, prob = np.empty(size, np.int64), np.empty(size)
-        self._pick(self.table, u, rows, prob)
-        return make_draw(rows, prob, n=self.n, batch=size, step=step)
+        rows, weight, prob = np.empty(size, np.int64), np.empty(size), np.empty(size)
+        self._pick(self.table, u, rows, weight, prob)
+        return Draw(torch.from_numpy(rows), torch.from_numpy(weight), torch.from_numpy(prob), step)
 
     def law(self):
         "P(i) as the finished table draws it, (n,): p up to rounding."

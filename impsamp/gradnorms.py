@@ -20,7 +20,7 @@ from .preconditioners import preconditioner_of, read_preconditioner
 _all_ = ["evaluation_statistics", "per_sample_losses", "loss_scores", "output_gradient_norms", "upper_bound_scores", "preconditioner_of"]
 
 # %% ../nbs/07_gradnorms.ipynb #9837fe0b
-WORKING_SET, MEMORY, FEWEST = 2**23, 2**28, 50     # bytes, bytes, samples
+WORKING_SET, MEMORY, FEWEST = 2**24, 2**28, 50     # bytes, bytes, samples
 
 def _unwrap(model):
     "The module inside DataParallel, DistributedDataParallel or torch.compile: the same parameters, without the machinery of a training step."

@@ -20,7 +20,7 @@ from .paths import output_root, project_root, resolve_data_env
 
 # %% ../nbs/15_reproduce.ipynb #d5482d3c
 PROFILES = ("smoke", "paper", "full")
-_KEYS = {"experiment": {"id", "notebook", "reproduces", "outputs", "minutes", "smoke", "paper", "full"}, "result": {"id", "notebook", "outputs"}}
+_KEYS = {"experiment": {"id", "notebook", "reproduces", "outputs", "minutes", "shared", "smoke", "paper", "full"}, "result": {"id", "notebook", "outputs"}}
 
 def load_manifest(path=None):
     "The manifest as {'experiment': [...], 'result': [...]}; `RecordError` if it is not what this module understands."
@@ -117,10 +117,14 @@ def _chosen(manifest, kind, profile, only):
     found = [(e, {} if kind == "result" else entry_parameters(e, profile)) for e in manifest.get(kind, [])]
     return [(e, p) for e, p in found if p is not None and (not only or e["id"] in only)]
 
-def run(profile="paper", only=None, kinds=tuple(_KEYS), side_by_side=1):
+def _beside_others(entry, kind, profile):
+    "Whether a notebook may share the machine: results, whatever says `shared` (one core, no clock), everything in smoke, where nothing has workers of its own."
+    return kind == "result" or profile == "smoke" or entry.get("shared", False)
+
+def run(profile="paper", only=None, kinds=tuple(_KEYS), jobs=1):
     """Every experiment that `profile` computes, then every result; returns the paths written (relative to the output root).
 
-    `only`: ids to run instead of all; `kinds`: "experiment", "result"; `side_by_side`: notebooks at a time. Raises `UnknownName`, `RecordError`."""
+    `only`: ids to run instead of all; `kinds`: "experiment", "result"; `jobs`: notebooks at a time, where they may share. Raises `UnknownName`, `RecordError`."""
     from concurrent.futures import ThreadPoolExecutor
     manifest = load_manifest()
     if profile not in PROFILES: raise unknown("profile", profile, PROFILES)
@@ -129,10 +133,13 @@ def run(profile="paper", only=None, kinds=tuple(_KEYS), side_by_side=1):
         if name not in ids: raise unknown("experiment or result", name, ids)
     copies, written = project_root()/"_runs"/profile, []
     for kind in kinds:
-        with ThreadPoolExecutor(side_by_side) as pool:
-            jobs = _chosen(manifest, kind, profile, only)
-            if kind == "result": jobs.sort(key=lambda job: -len(job[0]["outputs"]))    # much to draw first: none is left alone at the end
-            for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), jobs): written += outputs
+        chosen = _chosen(manifest, kind, profile, only)
+        together = [(e, p) for e, p in chosen if _beside_others(e, kind, profile)]
+        together.sort(key=lambda job: (-job[0].get("minutes", 0), -len(job[0]["outputs"])))       # the long ones first: none is left alone at the end
+        for entry, parameters in chosen:
+            if not _beside_others(entry, kind, profile): written += _run_entry(kind, entry, parameters, copies)
+        with ThreadPoolExecutor(jobs) as pool:
+            for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), together): written += outputs
     return written
 
 # %% ../nbs/15_reproduce.ipynb #522b77b8
@@ -162,15 +169,14 @@ def _dispatch(args):
     if args.command == "assess":
         from impsamp.assess import main_assess
         return main_assess(args.rest)
-    if args.command == "figures" or args.profile == "smoke":       # notebooks side by side: one thread each, or they wait in turn for the same cores
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if args.command == "figures": written = run("paper", kinds=["result"], side_by_side=args.jobs)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")             # sums in one order, whatever the machine has: two threads change last bits, and a long training shows them
+    if args.command == "figures": written = run("paper", kinds=["result"], jobs=args.jobs)
     else:
         smoke = args.profile == "smoke"                       # short runs: workers would cost more than they do, notebooks go side by side
         if smoke: os.environ["IMPSAMP_OUTPUT"] = str(project_root()/"_runs"/"smoke"/"output")
         if args.dask: os.environ["IMPSAMP_DASK"] = args.dask
         os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(args.jobs)
-        written = run(args.profile, args.only, side_by_side=args.jobs if smoke else 1)
+        written = run(args.profile, args.only, jobs=args.jobs)
     print(f"== done: {len(written)} files below {output_root()}")
 
 def main(argv=None):

@@ -129,3 +129,34 @@ def test_committed_provenance_describes_the_committed_records():
             assert reproduce._digest(ROOT / output) == digest, output
         asked = reproduce.entry_parameters(entry, "full") or {}
         assert {k: provenance["parameters"].get(k) for k in asked} == asked, f"{entry['id']}: the committed record is not the manifest's"
+
+
+def test_what_needs_the_machine_runs_alone_and_the_rest_side_by_side(project, monkeypatch):
+    "With two jobs: the unshared experiment has no neighbour, the shared ones do, results come after every experiment."
+    from threading import Lock
+    from time import sleep
+    _, manifest, _ = project
+    entry = '[[{0}]]\nid = "{1}"\nnotebook = "x.ipynb"\noutputs = []\n'
+    manifest("".join(entry.format("experiment", i) + f"shared = {'false' if i == 'alone' else 'true'}\npaper = {{}}\n" for i in ("a", "alone", "b"))
+             + entry.format("result", "c") + entry.format("result", "d"))
+    lock, running, met, order = Lock(), set(), {}, []
+
+    def fake(kind, entry, parameters, copies):
+        with lock:
+            order.append(entry["id"])
+            running.add(entry["id"])
+            for i in running: met.setdefault(i, set()).update(running)
+        sleep(.2)
+        with lock: running.discard(entry["id"])
+        return []
+    monkeypatch.setattr(reproduce, "_run_entry", fake)
+    reproduce.run("paper", jobs=2)
+    assert met["alone"] == {"alone"} and met["a"] == met["b"] == {"a", "b"} and met["c"] == met["d"] == {"c", "d"}
+    assert sorted(order) == ["a", "alone", "b", "c", "d"] and set(order[-2:]) == {"c", "d"}
+
+
+def test_what_shares_the_machine_has_no_workers_and_judges_no_clock():
+    manifest = reproduce.load_manifest(ROOT / "nbs/experiments/experiments.toml")
+    for entry in manifest["experiment"]:
+        text = (ROOT / "nbs/experiments" / entry["notebook"]).read_text()
+        assert not (entry.get("shared") and ("run_all" in text or "data/timings" in text + str(entry["outputs"]))), entry["id"]
