@@ -154,7 +154,7 @@ def test_whole_mnist_and_random_subsets():
     assert torch.equal(a.x_train, data.load_mnist01(subset="random", seed=0).x_train)
 
 
-def test_the_wheel_carries_the_embedded_set(tmp_path):
+def test_the_wheel_carries_the_embedded_set_and_the_style(tmp_path):
     import subprocess
     import sys
     import zipfile
@@ -164,6 +164,7 @@ def test_the_wheel_carries_the_embedded_set(tmp_path):
     wheel, = tmp_path.glob("impsamp-*.whl")
     target = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(target)
-    code = "import impsamp, pathlib; assert pathlib.Path(impsamp.__file__).parent.parent.name == 'site'; print(len(impsamp.load_mnist01().y_test))"
+    code = ("import impsamp, pathlib; assert pathlib.Path(impsamp.__file__).parent.parent.name == 'site'; "
+            "import impsamp.figures as f, sys; f.set_style(); assert 'seaborn' not in sys.modules and f.plt.rcParams['font.size'] == 9.6; print(len(impsamp.load_mnist01().y_test))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=target, env={**os.environ, "PYTHONPATH": str(target)})
     assert done.stdout.strip() == "2115", done.stderr
