@@ -91,18 +91,18 @@ def horvath_run(problem, method, sampling, *, seed, passes, lr=None, inner_steps
                 saturation=last["saturation"], set_size=last["set_size"], **reached)
 
 # %% ../nbs/13e_second_paper.ipynb #0281d449
-def merge_records(name, key, made, missing):
-    """Write data/records/<name>.csv: the rows `made` (table) and, for the settings in `missing`, the rows of the committed file of that name.
+def merge_records(name, key, made, missing, folder="records"):
+    """Write data/<folder>/<name>.csv: the rows `made` (table) and, for the settings in `missing`, the rows of the committed file of that name.
 
     `key` names the column that holds the setting. Returns the whole table, settings in the order of the committed file, so that the same rows give the same bytes."""
     import pandas as pd
-    from impsamp.paths import project_root, records_dir
+    from impsamp.paths import output_root, project_root
     from impsamp.store import write_atomic
-    committed = project_root()/"data"/"records"/f"{name}.csv"
+    committed, target = (root/"data"/folder/f"{name}.csv" for root in (project_root(), output_root()))
     old = pd.read_csv(committed) if committed.is_file() else made[:0]
     for setting in missing: print(f"{setting}: data not to be had; {(old[key] == setting).sum()} committed rows kept")
     both = pd.concat([t for t in (made, old[old[key].isin(missing)]) if len(t)], ignore_index=True)
     table = pd.concat([both[both[key] == s] for s in dict.fromkeys([*old[key], *both[key]])], ignore_index=True)
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomic(records_dir()/f"{name}.csv", lambda f: f.write(text.encode()))
+    write_atomic(target, lambda f: f.write(text.encode()))
     return table
