@@ -7,6 +7,7 @@ STAMP   ?= $(VENV)/.installed
 PYTHON  ?= python3
 PROFILE ?= paper
 JOBS    ?= 2
+PEERS   ?= .peers
 PY      := $(abspath $(VENV))/bin/python
 LIBRARY := $(sort $(wildcard nbs/[0-9]*.ipynb))
 COMPUTE := $(wildcard nbs/experiments/*.ipynb nbs/results/*.ipynb)
@@ -57,8 +58,13 @@ run: $(STAMP)  ## execute one library notebook in place: make run NB=nbs/01_conv
 	jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NB)
 	nbdev_clean --fname $(NB)
 
-bench: $(STAMP)  ## side-by-side timings (benchmarks/README.md says what each needs)
-	$(PY) -m benchmarks
+bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of benchmarks/peers.lock
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(PEERS)) $(PY) -m benchmarks
+
+$(PEERS)/.installed: benchmarks/peers.lock $(STAMP)
+	@while read -r peer; do $(PY) -m pip install --quiet --no-deps --upgrade --target $(PEERS) "$$peer" \
+	  || echo "$$peer cannot be had here: it will be missing from the tables"; done < $<
+	@touch $@
 
 lock: $(STAMP)  ## write requirements.lock from the present environment
 	$(PY) -m pip freeze --all --exclude-editable --exclude impsamp --exclude pip | sed 's/+cpu$$//' > requirements.lock

@@ -3,7 +3,7 @@
     python -m benchmarks.gradnorms [--rounds 9] [--no-memory] [--only paper-100,mlp-100]
 
 Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}. Opacus and BackPACK take part if they are installed
-(`pip install --no-deps opacus backpack-for-pytorch opt_einsum`). Each contender runs alternately with
+(`make bench` sees to it). Each contender runs alternately with
 the plain pass in a fork of its own, one thread, as in a training process that also scores (in one process for all, the large blocks that the slow contenders free would decide how fast the
 plain pass gets its memory); times are CPU times; a cell is the median over rounds of the ratio to the plain passes just before and after. Every contender's norms are first compared with the
 loop's. Peak memory is the rise of the resident set's high-water mark during one pass, in another fork. About five minutes; without the peers nothing is written.

@@ -4,10 +4,7 @@
 
 Writes samplers.csv, samplers.md and samplers.png/svg beside this file. Per row the median over rounds in which all contenders of a size take turns, so
 that a slow moment of the machine meets all of them; above 10^7 items they are built one at a time, so that memory stays near 11 GB at 10^8. Processor time of the process, so
-that other processes do not count; one thread. scipy and torch are always there; cpprb and torchrl take part where they import. To have them:
-
-    pip install --no-deps --target PEERS cpprb==11.0.0 torchrl==0.14.1 "tensordict>=0.14.3,<0.15" pyvers orjson cloudpickle importlib_metadata
-    PYTHONPATH=PEERS:. python -m benchmarks.samplers
+that other processes do not count; one thread. scipy and torch are always there; cpprb and torchrl take part where they import. `make bench` installs them.
 """
 import argparse
 import csv
