@@ -173,7 +173,9 @@ def _dispatch(args):
     if args.command == "figures": written = run("paper", kinds=["result"], jobs=args.jobs)
     else:
         smoke = args.profile == "smoke"                       # short runs: workers would cost more than they do, notebooks go side by side
-        if smoke: os.environ["IMPSAMP_OUTPUT"] = str(project_root()/"_runs"/"smoke"/"output")
+        if smoke:
+            os.environ["IMPSAMP_OUTPUT"] = str(project_root()/"_runs"/"smoke"/"output")
+            os.environ.setdefault("NUMBA_OPT", "0")           # its compiled loops run for milliseconds; optimising them takes seconds
         if args.dask: os.environ["IMPSAMP_DASK"] = args.dask
         os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(args.jobs)
         written = run(args.profile, args.only, jobs=args.jobs)
