@@ -50,6 +50,17 @@ def test_parameters_reach_the_record_and_the_files_are_listed(project, capfd):
     assert (root / "_runs/paper/x.ipynb").is_file() and not list((root / "nbs").rglob("_*"))
 
 
+def test_records_do_not_depend_on_the_number_of_cores(project, monkeypatch):
+    "One thread unless the caller says otherwise: the order of a sum is part of what a record is."
+    notebook, _, root = project
+    monkeypatch.setenv("IMPSAMP_JOBS", "1")
+    notebook("experiment", BODY.replace('f"{runs}"', '__import__("os").environ["OMP_NUM_THREADS"]'))
+    for said, used in ((None, "1"), ("2", "2")):
+        monkeypatch.setenv("OMP_NUM_THREADS", said) if said else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert reproduce.main(["run"]) == 0
+        assert (root / "data/records/x.csv").read_text() == used
+
+
 def test_an_undeclared_parameter_is_refused(project):
     notebook, manifest, _ = project
     notebook("experiment", BODY)
