@@ -15,6 +15,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from .checks import check_count
 from .errors import ImpsampError, RecordError, UnknownName, unknown
 from .paths import output_root, project_root, resolve_data_env
 
@@ -126,7 +127,7 @@ def run(profile="paper", only=None, kinds=tuple(_KEYS), jobs=1):
 
     `only`: ids to run instead of all; `kinds`: "experiment", "result"; `jobs`: notebooks at a time, where they may share. Raises `UnknownName`, `RecordError`."""
     from concurrent.futures import ThreadPoolExecutor
-    manifest = load_manifest()
+    manifest, jobs = load_manifest(), check_count(jobs, "jobs")
     if profile not in PROFILES: raise unknown("profile", profile, PROFILES)
     ids = {e["id"] for kind in _KEYS for e in manifest.get(kind, [])}
     for name in only or []:

@@ -107,6 +107,10 @@ def test_unknown_names():
     with pytest.raises(UnknownName, match="experiment or result"): reproduce.run("smoke", ["nothing"])
 
 
+def test_no_jobs_is_refused(capsys):
+    assert reproduce.main(["figures", "--jobs", "0"]) == 1 and "jobs must be at least 1" in capsys.readouterr().err
+
+
 def test_the_manifest_fits_the_notebooks():
     manifest = reproduce.load_manifest(ROOT / "nbs/experiments/experiments.toml")
     for kind in ("experiment", "result"):
