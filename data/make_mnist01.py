@@ -2,7 +2,9 @@
 
     python data/make_mnist01.py [OUT]        # reads MNIST through IMPSAMP_DATA, or downloads it
 """
+import io
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,21 @@ import numpy as np
 from impsamp.data import mnist_arrays, zeros_and_ones
 
 
+def write_npz(out, arrays):
+    "What `numpy.savez_compressed` writes, but for what depends on the Python (its zip64 headers changed in 3.11.4) or the system: the same arrays, the same bytes."
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")      # dated 1980
+            member.create_system, member.external_attr, member.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            z.writestr(member, buffer.getvalue(), compresslevel=6)
+
+
 def main(out):
     x, y = zeros_and_ones(*mnist_arrays("train"), 50)
     xt, yt = zeros_and_ones(*mnist_arrays("t10k"))
-    with open(out, "wb") as f:                       # numpy stamps members with a fixed date: the bytes repeat
-        np.savez_compressed(f, x_train=x, y_train=y, x_test=xt, y_test=yt)
+    write_npz(out, dict(x_train=x, y_train=y, x_test=xt, y_test=yt))
 
 
 if __name__ == "__main__":
