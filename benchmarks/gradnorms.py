@@ -252,7 +252,7 @@ def write(rows):
         spread = f" ({float(r['ratio_low']):.2f} to {float(r['ratio_high']):.2f})" if float(r["ratio_low"]) == float(r["ratio_low"]) else ""
         return f"{float(r['ratio']):.2f}{spread}" + (f", {float(r['peak_mb']):.0f} MB" if r["peak_mb"] != "nan" else "")
     lines = ["# Cost of per-sample gradient norms", "", f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}; "
-             f"{os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.0f} from other work.", "",
+             f"{os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.0f}, its own included.", "",
              "| contender | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     lines += [f"| {c} | " + " | ".join(cell(p, c) for p in names) + " |" for c in CONTENDERS]
     notes = sorted({f"- {r['contender']}, {r['problem']}: {r['note']}" for r in rows if r["note"]})
@@ -262,7 +262,8 @@ def write(rows):
 def draw(path=ROOT / "benchmarks/gradnorms.csv"):
     "The figure from the table: ratios on a log axis, one panel per problem."
     import matplotlib.pyplot as plt
-    from impsamp.figures import save_figure
+    from impsamp.figures import save_figure, set_style
+    set_style()
     rows = list(csv.DictReader(open(path)))
     names = list(dict.fromkeys(r["problem"] for r in rows))
     fig, axes = plt.subplots(2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False)
@@ -277,10 +278,9 @@ def draw(path=ROOT / "benchmarks/gradnorms.csv"):
             ax.barh(k, float(r["ratio"]) - 0.3, left=0.3, color="C1" if c.startswith("impsamp") else "0.7", height=0.7)
             ax.text(float(r["ratio"]) * 1.06, k, f"{float(r['ratio']):.2f}", va="center", fontsize=7)
         ax.axvline(1, color="k", lw=0.8)
-        ax.set(xscale="log", xlim=(0.3, 300), title=name, yticks=range(len(kinds)))
+        ax.set(xscale="log", xlim=(0.3, 700), title=name, yticks=range(len(kinds)))
         ax.set_yticklabels(kinds, fontsize=8)
     for ax in axes[-1]: ax.set_xlabel("time / plain forward and backward")
-    fig.tight_layout()
     save_figure(fig, "fig_gradnorms_cost")
 
 

@@ -153,7 +153,7 @@ def _parser():
     p.add_argument("--only", nargs="*", metavar="ID", help="ids from the manifest")
     p.add_argument("--dask", metavar="ADDRESS", help="hand the runs to this Dask scheduler")
     p = sub.add_parser("figures", help="figures and tables from the committed records, no training")
-    p.add_argument("--jobs", type=int, default=2, help="notebooks at a time")
+    p.add_argument("--jobs", type=int, default=3, help="notebooks at a time; one more than cores, for a kernel that starts mostly waits")
     sub.add_parser("list", help="what the manifest holds")
     p = sub.add_parser("assess", help="judge a sampling scheme: impsamp assess module:Scheme", add_help=False)
     p.add_argument("rest", nargs=argparse.REMAINDER)
