@@ -62,6 +62,7 @@ bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of b
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(PEERS)) $(PY) -m benchmarks
 
 $(PEERS)/.installed: benchmarks/peers.lock $(STAMP)
+	@mkdir -p $(PEERS)
 	@while read -r peer; do $(PY) -m pip install --quiet --no-deps --upgrade --target $(PEERS) "$$peer" \
 	  || echo "$$peer cannot be had here: it will be missing from the tables"; done < $<
 	@touch $@

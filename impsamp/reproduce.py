@@ -120,7 +120,7 @@ def _chosen(manifest, kind, profile, only):
 
 def _beside_others(entry, kind, profile):
     "Whether a notebook may share the machine: results, whatever says `shared` (one core, no clock), everything in smoke, where nothing has workers of its own."
-    return kind == "result" or profile == "smoke" or entry.get("shared", False)
+    return kind == "result" or profile == "smoke" or bool(entry.get("shared"))
 
 def run(profile="paper", only=None, kinds=tuple(_KEYS), jobs=1):
     """Every experiment that `profile` computes, then every result; returns the paths written (relative to the output root).
@@ -135,10 +135,9 @@ def run(profile="paper", only=None, kinds=tuple(_KEYS), jobs=1):
     copies, written = project_root()/"_runs"/profile, []
     for kind in kinds:
         chosen = _chosen(manifest, kind, profile, only)
-        together = [(e, p) for e, p in chosen if _beside_others(e, kind, profile)]
+        alone, together = ([(e, p) for e, p in chosen if _beside_others(e, kind, profile) == beside] for beside in (False, True))
         together.sort(key=lambda job: (-job[0].get("minutes", 0), -len(job[0]["outputs"])))       # the long ones first: none is left alone at the end
-        for entry, parameters in chosen:
-            if not _beside_others(entry, kind, profile): written += _run_entry(kind, entry, parameters, copies)
+        for job in alone: written += _run_entry(kind, *job, copies)
         with ThreadPoolExecutor(jobs) as pool:
             for outputs in pool.map(lambda job: _run_entry(kind, *job, copies), together): written += outputs
     return written
@@ -149,7 +148,7 @@ def _parser():
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("run", help="experiments and results of a profile")
     p.add_argument("--profile", default="paper", help="smoke, paper or full")
-    p.add_argument("--jobs", type=int, default=2, help="worker processes")
+    p.add_argument("--jobs", type=int, default=2, help="worker processes; notebooks at a time, where they may share the machine")
     p.add_argument("--only", nargs="*", metavar="ID", help="ids from the manifest")
     p.add_argument("--dask", metavar="ADDRESS", help="hand the runs to this Dask scheduler")
     p = sub.add_parser("figures", help="figures and tables from the committed records, no training")

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from impsamp.alias import _sweep
+from impsamp.draws import weights_of
 from impsamp.enumeration import Script, expected_coefficients, outcomes
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape, UnknownName, UnsupportedModel
 from impsamp.samplers import AliasTable, Draw, InverseCDF, SumTree, choose_sampler, importance_weights, inverse_cdf
@@ -236,6 +237,16 @@ def test_tree_against_a_plain_list(n, updates):
         d = tree.draw(20, rng())
         assert (leaves[d.idx] > 0).all() and np.allclose(d.prob, leaves[d.idx] / leaves.sum())
         assert np.allclose(d.weight, 1 / (20 * n * d.prob))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_of_the_one_formula(kind):
+    "To the last bit, wherever a sampler computes them."
+    p = rng(3).pareto(1., 1001)
+    p /= p.sum()
+    for size in (1, 64, 77):
+        d = KINDS[kind](p).draw(size, rng(size))
+        assert (d.weight.numpy() == weights_of(d.prob.numpy(), n=p.size, batch=size)).all()
 
 
 def test_compiled_tree_is_the_plain_python_one():
