@@ -1,7 +1,8 @@
-"""Writes impsamp/mnist01.npz from MNIST: the first 50 zeros and 50 ones of the training part, all zeros and ones of the test part.
+"""Writes impsamp/data/mnist01.npz from MNIST: the first 50 zeros and 50 ones of the training part, all zeros and ones of the test part.
 
-    python data/make_mnist01.py [OUT]        # reads MNIST through IMPSAMP_DATA, or downloads it
+python data/make_mnist01.py [OUT]        # reads MNIST through IMPSAMP_DATA, or downloads it
 """
+
 import io
 import sys
 import zipfile
@@ -9,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from impsamp.data import mnist_arrays, zeros_and_ones
+from impsamp.data.mnist import mnist_arrays, zeros_and_ones
 
 
 def write_npz(out, arrays):
     "What `numpy.savez_compressed` writes, but for what depends on the Python (its zip64 headers changed in 3.11.4) or the system: the same arrays, the same bytes."
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy")      # dated 1980
-            member.create_system, member.external_attr, member.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            member.create_system, member.external_attr, member.compress_type = (
+                3,
+                0o644 << 16,
+                zipfile.ZIP_DEFLATED,
+            )
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, array, allow_pickle=False)
             z.writestr(member, buffer.getvalue(), compresslevel=6)
@@ -30,4 +35,8 @@ def main(out):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "impsamp" / "mnist01.npz")
+    main(
+        sys.argv[1]
+        if len(sys.argv) > 1
+        else Path(__file__).parents[1] / "impsamp" / "data" / "mnist01.npz"
+    )

@@ -1,9 +1,10 @@
 """What all tests share."""
+
 import os
 
 from hypothesis import settings
 
-from impsamp.paths import resolve_data_env
+from impsamp.data.fetch import resolve_data_env
 
 # A relative IMPSAMP_DATA means: from where the tests were started. Fixed once, because tests change folders.
 resolve_data_env()

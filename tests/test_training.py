@@ -1,4 +1,5 @@
 """The training loop: exact draws, weights, failures, and schemes of every scope."""
+
 import math
 
 import numpy as np
@@ -7,27 +8,61 @@ import torch
 
 from impsamp import schemes, training
 from impsamp.errors import InvalidArgument, UnknownName
-from impsamp.training import nll, paper_run, seeded, train
+from impsamp.reproduce.lahire import binary_metrics, nll, paper_run, seeded
+from impsamp.training import train
 
 
 def tiny(n=12, d=3, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=g, dtype=torch.float64)
-    return x, (x.sum(1) > 0).long(), seeded(lambda: torch.nn.Sequential(torch.nn.Linear(d, 2).double(), torch.nn.LogSoftmax(1)), seed)
+    return (
+        x,
+        (x.sum(1) > 0).long(),
+        seeded(
+            lambda: torch.nn.Sequential(torch.nn.Linear(d, 2).double(), torch.nn.LogSoftmax(1)),
+            seed,
+        ),
+    )
 
 
-def run(scheme, steps=6, batch=4, seed=0, lr=.1):
+def run(scheme, steps=6, batch=4, seed=0, lr=0.1):
     x, y, model = tiny()
-    history = train(model, nll, x, y, torch.optim.SGD(model.parameters(), lr=lr), scheme, batch=batch, steps=steps, seed=seed,
-                    evaluate=lambda m: {"loss": nll(m(x), y).mean().item()}, eval_every=2)
+    history = train(
+        model,
+        nll,
+        x,
+        y,
+        torch.optim.SGD(model.parameters(), lr=lr),
+        scheme,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        evaluate=lambda m: {"loss": nll(m(x), y).mean().item()},
+        eval_every=2,
+    )
     return history, torch.nn.utils.parameters_to_vector(model.parameters())
 
 
-@pytest.mark.parametrize("make", [schemes.Uniform, schemes.Shuffle, schemes.GradNorm, lambda: schemes.Mixture(schemes.GradNorm(), schemes.Uniform()),
-                                  lambda: schemes.GradNorm(every=3), schemes.Loss, schemes.LossRank, schemes.Prioritized, schemes.UpperBound, schemes.Stale])
+@pytest.mark.parametrize(
+    "make",
+    [
+        schemes.Uniform,
+        schemes.Shuffle,
+        schemes.GradNorm,
+        lambda: schemes.Mixture(schemes.GradNorm(), schemes.Uniform()),
+        lambda: schemes.GradNorm(every=3),
+        schemes.Loss,
+        schemes.LossRank,
+        schemes.Prioritized,
+        schemes.UpperBound,
+        schemes.Stale,
+    ],
+)
 def test_every_scheme_trains_and_repeats(make):
     (a, wa), (_, wb) = run(make()), run(make())
-    assert torch.equal(wa, wb) and a.values["loss"][-1] < a.values["loss"][0] and a.diverged_at is None
+    assert (
+        torch.equal(wa, wb) and a.values["loss"][-1] < a.values["loss"][0] and a.diverged_at is None
+    )
     assert not torch.equal(wa, run(make(), seed=1)[1])
 
 
@@ -40,10 +75,11 @@ def test_schemes_that_remember_do_learn():
 
 def test_adaptive_schemes_see_the_preconditioned_norms():
     x, y, model = tiny()
-    optimizer = torch.optim.Adam(model.parameters(), lr=.05)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     scheme = schemes.PreconditionedGradNorm()
     train(model, nll, x, y, optimizer, scheme, batch=4, steps=8, seed=0)
     from impsamp.gradnorms import grad_norms
+
     asked = training.scores_for(scheme, model, nll, x, y, optimizer)
     plain = grad_norms(model, nll, x, y)
     assert not torch.allclose(asked / asked.sum(), plain / plain.sum(), rtol=1e-3)
@@ -60,7 +96,9 @@ def test_schemes_that_agree_draw_the_same_items():
     uniform = schemes.Uniform().init(12)
     half = schemes.Mixture(schemes.Uniform(), schemes.Uniform()).init(12)
     for t in range(5):
-        a, b = (training.choose(s, model, nll, x, y, batch=4, seed=3, step=t) for s in (uniform, half))
+        a, b = (
+            training.choose(s, model, nll, x, y, batch=4, seed=3, step=t) for s in (uniform, half)
+        )
         assert (np.asarray(a[0]) == np.asarray(b[0])).all() and np.allclose(a[1], b[1])
 
 
@@ -68,29 +106,49 @@ def test_the_mean_over_all_draws_is_the_full_gradient_step():
     "B = 1: average the step over the uniforms' cells by enumeration; unbiased whatever the scheme."
     x, y, model = tiny(n=6)
     from impsamp.gradnorms import grad_norms
+
     p = schemes.GradNorm().init(6).probabilities(grad_norms(model, nll, x, y)).numpy()
     total = 0
     for i in range(6):
         _, _, fresh = tiny(n=6)
         opt = torch.optim.SGD(fresh.parameters(), lr=1.0)
         before = torch.nn.utils.parameters_to_vector(fresh.parameters()).detach().clone()
-        training.weighted_step(fresh, nll, x[i:i + 1], y[i:i + 1], opt, np.array([1 / (6 * p[i])]))
-        total = total + p[i] * (before - torch.nn.utils.parameters_to_vector(fresh.parameters()).detach())
+        training.weighted_step(
+            fresh, nll, x[i : i + 1], y[i : i + 1], opt, np.array([1 / (6 * p[i])])
+        )
+        total = total + p[i] * (
+            before - torch.nn.utils.parameters_to_vector(fresh.parameters()).detach()
+        )
     grads = torch.autograd.grad(nll(model(x), y).mean(), list(model.parameters()))
-    torch.testing.assert_close(total, torch.cat([g.flatten() for g in grads]), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        total, torch.cat([g.flatten() for g in grads]), atol=1e-12, rtol=1e-12
+    )
 
 
 def test_weights_carry_no_gradient():
     x, y, model = tiny()
-    weight = torch.full((4,), .25, requires_grad=True)
-    training.weighted_step(model, nll, x[:4], y[:4], torch.optim.SGD(model.parameters(), lr=.1), weight)
+    weight = torch.full((4,), 0.25, requires_grad=True)
+    training.weighted_step(
+        model, nll, x[:4], y[:4], torch.optim.SGD(model.parameters(), lr=0.1), weight
+    )
     assert weight.grad is None
 
 
 def test_a_diverging_run_says_when_and_pads_with_inf():
     x, y, model = tiny()
-    history = train(model, lambda out, t: nll(out, t) * float("1e200"), x, y, torch.optim.SGD(model.parameters(), lr=1e200), schemes.Uniform(),
-                    batch=4, steps=9, seed=0, evaluate=lambda m: {"loss": 1.0}, eval_every=3)
+    history = train(
+        model,
+        lambda out, t: nll(out, t) * float("1e200"),
+        x,
+        y,
+        torch.optim.SGD(model.parameters(), lr=1e200),
+        schemes.Uniform(),
+        batch=4,
+        steps=9,
+        seed=0,
+        evaluate=lambda m: {"loss": 1.0},
+        eval_every=3,
+    )
     assert history.diverged_at is not None and history.diverged_at < 9
     assert math.isinf(history.values["loss"][-1]) and len(history.values["loss"]) == 4
 
@@ -102,18 +160,25 @@ def test_a_diverging_paper_run_under_norms_is_recorded():
 
 @pytest.mark.parametrize("batch", [0, -1, 2.5])
 def test_bad_batches(batch):
-    with pytest.raises(InvalidArgument, match="batch"): run(schemes.Uniform(), batch=batch)
+    with pytest.raises(InvalidArgument, match="batch"):
+        run(schemes.Uniform(), batch=batch)
 
 
 def test_a_batch_above_n_only_with_replacement():
     run(schemes.Uniform(), batch=20)
-    with pytest.raises(InvalidArgument, match="batch"): run(schemes.Shuffle(), batch=20)
+    with pytest.raises(InvalidArgument, match="batch"):
+        run(schemes.Shuffle(), batch=20)
 
 
 def test_unknown_names():
-    for kind, bad in (("optimizer", dict(optimizer="sdg", scheme="u")), ("scheme", dict(optimizer="sgd", scheme="uu"))):
-        with pytest.raises(UnknownName, match=kind): paper_run(seed=0, **bad)
-    with pytest.raises(InvalidArgument, match="lr"): paper_run(optimizer="sgd", scheme="u", seed=0, lr=0)
+    for kind, bad in (
+        ("optimizer", dict(optimizer="sdg", scheme="u")),
+        ("scheme", dict(optimizer="sgd", scheme="uu")),
+    ):
+        with pytest.raises(UnknownName, match=kind):
+            paper_run(seed=0, **bad)
+    with pytest.raises(InvalidArgument, match="lr"):
+        paper_run(optimizer="sgd", scheme="u", seed=0, lr=0)
 
 
 def test_the_global_generator_is_left_alone():
@@ -126,9 +191,21 @@ def test_the_global_generator_is_left_alone():
 def test_all_norms_zero_falls_back_to_uniform_and_says_so():
     x, y, model = tiny()
     with pytest.warns(RuntimeWarning, match="zero"):
-        train(model, lambda out, t: nll(out, t) * 0, x, y, torch.optim.SGD(model.parameters(), lr=.1), schemes.GradNorm(), batch=4, steps=2, seed=0)
+        train(
+            model,
+            lambda out, t: nll(out, t) * 0,
+            x,
+            y,
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            schemes.GradNorm(),
+            batch=4,
+            steps=2,
+            seed=0,
+        )
 
 
 def test_loss_from_margins_does_not_round_to_zero():
-    loss, accuracy = training.binary_metrics(torch.tensor([[0., -60.], [-60., 0.]]), torch.tensor([0, 1]))
+    loss, accuracy = binary_metrics(
+        torch.tensor([[0.0, -60.0], [-60.0, 0.0]]), torch.tensor([0, 1])
+    )
     assert 0 < loss < 1e-25 and accuracy == 1

@@ -1,0 +1,116 @@
+"""The fragments on schemes, samplers and thinning that the README shows are run here, each as it stands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+README = Path(__file__).parents[2] / "README.md"
+
+OWN_SCHEME = """
+import numpy as np
+from impsamp import Scheme
+
+class Clipped(Scheme):
+    "p proportional to min(norm, 3 x median norm): no outlier takes the whole batch."
+    needs, scope = "norm", "all"        # which score, of whom
+    def shape(self, norms): return np.minimum(norms, 3 * np.median(norms))
+"""
+
+SAMPLER = """
+from impsamp import ImportanceBatchSampler, Stale, WithDraw
+
+sampler = ImportanceBatchSampler(Stale("loss").init(len(dataset)), 16, steps=50, generator=generator)
+loader = DataLoader(WithDraw(dataset), batch_sampler=sampler, collate_fn=WithDraw(dataset).collate)  # instead of DataLoader(dataset, 16, shuffle=True)
+for (x, y), draw in loader:
+    losses = loss_fn(model(x), y)                        # loss_fn: reduction="none"
+    optimizer.zero_grad()
+    (draw.weight.to(losses) * losses).sum().backward()   # instead of losses.mean().backward()
+    optimizer.step()
+    sampler.update(draw.idx, losses.detach())            # new: what the visited items are worth now
+"""
+
+THINNING = """
+from impsamp import Thinning, VarianceBound, skip_zero_rows
+
+thinning = Thinning(model.parameters(), keep=VarianceBound(0.1), generator=generator)
+for x, y in loader:                                      # any loader, any augmentation
+    with skip_zero_rows(): output = model(x)             # optional: makes fewer rows cost less time
+    losses = loss_fn(output, y)
+    optimizer.zero_grad()
+    thinning.backward(losses, output)                    # instead of losses.mean().backward()
+    optimizer.step()
+"""
+
+
+def task():
+    "What the fragments find already there: a model, its optimizer, a per-item loss, a data set with its loader, a generator."
+    torch.manual_seed(0)
+    x = torch.randn(64, 5)
+    model, dataset = (
+        nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)),
+        TensorDataset(x, (x[:, 0] > 0).long()),
+    )
+    return dict(
+        model=model,
+        dataset=dataset,
+        loss_fn=nn.CrossEntropyLoss(reduction="none"),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        loader=DataLoader(dataset, 16, shuffle=True),
+        generator=np.random.default_rng(0),
+        DataLoader=DataLoader,
+    )
+
+
+def loss_of(names):
+    with torch.no_grad():
+        return (
+            names["loss_fn"](
+                names["model"](names["dataset"].tensors[0]), names["dataset"].tensors[1]
+            )
+            .mean()
+            .item()
+        )
+
+
+@pytest.mark.parametrize("fragment", [SAMPLER, THINNING], ids=["sampler", "thinning"])
+def test_a_changed_loop_runs_and_learns(fragment):
+    names = task()
+    before = loss_of(names)
+    for _ in range(5):
+        exec(fragment, names)
+    assert loss_of(names) < 0.5 * before
+
+
+def test_a_scheme_of_your_own_in_ten_lines_trains_and_resumes():
+    from impsamp.training import train
+
+    assert len(OWN_SCHEME.strip().splitlines()) <= 10
+    names = task()
+    exec(OWN_SCHEME, names)
+    scheme = names["Clipped"]()
+    train(
+        names["model"],
+        names["loss_fn"],
+        *names["dataset"].tensors,
+        names["optimizer"],
+        scheme,
+        batch=8,
+        steps=30,
+        seed=0,
+    )
+    assert np.isclose(scheme.probabilities().sum(), 1) and np.ptp(scheme.probabilities()) > 0
+    again = names["Clipped"]().init(64)
+    again.load_state_dict(scheme.state_dict())
+    assert (again.probabilities() == scheme.probabilities()).all()
+
+
+@pytest.mark.skipif(not README.exists(), reason="no README.md here (installed package)")
+@pytest.mark.parametrize(
+    "fragment", [OWN_SCHEME, SAMPLER, THINNING], ids=["own scheme", "sampler", "thinning"]
+)
+def test_the_readme_shows_exactly_these_fragments(fragment):
+    assert fragment.strip() in README.read_text()
