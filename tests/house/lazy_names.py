@@ -1,30 +1,30 @@
-"""Writes the `if TYPE_CHECKING` block of impsamp/__init__.py from its table of lazy names: `make export` runs it."""
+"""Writes the `if TYPE_CHECKING` block of impsamp/__init__.py from its table; `make export` does."""
 
-from pathlib import Path
+import ast
 
-ROOT = Path(__file__).parents[2]
 MARK = "if TYPE_CHECKING:"
+
+
+def table_of(text):
+    "package or module -> its public names, from the assignment to _PUBLIC."
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "_PUBLIC":
+            return {k: v.split() for k, v in ast.literal_eval(node.value).items()}
+    raise ValueError("impsamp/__init__.py has no table _PUBLIC")
+
+
+def place(name):
+    "The linter's order of imports: constants, classes, functions."
+    return not name.isupper(), not name[0].isupper(), name
 
 
 def with_block(text):
     "`text` of impsamp/__init__.py with the block that its table asks for; `name as name` re-exports."
-    head = text[: text.index(MARK)]
-    comment = text[text.index(MARK) :].splitlines()[0]
-    table = {}
-    exec(
-        compile(head.replace("from typing import TYPE_CHECKING", ""), "__init__", "exec"),
-        {"__name__": "impsamp"},
-        table,
-    )
-    lines = [comment]
-    for module, names in table["_PUBLIC"].items():
-        source = "samplers.enumeration" if module == "enumeration" else module
+    start = text.index(MARK)
+    lines = [text[start:].splitlines()[0]]
+    for module, names in sorted(table_of(text).items()):
         lines += [
-            f"    from impsamp.{source} import {name} as {name}" for name in sorted(names.split())
+            f"    from impsamp.{module} import {name} as {name}"
+            for name in sorted(names, key=place)
         ]
-    return head + "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    path = ROOT / "impsamp" / "__init__.py"
-    path.write_text(with_block(path.read_text()))
+    return text[:start] + "\n".join(lines) + "\n"
