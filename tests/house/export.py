@@ -19,10 +19,10 @@ def export(root, lazy_names):
         subprocess.run([str(BIN / command[0]), *command[1:]], cwd=root, check=True)
 
     run("nbdev_export")
-    run("ruff", "check", "--quiet", "--fix-only", "--select", "I,F401,RUF022", "impsamp")
-    run("ruff", "format", "--quiet", "impsamp")
     init = package / "__init__.py"
     init.write_text(lazy_names(init.read_text()))
+    run("ruff", "check", "--quiet", "--fix-only", "--select", "I,F401,RUF022", "impsamp")
+    run("ruff", "format", "--quiet", "impsamp")
 
 
 if __name__ == "__main__":
