@@ -209,7 +209,7 @@ def choose(
     fresh = scheme.due()
     pool = None
     if fresh and scheme.scope == "pool":
-        pool = stream.pool(step, n, min(scheme.pool_size, n))
+        pool = stream.pool(step, n, min(scheme.pool_size or n, n))
     scores = None
     if fresh:
         seen = slice(None) if pool is None else torch.from_numpy(pool).to(x.device)

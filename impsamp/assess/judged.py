@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from impsamp.data import Split
     from impsamp.typing import Generator, Items, Vector
 
-    SchemeOrVector: TypeAlias = Scheme | Vector
     Data: TypeAlias = tuple[torch.Tensor, torch.Tensor] | Split | torch.utils.data.TensorDataset
+    SchemeOrVector: TypeAlias = "SchemeLike | Vector"
 
 # %% auto #0
 __all__ = [
     "ABOUT",
     "AdaptedScheme",
+    "SchemeLike",
     "as_scheme",
     "choose_items",
     "restricted_probabilities",
@@ -42,15 +43,15 @@ def tensors_of(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
 
     Raises `InvalidArgument` for anything else, `InvalidShape` for other lengths."""
+    pair = getattr(data, "tensors", data)
     if hasattr(data, "x_train"):
-        data = data.x_train, data.y_train
-    data = getattr(data, "tensors", data)
-    is_pair = isinstance(data, (tuple, list)) and len(data) == 2
-    if not (is_pair and all(hasattr(t, "shape") for t in data)):
+        pair = data.x_train, data.y_train
+    is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+    if not (is_pair and all(hasattr(t, "shape") for t in pair)):
         raise InvalidArgument(
             f"data must be (x, y) tensors, a Split or a TensorDataset, got {type(data).__name__}"
         )
-    x, y = (t if isinstance(t, torch.Tensor) else torch.as_tensor(t) for t in data)
+    x, y = (t if isinstance(t, torch.Tensor) else torch.as_tensor(t) for t in pair)
     if len(x) != len(y):
         raise InvalidShape(f"x has {len(x)} samples but y has {len(y)}")
     if len(x) < 2:
@@ -93,15 +94,32 @@ ABOUT = {
 }
 
 
+class SchemeLike(Protocol):
+    "The least that a scheme has; `needs`, `scope`, `update`, `due` are read where they are there."
+
+    def init(self, n: int, /) -> object: ...
+
+    def probabilities(self, scores: Vector | None = None, /) -> Vector: ...
+
+
+def _is_vector(scheme: SchemeOrVector) -> TypeGuard[Vector]:
+    sized = hasattr(scheme, "__len__") and not isinstance(scheme, str)
+    return sized and not hasattr(scheme, "probabilities")
+
+
+def _init(scheme: SchemeLike, n: int) -> SchemeLike:
+    "`scheme.init(n)`, which may return a new scheme or nothing."
+    return scheme.init(n) or scheme  # type: ignore[return-value]
+
+
 def scheme_scope(scheme: SchemeOrVector) -> str:
     """ "given" for a vector, else the scheme's `scope`.
 
     A scheme without one wants scores of all items unless it `needs` none. Raises `InvalidArgument`
     for what is neither, `UnknownName` for an unknown scope."""
-    is_scheme = hasattr(scheme, "probabilities")
-    if hasattr(scheme, "__len__") and not isinstance(scheme, str) and not is_scheme:
+    if _is_vector(scheme):
         return "given"
-    if not (is_scheme and hasattr(scheme, "init")):
+    if not (hasattr(scheme, "probabilities") and hasattr(scheme, "init")):
         raise InvalidArgument(
             "a scheme has init(n) and probabilities(scores), or is a vector of N probabilities; "
             f"got {type(scheme).__name__}"
@@ -129,17 +147,15 @@ def restricted_probabilities(
 
     `scores` (M,): fresh ones, if it wants them. Raises `InvalidShape` if the scheme knows another
     number of items."""
-    scope = scheme_scope(scheme)
-    if scope == "given":
+    if _is_vector(scheme):
         p = check_probabilities(scheme)
     else:
-        scheme = copy.deepcopy(scheme)
-        if scope in ("all", "pool"):
-            scheme = scheme.init(len(idx)) or scheme
-            return restrict(scheme.probabilities(scores))
-        if getattr(scheme, "n", None) is None:
-            scheme = scheme.init(population) or scheme
-        p = scheme.probabilities()
+        own = copy.deepcopy(scheme)
+        if scheme_scope(scheme) in ("all", "pool"):
+            return restrict(_init(own, len(idx)).probabilities(scores))
+        if getattr(own, "n", None) is None:
+            own = _init(own, population)
+        p = own.probabilities()
     if len(p) != population:
         raise InvalidShape(
             f"the scheme has probabilities for {len(p)} items but the data has {population}"
@@ -154,7 +170,7 @@ _OPTIONS = ("unbiased", "replacement", "beta", "every")
 class AdaptedScheme(Scheme):
     "An object with `init` and `probabilities`, seen as a `Scheme`."
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: SchemeLike) -> None:
         self.inner = inner
         self.needs = getattr(inner, "needs", "none")
         self.scope = scheme_scope(inner)
@@ -165,7 +181,7 @@ class AdaptedScheme(Scheme):
 
     def init(self, n: int, *, fingerprint: str | None = None) -> AdaptedScheme:
         super().init(n, fingerprint=fingerprint)
-        self.inner = self.inner.init(n) or self.inner
+        self.inner = _init(self.inner, n)
         return self
 
     def due(self) -> bool:
@@ -177,9 +193,9 @@ class AdaptedScheme(Scheme):
         return self.inner.probabilities(scores)
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
-        self.inner.update(idx, scores)
+        self.inner.update(idx, scores)  # type: ignore[attr-defined]
 
 
-def as_scheme(scheme: object) -> Scheme:
+def as_scheme(scheme: SchemeLike) -> Scheme:
     "`scheme` itself if it is a `Scheme`, else the object dressed as one."
     return scheme if isinstance(scheme, Scheme) else AdaptedScheme(scheme)

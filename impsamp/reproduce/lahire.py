@@ -55,7 +55,7 @@ OPTIMIZERS = {
     "adam": lambda params, lr: torch.optim.Adam(params, lr=lr),
 }
 
-SCHEMES = {
+SCHEMES: dict[str, Callable[[], Scheme]] = {
     "u": Uniform,
     "gn": GradNorm,
     "half": lambda: Mixture(GradNorm(), Uniform()),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Task:
     model: Callable[[], torch.nn.Module]
     loss_fn: LossFunction
     load: Callable[[], Split]
-    settings: dict[str, float]
+    settings: dict[str, Any]
 
 
 TASKS = {
@@ -66,9 +66,7 @@ TASKS = {
 }
 
 
-def make_task(
-    name: str, seed: int
-) -> tuple[torch.nn.Module, LossFunction, Split, dict[str, float]]:
+def make_task(name: str, seed: int) -> tuple[torch.nn.Module, LossFunction, Split, dict[str, Any]]:
     """(model with weights from `seed`, loss_fn, data, settings of `certify`) of a task in `TASKS`.
 
     Raises `UnknownName`; `DataError` where its data cannot be had."""
