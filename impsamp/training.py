@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -41,6 +41,7 @@ __all__ = [
     "Step",
     "Stream",
     "choose",
+    "columns",
     "draw_batch",
     "forward",
     "scores_for",
@@ -142,7 +143,7 @@ class SequentialStream:
 
 # %% ../nbs/12_training.ipynb #a798397f
 class Choice(NamedTuple):
-    "The draws of a step: items, weights and probabilities (b,), p over all n items or None, scored."
+    "The draws of a step: items, weights and probabilities (b,); what they were drawn from."
 
     idx: np.ndarray
     weight: np.ndarray
@@ -154,7 +155,7 @@ class Choice(NamedTuple):
 def draw_batch(
     p: Vector, point: np.ndarray, beta: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(idx, weight, prob), each (b,): the items at the uniforms `point` (b,), by inverse CDF of `p`.
+    """(idx, weight, prob), each (b,): items at the uniforms `point` (b,), by inverse CDF of `p`.
 
     `weight` is 1/(b n p_i), to the power `beta` as `importance_weights` has it."""
     q = to_float64(p, "p", ndim=1)
@@ -382,8 +383,8 @@ def training_step(
 class History(NamedTuple):
     """What `train` returns.
 
-    `step` (k,) checkpoints, `values` name -> (k,), `diverged_at` the first step with a loss or score
-    that is not finite or None, costs in per-sample evaluations, `seconds` by phase."""
+    `step` (k,) checkpoints, `values` name -> (k,), `diverged_at` the first step with a loss or
+    score that is not finite or None, costs in per-sample evaluations, `seconds` by phase."""
 
     step: np.ndarray
     values: dict[str, np.ndarray]
@@ -391,6 +392,13 @@ class History(NamedTuple):
     grad_evals: int
     score_evals: int
     seconds: dict[str, float]
+
+
+def columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
+    "name -> (k,): the columns of k rows that have the same names."
+    names = list(rows[0])
+    values = zip(*(row.values() for row in rows), strict=True)
+    return {name: np.array(column) for name, column in zip(names, values, strict=True)}
 
 
 PHASES = ("scoring", "draw", "step", "evaluation")
@@ -424,9 +432,9 @@ class _Account:
 
     def columns(self, length: int) -> dict[str, np.ndarray]:
         "name -> (length,): checkpoints that a diverged run did not reach hold inf."
-        missing = [math.inf] * (length - len(self.rows))
-        names = self.rows[0] if self.rows else ()
-        return {k: np.array([row[k] for row in self.rows] + missing) for k in names}
+        names = self.rows[0] if self.rows else {}
+        unreached = dict.fromkeys(names, math.inf)
+        return columns(self.rows + [unreached] * (length - len(self.rows))) if names else {}
 
 
 # %% ../nbs/12_training.ipynb #060f8425

@@ -96,7 +96,7 @@ def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
 
 
 def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):
-    """One row of the assessment of `scheme` on the items (x, y) = data[idx], with the seconds spent.
+    """One row of the assessment of `scheme` on the items (x, y) = data[idx], with seconds spent.
 
     None if all their gradients are zero."""
     needs = _wanted(scheme)

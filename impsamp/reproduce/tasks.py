@@ -19,7 +19,7 @@ from ..errors import unknown
 from ..problems import PaperCNN, mnist_mlp
 from ..randomness import counter_generator
 from ..schemes import GradNorm, Loss, Mixture, Scheme, Stale, Uniform, UpperBound
-from ..training import seeded
+from ..training import columns, seeded
 from .lahire import nll
 
 if TYPE_CHECKING:
@@ -125,6 +125,4 @@ def certify_run(
         generator=counter_generator(seed, 7),
         **settings,
     )
-    names = found.rows[0]
-    columns = {name: np.array([row[name] for row in found.rows]) for name in names}
-    return columns | {"skipped": np.array(found.skipped)}
+    return columns(found.rows) | {"skipped": np.array(found.skipped)}
