@@ -72,7 +72,7 @@ lock: $(STAMP)  ## write requirements.lock from the present environment
 	$(PY) -m pip freeze --all --exclude-editable --exclude impsamp --exclude pip | sed 's/+cpu$$//' > requirements.lock
 
 clean:  ## what the build leaves behind; finished runs stay
-	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .PHONY: help install reproduce smoke figures test test-full check export run bench lock clean

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.1.0"
 
 # package or module -> its public names, in the order of the layers
 _PUBLIC = {

@@ -48,8 +48,9 @@ def tensors_of(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
 
     Raises `InvalidArgument` for anything else, `InvalidShape` for other lengths."""
     pair: object = getattr(data, "tensors", data)
-    if hasattr(data, "x_train") and hasattr(data, "y_train"):
-        pair = data.x_train, data.y_train
+    if hasattr(data, "x_train"):
+        split = cast("Split", data)
+        pair = split.x_train, split.y_train
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_array, pair))):
         raise InvalidArgument(
             f"data must be (x, y) tensors, a Split or a TensorDataset, got {type(data).__name__}"

@@ -1,0 +1,61 @@
+"""What no formatter mends: how long lines, functions and modules are, and what a line may hold."""
+
+import ast
+
+import pytest
+
+from tests.house.measure import WIDTH, faults_of, picture, table, violations
+from tests.house.repository import GENERATED, MODULES, PACKAGE, PYTHON_FILES, short
+
+
+@pytest.mark.parametrize("module", GENERATED, ids=short)
+def test_a_module_reads_a_thought_a_line(module):
+    assert [f"{line}: {what}" for line, what in violations(module)] == []
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=short)
+def test_no_line_is_wider_than_a_page(path):
+    wide = [i for i, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH]
+    assert wide == []
+
+
+@pytest.mark.parametrize("package", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])
+def test_lines_hold_few_tokens(package):
+    modules = [m for m in GENERATED if package in m.parents]
+    assert table(modules)["tokens a line, p90"] <= 18
+
+
+def test_the_picture_stays_small():
+    rooms, floors, arrows = picture(MODULES)
+    assert rooms <= 18 and floors <= 9 and arrows <= 80
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("check(a), check(b)", "expression statement"),
+        ("a, b, c = x, y, z", "tuple assignment of three"),
+        ("v = 1 if a else 2 if b else 3", "nested ternary"),
+        ("v = [[x for x in y] for y in z]", "comprehension within a comprehension"),
+        ("v = {k: [x for x in y] for k, y in z}", "comprehension within a comprehension"),
+        ("def f():\n" + "    g()\n" * 51, "f has 51 body lines"),
+    ],
+)
+def test_a_fault_is_found(code, fault):
+    found = [what for node in ast.walk(ast.parse(code)) for what in faults_of(node)]
+    assert len(found) == 1 and fault in found[0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "check(a)\ncheck(b)",
+        "a, b = b, a",
+        "a, b, c = f()",
+        "v = 1 if a else 2",
+        "v = [x for y in z for x in y]",
+        "def f():\n" + "    g()\n" * 50,
+    ],
+)
+def test_plain_lines_are_no_fault(code):
+    assert [what for node in ast.walk(ast.parse(code)) for what in faults_of(node)] == []
