@@ -11,10 +11,13 @@ from hypothesis.extra import numpy as hnp
 
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 from impsamp.schemes import (
+    Composite,
     Floored,
     GradNorm,
+    Loss,
     Mixture,
     Scheme,
+    SchemeLike,
     Shuffle,
     Tempered,
     Uniform,
@@ -24,6 +27,7 @@ from impsamp.schemes import (
     temper,
 )
 from impsamp.theory.convergence import optimal_probabilities, second_moment
+from impsamp.theory.minibatch import minibatch_probabilities
 
 SIMPLE = {
     "uniform": Uniform,
@@ -33,9 +37,9 @@ SIMPLE = {
     "tempered": lambda: Tempered(GradNorm(), 0.5),
     "floored": lambda: Floored(GradNorm(), 0.2),
 }
-norms = hnp.arrays(
-    np.float64, st.integers(1, 30), elements=st.floats(0, 1e12, allow_subnormal=True)
-)
+sizes = st.integers(1, 30)
+norms = hnp.arrays(np.float64, sizes, elements=st.floats(0, 1e12, allow_subnormal=True))
+with_zeros = hnp.arrays(np.float64, sizes, elements=st.just(0.0) | st.floats(1e-6, 1e6))
 
 
 @pytest.fixture(params=SIMPLE, ids=str)
@@ -55,25 +59,20 @@ def test_every_scheme_gives_probabilities_for_any_norms(s):
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    hnp.arrays(np.float64, st.integers(1, 30), elements=st.just(0.0) | st.floats(1e-6, 1e6)).filter(
-        np.any
-    ),
-    st.floats(0, 1),
-)
+@given(with_zeros.filter(np.any), st.floats(0, 1))
 def test_the_floor_holds_and_is_the_best_such_scheme(s, c):
     p = floor_probabilities(proportional(s), c)
     assert (p >= c / s.size * (1 - 1e-12)).all() and abs(p.sum() - 1) < 1e-12
     u = np.full(s.size, 1 / s.size)
-    assert second_moment(p, s) <= second_moment(mix(proportional(s), u, 1 - c), s) * (
-        1 + 1e-9
-    )  # mixing respects the same floor
+    mixed = mix(proportional(s), u, 1 - c)  # respects the same floor
+    assert second_moment(p, s) <= second_moment(mixed, s) * (1 + 1e-9)
 
 
 def test_the_floor_against_a_numerical_optimum():
     from scipy.optimize import minimize
 
-    g, c = np.array([0.01, 0.1, 0.5, 2.0, 3.0]), 0.4
+    g = np.array([0.01, 0.1, 0.5, 2.0, 3.0])
+    c = 0.4
     best = minimize(
         lambda p: (g**2 / p).sum(),
         np.full(5, 0.2),
@@ -161,10 +160,10 @@ def test_all_zero_falls_back_to_uniform_and_says_so_once():
 def test_tensors_in_tensors_out(dtype):
     s = torch.tensor([1, 3], dtype=dtype)
     p = GradNorm().init(2).probabilities(s)
-    assert isinstance(p, torch.Tensor) and p.dtype == torch.float64 and p.tolist() == [0.25, 0.75]
-    q = (
-        GradNorm().init(2).probabilities(torch.tensor([[1.0, 9.0], [3.0, 9.0]])[:, 0])
-    )  # not contiguous
+    assert isinstance(p, torch.Tensor) and p.dtype == torch.float64
+    assert p.tolist() == [0.25, 0.75]
+    not_contiguous = torch.tensor([[1.0, 9.0], [3.0, 9.0]])[:, 0]
+    q = GradNorm().init(2).probabilities(not_contiguous)
     assert q.tolist() == [0.25, 0.75]
 
 
@@ -213,6 +212,7 @@ def test_a_memory_of_another_scheme_is_refused():
         lambda: Floored(GradNorm(), np.nan),
         lambda: GradNorm(every=0),
         lambda: Mixture(Shuffle(), GradNorm()),
+        lambda: Mixture(Loss(), GradNorm()),
     ],
 )
 def test_bad_settings(build):
@@ -245,9 +245,9 @@ def test_a_scheme_of_your_own_is_four_lines():
         def shape(self, g):
             return np.minimum(g, 3 * np.median(g))
 
-    assert np.allclose(
-        Clipped().init(4).probabilities([1, 1, 1, 100]), [1 / 6, 1 / 6, 1 / 6, 1 / 2]
-    )
+    p = Clipped().init(4).probabilities([1, 1, 1, 100])
+    assert np.allclose(p, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    assert repr(Clipped()) == "Clipped()"
 
 
 def test_unseen_items_count_as_the_largest():
@@ -276,5 +276,96 @@ def test_a_shape_of_ones_own_that_is_wrong_is_refused_by_name(wrong, error):
         def shape(self, scores):
             return wrong(scores)
 
-    with pytest.raises(error, match="Mine.shape returned"):
+    with pytest.raises(error, match=r"Mine\.shape returned"):
         Mine().init(4).probabilities(np.arange(4.0))
+
+
+@pytest.mark.parametrize(
+    "make", [GradNorm, lambda: Mixture(GradNorm(), Uniform()), lambda: Floored(GradNorm(), 0.3)]
+)
+def test_random_subsets_get_the_design_of_lemma_2(make):
+    g = np.array([0.2, 1.0, 1.0, 4.0, 9.0])
+    pi = make().init(5).inclusion_probabilities(3, g)
+    assert np.isclose(pi.sum(), 3) and (pi <= 1).all()
+    assert np.allclose(pi, minibatch_probabilities(make().init(5).probabilities(g), 3))
+
+
+def test_a_subset_larger_than_the_items_with_a_score_is_refused():
+    with pytest.raises(InvalidArgument, match="floor"):
+        GradNorm().init(3).inclusion_probabilities(3, [0.0, 1.0, 1.0])
+
+
+def test_the_base_class_is_a_scheme_by_itself():
+    assert Scheme().init(2).probabilities([1, 3]).tolist() == [0.25, 0.75]
+    assert isinstance(GradNorm(), Scheme) and issubclass(Mixture, Scheme)
+
+
+class Duck:
+    "Everything that a training loop asks for, and nothing of the base class."
+
+    n = None
+    needs = "loss"
+    scope = "visits"
+    unbiased = True
+    replacement = True
+    beta = 1.0
+    pool_size = None
+
+    def init(self, n):
+        self.seen = np.ones(n)
+
+    def due(self):
+        return False
+
+    def probabilities(self, scores=None):
+        return self.seen / self.seen.sum()
+
+    def update(self, idx, scores, prob=None):
+        self.seen[idx] = np.asarray(scores) + 1e-3
+
+
+def test_a_scheme_without_the_base_class_looks_like_one_and_trains():
+    from impsamp.training import train
+
+    duck = Duck()
+    assert isinstance(duck, SchemeLike) and not isinstance(duck, Scheme)
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2)
+    x = torch.randn(12, 3)
+    y = (x[:, 0] > 0).long()
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    train(net, loss, x, y, optimizer, duck, batch=4, steps=30, seed=0)
+    assert np.ptp(duck.seen) > 0 and loss(net(x), y).mean() < 0.5
+
+
+@pytest.mark.parametrize("missing", ["needs", "beta", "init", "due", "probabilities", "update"])
+def test_what_lacks_a_part_of_the_duck_type_is_none(missing):
+    parts = {name: value for name, value in vars(Duck).items() if name != missing}
+    assert not isinstance(type("Lame", (), parts)(), SchemeLike)
+
+
+def test_a_composite_of_ones_own_prints_its_parts():
+    class Mean(Composite):
+        def combine(self, *laws):
+            return np.mean(laws, axis=0)
+
+    mean = Mean(GradNorm(every=2), Uniform())
+    assert repr(mean) == "Mean(GradNorm(every=2), Uniform())"
+    assert mean.init(2).probabilities([1.0, 3.0]).tolist() == [0.375, 0.625]
+
+
+def test_a_scheme_prints_on_one_line_whatever_it_was_made_of():
+    class Judged(GradNorm):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    assert repr(Judged(model)) == "Judged(<Sequential>)"
+
+
+def test_the_warning_of_zero_scores_points_at_the_caller():
+    with pytest.warns(RuntimeWarning) as caught:
+        GradNorm().init(2).probabilities([0.0, 0.0])
+    assert caught[0].filename == __file__

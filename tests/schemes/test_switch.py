@@ -1,0 +1,199 @@
+"""SwitchOn: decisions by measured ratio and time, repeated to the last bit in a training run."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from impsamp.data import load_mnist01
+from impsamp.errors import InvalidArgument
+from impsamp.schemes import GradNorm, Loss, Stale, SwitchOn, Uniform, UpperBound
+from impsamp.training import train
+from tests.schemes.helpers import uniform_ratio
+
+FEW_LARGE = np.array([0.1] * 90 + [5.0] * 10)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: SwitchOn(Loss(), margin=0.5), lambda: SwitchOn(Loss(), every=10, trial=5)],
+)
+def test_bad_settings(build):
+    with pytest.raises(InvalidArgument):
+        build()
+
+
+def rides(scheme, g, seconds, steps):
+    """Run a switch on scores `g`, with `seconds(on)` per step on its clock.
+
+    Returns which steps were on."""
+    time = [0.0]
+    on = []
+    scheme.clock = lambda: time[0]
+    scheme.init(len(g))
+    for _ in range(steps):
+        due = scheme.due()
+        time[0] += seconds(scheme.on)
+        scheme.probabilities(g if due else None)
+        on.append(scheme.on)
+    return on
+
+
+@pytest.mark.parametrize("slower, stays", [(1.5, True), (10.0, False)])
+def test_the_switch_weighs_measured_ratio_against_measured_time(slower, stays):
+    g = FEW_LARGE
+    ratio = uniform_ratio(g / g.sum(), g)
+    assert slower * ratio < 1 if stays else slower * ratio > 1
+    s = SwitchOn(GradNorm(), every=20, trial=3)
+    on = rides(s, g, lambda on: slower if on else 1.0, 60)
+    assert on[:6] == [True] * 3 + [False] * 3
+    assert on[6:20] == [stays] * 14
+    assert [d.on for d in s.log] == [stays] * 3
+    assert np.isclose(s.log[0].ratio, ratio)
+    assert s.log[0].seconds_on == slower
+    assert s.log[0].seconds_off == 1.0
+
+
+def test_the_switch_asks_for_no_scores_while_off_and_draws_uniformly():
+    s = SwitchOn(GradNorm(), every=20, trial=2)
+    rides(s, np.ones(10), lambda on: 2.0 if on else 1.0, 10)
+    asked = []
+    for _ in range(5):
+        asked.append(s.due())
+        assert (s.probabilities() == 0.1).all()
+    assert not any(asked)
+
+
+def test_replayed_decisions_ignore_the_clock():
+    g = FEW_LARGE
+    rng = np.random.default_rng(0)
+    first = SwitchOn(GradNorm(), every=20, trial=3)
+    on = rides(first, g, lambda on: rng.random() + on, 100)
+    again = SwitchOn(GradNorm(), every=20, trial=3, replay=first.log)
+    assert rides(again, g, lambda on: 100.0 * rng.random(), 100) == on
+    assert [d.on for d in again.log] == [d.on for d in first.log]
+    with pytest.raises(InvalidArgument, match="replayed log"):
+        rides(again, g, lambda on: 1.0, 120)
+
+
+def test_the_switch_estimates_the_ratio_from_its_own_draws():
+    n = 500
+    rng = np.random.default_rng(0)
+    g = rng.lognormal(0, 1, n)
+    s = SwitchOn(Stale("norm", weight=0.9), every=2000, trial=900, memory=0.998).init(n)
+    for _ in range(900):
+        s.due()
+        p = s.probabilities()
+        idx = rng.choice(n, 20, p=p)
+        s.update(idx, g[idx], p[idx])
+    true = uniform_ratio(p, g)
+    assert abs(s.ratio() - true) < 0.1 * true and true < 0.6
+
+
+def test_first_scores_before_any_draw_are_remembered_and_prove_nothing():
+    s = SwitchOn(Loss()).init(3)
+    s.update([0, 1, 2], [1.0, 2.0, 5.0])
+    assert np.isnan(s.ratio())
+    assert np.allclose(s.probabilities(), [1 / 8, 2 / 8, 5 / 8])
+
+
+# In a real training run: off costs no scores, and replayed decisions give the same run
+SPLIT = load_mnist01()
+LOSS = nn.CrossEntropyLoss(reduction="none")
+PERIOD = dict(every=12, trial=3)
+
+
+def mlp():
+    g = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 2))
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.05, generator=g)
+    return net
+
+
+def evaluate(model):
+    with torch.no_grad():
+        losses = LOSS(model(SPLIT.x_train), SPLIT.y_train)
+    return {"loss": losses.double().mean().item()}
+
+
+def run(scheme, steps=60):
+    "(weights, losses along the way, History)"
+    net = mlp()
+    history = train(
+        net,
+        LOSS,
+        SPLIT.x_train,
+        SPLIT.y_train,
+        torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
+        scheme,
+        batch=5,
+        steps=steps,
+        seed=3,
+        evaluate=evaluate,
+    )
+    weights = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+    return weights, history.values["loss"].tolist(), history
+
+
+MAKE = {
+    "stale": lambda: Stale("loss"),
+    "stale-upper": lambda: Stale("upper"),
+    "pool": lambda: UpperBound(pool_size=20),
+    "all": lambda: GradNorm(every=3),
+}
+
+
+def whimsical():
+    "A clock that goes as it likes."
+    rng = np.random.default_rng(5)
+    time = [0.0]
+
+    def clock():
+        time[0] += float(rng.lognormal(0, 2))
+        return time[0]
+
+    return clock
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_replayed_log_gives_bit_identical_training(name):
+    """The first run decides by a whimsical clock.
+
+    The second has the true clock, and the log through a table of plain numbers."""
+    first = SwitchOn(MAKE[name](), clock=whimsical(), **PERIOD)
+    weights, losses, history = run(first)
+    assert {d.on for d in first.log} == {True, False} and len(first.log) == 5
+    again = SwitchOn(MAKE[name](), replay=[tuple(d) for d in first.log], **PERIOD)
+    found, curve, repeated = run(again)
+    assert torch.equal(found, weights)
+    assert curve == losses
+    assert repeated.score_evals == history.score_evals
+    assert [d[:3] for d in again.log] == [d[:3] for d in first.log]
+    assert [d[3:] for d in again.log] != [d[3:] for d in first.log]  # the clocks did differ
+    other = [d._replace(on=not d.on) if k == 1 else d for k, d in enumerate(first.log)]
+    assert not torch.equal(run(SwitchOn(MAKE[name](), replay=other, **PERIOD))[0], weights)
+
+
+def scored(name, on):
+    "Items scored in a run whose five decisions are all `on`."
+    log = [(6 + 12 * k, on, 1.0, 1.0, 1.0) for k in range(5)]
+    return run(SwitchOn(MAKE[name](), replay=log, **PERIOD))[2].score_evals
+
+
+@pytest.mark.parametrize(
+    "name, trials, more", [("pool", 5 * 3 * 20, 5 * 6 * 20), ("all", 5 * 100, 10 * 100)]
+)
+def test_while_off_nothing_is_scored(name, trials, more):
+    """Five periods of 3 steps on, 3 off and 6 as decided.
+
+    A pool of 20 at each step on, or 100 items at every third."""
+    assert scored(name, on=False) == trials
+    assert scored(name, on=True) == trials + more
+
+
+def test_the_switch_around_uniform_sampling_changes_no_bit():
+    log = [(2 + 3 * k, False, 1.0, 1.0, 1.0) for k in range(20)]
+    switched = run(SwitchOn(Uniform(), every=3, trial=1, replay=log))
+    plain = run(Uniform())
+    assert torch.equal(switched[0], plain[0]) and switched[1] == plain[1]
