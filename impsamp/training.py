@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .checks import check_count, to_float64
-from .errors import Diverged, InvalidArgument, unknown
+from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .randomness import counter_generator, uniforms
 from .samplers import importance_weights, inverse_cdf
@@ -67,21 +67,16 @@ def scores_for(
 ) -> torch.Tensor | None:
     """What `scheme` wants to see of the items, by its `needs` ("none", "norm", "loss", "upper").
 
-    Returns (n,) scores, None for "none". A scheme with a method `precondition(optimizer, model)`
-    gets norms of the preconditioned gradients. Raises `UnknownName` for other needs, and
-    `InvalidArgument` if such a scheme is given no optimizer."""
+    Returns (n,) scores, None for "none". A scheme that `preconditions` gets norms of the
+    preconditioned gradients, and refuses to go without its `optimizer` (`InvalidArgument`). Raises
+    `UnknownName` for other needs."""
     if scheme.needs == "none":
         return None
     if scheme.needs not in SCORES:
         raise unknown("kind of score", scheme.needs, ("none", *SCORES))
-    if not hasattr(scheme, "precondition"):
+    if not scheme.preconditions:
         return SCORES[scheme.needs](model, loss_fn, x, y)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InvalidArgument(
-            f"{type(scheme).__name__} needs the torch optimizer whose step it preconditions: "
-            f"pass optimizer=..., got {optimizer!r}"
-        )
-    precondition = scheme.precondition(optimizer, model)
+    precondition = scheme.precondition(optimizer, model)  # type: ignore[arg-type]
     return grad_norms(model, loss_fn, x, y, precondition=precondition)
 
 

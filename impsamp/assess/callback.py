@@ -13,6 +13,7 @@ import torch
 
 from impsamp.assess.judged import (
     ABOUT,
+    as_scheme,
     choose_items,
     restricted_probabilities,
     scheme_name,
@@ -90,9 +91,10 @@ def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     "(scores or None, seconds): plain norms are at hand, all else is computed and timed."
     if needs == "none":
         return None, 0.0
-    if needs == "norm" and not hasattr(scheme, "precondition"):
+    own = as_scheme(scheme)
+    if needs == "norm" and not own.preconditions:
         return norms, seconds
-    return _timed(scores_for, scheme, model, loss_fn, x, y, optimizer)
+    return _timed(scores_for, own, model, loss_fn, x, y, optimizer)
 
 
 def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):

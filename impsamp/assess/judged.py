@@ -19,16 +19,16 @@ from .measures import restrict
 
 if TYPE_CHECKING:
     from impsamp.data import Split
-    from impsamp.typing import Generator, Items, Vector
+    from impsamp.typing import Array, Generator, Items, Vector
 
     Data: TypeAlias = tuple[torch.Tensor, torch.Tensor] | Split | torch.utils.data.TensorDataset
-    SchemeOrVector: TypeAlias = "SchemeLike | Vector"
+    SchemeOrVector: TypeAlias = "ForeignScheme | Vector"
 
 # %% auto #0
 __all__ = [
     "ABOUT",
     "AdaptedScheme",
-    "SchemeLike",
+    "ForeignScheme",
     "as_scheme",
     "choose_items",
     "restricted_probabilities",
@@ -98,8 +98,10 @@ ABOUT = {
 }
 
 
-class SchemeLike(Protocol):
-    "The least that a scheme has; `needs`, `scope`, `update`, `due` are read where they are there."
+class ForeignScheme(Protocol):
+    """The least that a scheme has: `certify` and `assess` ask no more.
+
+    `needs`, `scope`, `update`, `due`, `precondition`, ... are used where they are there."""
 
     def init(self, n: int, /) -> object: ...
 
@@ -111,7 +113,7 @@ def _is_vector(scheme: SchemeOrVector) -> TypeGuard[Vector]:
     return sized and not hasattr(scheme, "probabilities")
 
 
-def _init(scheme: SchemeLike, n: int) -> SchemeLike:
+def _init(scheme: ForeignScheme, n: int) -> ForeignScheme:
     "`scheme.init(n)`, which may return a new scheme or nothing."
     return scheme.init(n) or scheme  # type: ignore[return-value]
 
@@ -148,7 +150,7 @@ def _own_probabilities(scheme: SchemeOrVector, population: int) -> Vector:
     "p over all items, of a vector or of a scheme that needs no fresh score; a copy answers."
     if _is_vector(scheme):
         return check_probabilities(scheme)
-    own = copy.deepcopy(cast("SchemeLike", scheme))
+    own = copy.deepcopy(cast("ForeignScheme", scheme))
     if getattr(own, "n", None) is None:
         own = _init(own, population)
     return own.probabilities()
@@ -162,7 +164,7 @@ def restricted_probabilities(
     `scores` (M,): fresh ones, if it wants them. Raises `InvalidShape` if the scheme knows another
     number of items."""
     if scheme_scope(scheme) in ("all", "pool"):
-        fresh = _init(copy.deepcopy(cast("SchemeLike", scheme)), len(idx))
+        fresh = _init(copy.deepcopy(cast("ForeignScheme", scheme)), len(idx))
         return restrict(fresh.probabilities(scores))
     p = _own_probabilities(scheme, population)
     if len(p) != population:
@@ -179,11 +181,12 @@ _OPTIONS = ("unbiased", "replacement", "beta", "every")
 class AdaptedScheme(Scheme):
     "An object with `init` and `probabilities`, seen as a `Scheme`."
 
-    def __init__(self, inner: SchemeLike) -> None:
+    def __init__(self, inner: ForeignScheme) -> None:
         self.inner = inner
         self.needs = getattr(inner, "needs", "none")
         self.scope = scheme_scope(inner)
         self.pool_size = max(getattr(inner, "pool_size", None) or 0, 2)  # type: ignore[assignment]
+        self.preconditions = hasattr(inner, "precondition")
         for option in _OPTIONS:
             if hasattr(inner, option):
                 setattr(self, option, getattr(inner, option))
@@ -198,13 +201,18 @@ class AdaptedScheme(Scheme):
             return self.inner.due()
         return self.needs != "none" and self.scope in ("all", "pool")
 
-    def probabilities(self, scores: Vector | None = None) -> Vector:
-        return self.inner.probabilities(scores)
+    def probabilities(self, scores: Vector | None = None) -> Array:
+        return self.inner.probabilities(scores)  # type: ignore[return-value]
+
+    def precondition(
+        self, optimizer: torch.optim.Optimizer, model: torch.nn.Module
+    ) -> dict[str, torch.Tensor] | None:
+        return self.inner.precondition(optimizer, model)  # type: ignore[attr-defined]
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         self.inner.update(idx, scores)  # type: ignore[attr-defined]
 
 
-def as_scheme(scheme: SchemeLike) -> Scheme:
+def as_scheme(scheme: ForeignScheme) -> Scheme:
     "`scheme` itself if it is a `Scheme`, else the object dressed as one."
     return scheme if isinstance(scheme, Scheme) else AdaptedScheme(scheme)

@@ -5,16 +5,12 @@
 # %% ../../nbs/07_schemes/04_preconditioned.ipynb #f3565aca
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 
 from ..errors import InvalidArgument
 from ..gradnorms import preconditioner_of
 from .base import GradNorm
-
-if TYPE_CHECKING:
-    import torch
 
 # %% auto #0
 __all__ = ["PreconditionedGradNorm"]
@@ -32,6 +28,8 @@ class PreconditionedGradNorm(GradNorm):
     it. Not to be used with plain SGD (D = 1: use `GradNorm`) nor as an optimum: see the first
     paper, section 3.2."""
 
+    preconditions = True
+
     def __init__(self, every: int = 1, *, power: float = 0.5, clip: float | None = 10.0) -> None:
         super().__init__(every)
         if not (0 < power <= 1):
@@ -46,7 +44,13 @@ class PreconditionedGradNorm(GradNorm):
     ) -> dict[str, torch.Tensor] | None:
         """D^power per trainable parameter name, for `grad_norms(..., precondition=...)`.
 
-        None before the optimizer's first step (then the plain norms are used)."""
+        None before the optimizer's first step (then the plain norms are used). Raises
+        `InvalidArgument` for anything but the torch optimizer of the model's parameters."""
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InvalidArgument(
+                f"{type(self).__name__} needs the torch optimizer whose step it preconditions: "
+                f"pass optimizer=..., got {optimizer!r}"
+            )
         if not any(optimizer.state.get(p) for p in model.parameters()):
             return None
         return preconditioner_of(optimizer, model, power=self.power, clip=self.clip)

@@ -6,7 +6,7 @@ from torch import nn
 
 from impsamp.errors import InvalidArgument
 from impsamp.gradnorms import grad_norms
-from impsamp.schemes import PreconditionedGradNorm
+from impsamp.schemes import GradNorm, Mixture, PreconditionedGradNorm, Tempered, Uniform
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,18 @@ def test_preconditioned_norms_are_those_of_the_stretched_gradient():
     norms = grad_norms(net, loss, x, y, precondition=scheme.precondition(opt, net))
     p = scheme.init(6).probabilities(norms)
     assert torch.allclose(p, torch.stack(slow) / sum(slow), rtol=1e-9)
+
+
+def test_parts_of_a_composite_share_one_metric():
+    mixed = Mixture(PreconditionedGradNorm(), Uniform())
+    assert mixed.preconditions and Tempered(mixed, 0.5).preconditions
+    assert not Mixture(GradNorm(), Uniform()).preconditions
+    with pytest.raises(InvalidArgument, match="plain norms and preconditioned ones"):
+        Mixture(PreconditionedGradNorm(), GradNorm())
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(net.parameters())
+    assert mixed.precondition(optimizer, net) is None
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    stretched = mixed.precondition(optimizer, net)
+    assert set(stretched) == {"weight", "bias"} and GradNorm().precondition(optimizer, net) is None
