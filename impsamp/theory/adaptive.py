@@ -28,7 +28,9 @@ __all__ = [
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #e11db014
 def _square(G: np.ndarray, elementwise: bool) -> np.ndarray:
-    return G**2 if elementwise else (G**2).sum(-1, keepdims=True)
+    if elementwise:
+        return G**2
+    return (G**2).sum(-1, keepdims=True)
 
 
 def _over(m: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -54,7 +56,8 @@ def rmsprop_step(
     First paper, section 3.2. Example: `rmsprop_step(np.array([3.0, 4.0]), 0.0, lr=1, alpha=0.75,
     eps=0)[0]` is (1.2, 1.6)."""
     v_next = alpha * v + (1 - alpha) * _square(G, elementwise)
-    return lr * _over(G, eps + np.sqrt(v_next)), v_next
+    delta = lr * _over(G, eps + np.sqrt(v_next))
+    return delta, v_next
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #2f8e8d7f
@@ -80,7 +83,8 @@ def adam_step(
     v_next = b2 * v + (1 - b2) * _square(G, elementwise)
     m_hat = m_next / (1 - b1**step)
     v_hat = v_next / (1 - b2**step)
-    return lr * _over(m_hat, eps + np.sqrt(v_hat)), m_next, v_next
+    delta = lr * _over(m_hat, eps + np.sqrt(v_hat))
+    return delta, m_next, v_next
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #ee32b0b9
@@ -93,7 +97,8 @@ def _fraction(x: float, name: str) -> float:
 
 
 def _mean_of_squares(v: np.ndarray) -> np.ndarray:
-    if not (np.isfinite(v).all() and (v >= 0).all()):
+    sound = np.isfinite(v) & (v >= 0)
+    if not sound.all():
         raise InvalidScores("v must be finite and nonnegative: it is a mean of squares")
     return v
 
@@ -103,8 +108,9 @@ def _state(v: Vector | float, d: int, elementwise: bool) -> np.ndarray:
     v = to_float64(v, "v")
     if v.size == 1 and not elementwise:
         v = v.reshape(())
-    if v.shape != ((d,) if elementwise else ()):
-        needed = (d,) if elementwise else "a scalar"
+    shape = (d,) if elementwise else ()
+    if v.shape != shape:
+        needed = shape or "a scalar"
         raise InvalidShape(f"v has shape {v.shape}; elementwise={elementwise} needs {needed}")
     return _mean_of_squares(v)
 
@@ -167,13 +173,20 @@ def _adam(
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #dd4c8dfa
 def _costs(
-    q: np.ndarray, grads: np.ndarray, direction: np.ndarray, move: _Move, n: int
+    q: np.ndarray,
+    grads: np.ndarray,
+    direction: np.ndarray,
+    move: _Move,
+    n: int,
 ) -> np.ndarray:
     """phi_i(q_i) = q_i [||Delta_i||^2 - 2 Delta_i.direction], G_i = grad_i/(n q_i); S = -sum phi.
 
     An item at q_i = 0 is never drawn and counts 0."""
-    delta = move(grads / (n * np.where(q > 0, q, 1.0)[:, None]))
-    return np.where(q > 0, q * ((delta**2).sum(1) - 2 * delta @ direction), 0.0)
+    drawn = q > 0
+    inverse_weight = n * np.where(drawn, q, 1.0)
+    delta = move(grads / inverse_weight[:, None])
+    cost = (delta**2).sum(1) - 2 * delta @ direction
+    return np.where(drawn, q * cost, 0.0)
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #ce08b3a1
@@ -199,7 +212,8 @@ def convergence_speed_rmsprop(
     [3.0], [0.0], 0.0, lr=0.5, alpha=0.75, eps=0)` is 5.0."""
     p, G, theta, star = check_step(p, grads, theta, theta_star)
     move = _rmsprop(theta.size, v, lr=lr, alpha=alpha, eps=eps, elementwise=elementwise)
-    return float(-_costs(p, G, theta - star, move, p.size).sum())
+    costs = _costs(p, G, theta - star, move, p.size)
+    return float(-costs.sum())
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #bf6d0c97
@@ -229,11 +243,17 @@ def convergence_speed_adam(
     move = _adam(
         theta.size, v, lr=lr, m=m, step=step, betas=betas, eps=eps, elementwise=elementwise
     )
-    return float(-_costs(p, G, theta - star, move, p.size).sum())
+    costs = _costs(p, G, theta - star, move, p.size)
+    return float(-costs.sum())
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #ba3553c9
-def frozen_optimal_probabilities(grads: ArrayT, v: Vector | float, *, eps: float = 1e-8) -> ArrayT:
+def frozen_optimal_probabilities(
+    grads: ArrayT,
+    v: Vector | float,
+    *,
+    eps: float = 1e-8,
+) -> ArrayT:
     """p_i proportional to ||D grad_i||, D = Diag(1/(eps + sqrt(v))): the best for a frozen D.
 
     Optimal for any step theta' = theta - lr D G_i whose D does not depend on the draw. `grads`
@@ -241,12 +261,13 @@ def frozen_optimal_probabilities(grads: ArrayT, v: Vector | float, *, eps: float
     project's answer to section 3.2 of the first paper. Example:
     `frozen_optimal_probabilities(np.eye(2), [1.0, 9.0], eps=0)` is (3/4, 1/4)."""
     G = to_float64(grads, "grads", ndim=2)
+    d = G.shape[1]
     v = to_float64(v, "v")
-    if v.shape not in ((), (1,), (G.shape[1],)):
-        raise InvalidShape(f"v has shape {v.shape}, expected a scalar or ({G.shape[1]},)")
+    if v.shape not in ((), (1,), (d,)):
+        raise InvalidShape(f"v has shape {v.shape}, expected a scalar or ({d},)")
     root = np.sqrt(_mean_of_squares(v))
-    preconditioned = _over(G, check_number(eps, "eps", strict=False) + root)
-    norms = np.linalg.norm(preconditioned, axis=1)
+    eps = check_number(eps, "eps", strict=False)
+    norms = np.linalg.norm(_over(G, eps + root), axis=1)
     return same_kind(optimal_probabilities(norms), grads)
 
 
@@ -255,18 +276,25 @@ _Cost: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def _dual(
-    cost: _Cost, n: int, floor: float = 0.0, points: int = 1500, rounds: int = 80
+    cost: _Cost,
+    n: int,
+    floor: float = 0.0,
+    points: int = 1500,
+    rounds: int = 80,
 ) -> tuple[list[np.ndarray], float]:
     """Two candidate p (sums around 1) and an upper bound of S = -sum phi_i(p_i) for p >= floor.
 
     By bisection on the multiplier of sum p = 1."""
-    grid = np.concatenate([[floor], np.geomspace(max(floor, 1e-4 / n), 1.0, points)])
-    phi = np.stack([cost(np.full(n, q)) for q in grid], axis=1)
+    above = np.geomspace(max(floor, 1e-4 / n), 1.0, points)
+    grid = np.concatenate([[floor], above])
+    by_point = [cost(np.full(n, q)) for q in grid]
+    phi = np.stack(by_point, axis=1)
 
     def choose(multiplier: float) -> np.ndarray:
         return grid[np.argmin(phi + multiplier * grid, axis=1)]
 
-    high = 1.0 + 4 * np.abs(phi[:, 1:] / grid[1:]).max()
+    steepest = np.abs(phi[:, 1:] / grid[1:]).max()
+    high = 1.0 + 4 * steepest
     low = -high
     for _ in range(rounds):
         middle = (low + high) / 2
@@ -274,7 +302,8 @@ def _dual(
             low = middle
         else:
             high = middle
-    bound = high - (phi + high * grid).min(1).sum()
+    least = (phi + high * grid).min(1)
+    bound = high - least.sum()
     return [choose(low), choose(high)], float(bound)
 
 
@@ -282,36 +311,52 @@ def _dual(
 def _onto(p: np.ndarray, floor: float) -> np.ndarray:
     "Scale what p has above the floor so that the sum is one."
     above = np.clip(p - floor, 0, None)
-    shares = above / above.sum() if above.any() else np.full(p.size, 1 / p.size)
+    if above.any():
+        shares = above / above.sum()
+    else:
+        shares = np.full(p.size, 1 / p.size)
     return floor + (1 - floor * p.size) * shares
+
+
+def _excess(q: np.ndarray) -> float:
+    return q.sum() - 1
 
 
 def _polish(cost: _Cost, p: np.ndarray, floor: float) -> np.ndarray:
     "A local maximum of S near p on the simplex, p >= floor."
     from scipy.optimize import minimize
 
+    def total_cost(q: np.ndarray) -> float:
+        return cost(np.clip(q, 0, 1)).sum()
+
     found = minimize(
-        lambda q: cost(np.clip(q, 0, 1)).sum(),
+        total_cost,
         p,
         method="SLSQP",
         bounds=[(floor, 1)] * p.size,
-        constraints={"type": "eq", "fun": lambda q: q.sum() - 1, "jac": np.ones_like},
+        constraints=dict(type="eq", fun=_excess, jac=np.ones_like),
         options=dict(ftol=1e-15, maxiter=200),
     )
     return _onto(np.nan_to_num(found.x), floor)
 
 
 # %% ../../nbs/03_theory/03_adaptive.ipynb #bc4af954
-def _search(cost: _Cost, guesses: list[np.ndarray], floor: float) -> np.ndarray:
+def _search(
+    cost: _Cost,
+    guesses: list[np.ndarray],
+    floor: float,
+) -> np.ndarray:
     "The best p found from guesses of any scale and from the dual's two candidates."
 
     def value(q: np.ndarray) -> float:
         return cost(q).sum()
 
     n = guesses[0].size
-    guesses = [*guesses, *_dual(cost, n, floor)[0]]
-    starts = [_onto(s / (s.sum() or 1), floor) for s in guesses]
-    polished = [_polish(cost, s, floor) for s in sorted(starts, key=value)[:2]]
+    candidates, _ = _dual(cost, n, floor)
+    shares = [s / (s.sum() or 1) for s in guesses + candidates]
+    starts = [_onto(s, floor) for s in shares]
+    best_two = sorted(starts, key=value)[:2]
+    polished = [_polish(cost, s, floor) for s in best_two]
     return min(polished + starts, key=value)
 
 
@@ -327,7 +372,10 @@ class _Hyper(TypedDict, total=False):
     elementwise: bool
 
 
-_MOVES: dict[str, Callable[..., _Move]] = {"rmsprop": _rmsprop, "adam": _adam}
+_MOVES: dict[str, Callable[..., _Move]] = {
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+}
 
 
 def optimal_probabilities_given_optimum(
@@ -361,6 +409,8 @@ def optimal_probabilities_given_optimum(
     def cost(q: np.ndarray) -> np.ndarray:
         return _costs(q, G, theta - star, move, n)
 
-    frozen = _over(G, 1e-8 + np.sqrt(to_float64(v)))
-    guesses = [uniform, np.linalg.norm(G, axis=1), np.linalg.norm(frozen, axis=1)]
-    return same_kind(_search(cost, guesses, floor), grads)
+    preconditioned = _over(G, 1e-8 + np.sqrt(to_float64(v)))
+    norms = np.linalg.norm(G, axis=1)
+    frozen = np.linalg.norm(preconditioned, axis=1)
+    best = _search(cost, [uniform, norms, frozen], floor)
+    return same_kind(best, grads)

@@ -5,6 +5,8 @@
 # %% ../../nbs/03_theory/01_convergence.ipynb #a1dd3f58
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 
 from impsamp.checks import (
@@ -73,17 +75,25 @@ def check_step(p: Vector, grads: Array, *vectors: Vector) -> tuple[np.ndarray, .
     `InvalidScores` on a non-finite entry."""
     p = check_probabilities(p)
     G = _gradients(grads, p.size)
-    inputs = (G, *(_vector(v, G.shape[1]) for v in vectors))
+    d = G.shape[1]
+    inputs = [G, *(_vector(v, d) for v in vectors)]
     for a in inputs:
-        if not np.isfinite(a).all():
-            bad = int((~np.isfinite(a)).sum())
+        finite = np.isfinite(a)
+        if not finite.all():
+            bad = int((~finite).sum())
             raise InvalidScores(f"{bad} gradient or parameter entries are not finite")
     return p, *inputs
 
 
 # %% ../../nbs/03_theory/01_convergence.ipynb #813c5a99
 def convergence_speed_sgd(
-    p: Vector, grads: Array, theta: Vector, theta_star: Vector, *, lr: float, batch: int = 1
+    p: Vector,
+    grads: Array,
+    theta: Vector,
+    theta_star: Vector,
+    *,
+    lr: float,
+    batch: int = 1,
 ) -> float:
     """S(p) = ||theta - theta*||^2 - E||theta' - theta*||^2 for one step of SGD.
 
@@ -97,12 +107,18 @@ def convergence_speed_sgd(
     lr = check_number(lr, "lr")
     B = check_count(batch, "batch")
     gbar = G.mean(0)
-    noise = second_moment(p, np.linalg.norm(G, axis=1)) / B + (1 - 1 / B) * (gbar @ gbar)
-    return float(2 * lr * (theta - star) @ gbar - lr**2 * noise)
+    one_draw = second_moment(p, np.linalg.norm(G, axis=1))
+    noise = one_draw / B + (1 - 1 / B) * (gbar @ gbar)
+    drift = 2 * lr * (theta - star) @ gbar
+    return float(drift - lr**2 * noise)
 
 
 # %% ../../nbs/03_theory/01_convergence.ipynb #e9a42727
-def optimal_probabilities(g: ArrayT) -> ArrayT:
+@overload
+def optimal_probabilities(g: ArrayT) -> ArrayT: ...
+@overload
+def optimal_probabilities(g: Vector) -> Array: ...
+def optimal_probabilities(g: Vector) -> Array:
     """p^GN_i = g_i / sum_j g_j, the scheme that minimises `second_moment(p, g)`; g (N,) norms.
 
     Raises `InvalidScores` on all-zero, negative or non-finite g. First paper, appendix A. Example:
@@ -134,8 +150,10 @@ def convergence_speed_momentum(
     p, G, theta, star, v = check_step(p, grads, theta, theta_star, velocity)
     lr = check_number(lr, "lr")
     mu = check_number(momentum, "momentum", strict=False)
+    gbar = G.mean(0)
     length = -(lr**2) * mu**2 * (v @ v)
-    meets_gradient = 2 * lr**2 * mu * (v @ G.mean(0))
+    meets_gradient = 2 * lr**2 * mu * (v @ gbar)
     drift = 2 * lr * mu * ((theta - star) @ v)
     past = length - meets_gradient + drift
-    return float(past + convergence_speed_sgd(p, G, theta, star, lr=lr, batch=batch))
+    present = convergence_speed_sgd(p, G, theta, star, lr=lr, batch=batch)
+    return float(past + present)

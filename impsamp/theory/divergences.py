@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..checks import check_probabilities, to_float64
+from ..checks import check_probabilities
 from ..errors import InvalidShape
 from ..typing import Vector
 from .convergence import optimal_probabilities
@@ -41,7 +41,8 @@ def kl_divergence(p: Vector, q: Vector) -> float:
     `kl_divergence(p, p_gn)`. Example: `kl_divergence([0.5, 0.5], [0.25, 0.75])` is ln(4/3)/2."""
     p, q = _pair(p, q)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(p == 0, 0.0, p * np.log(p / q)).sum())
+        terms = np.where(p == 0, 0.0, p * np.log(p / q))
+    return float(terms.sum())
 
 
 def chi2_divergence(p: Vector, q: Vector) -> float:
@@ -52,7 +53,8 @@ def chi2_divergence(p: Vector, q: Vector) -> float:
     `chi2_divergence([0.5, 0.5], [0.25, 0.75])` is 1/3."""
     p, q = _pair(p, q)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(p == q, 0.0, (p - q) ** 2 / q).sum())
+        terms = np.where(p == q, 0.0, (p - q) ** 2 / q)
+    return float(terms.sum())
 
 
 # %% ../../nbs/03_theory/02_divergences.ipynb #0ae51371
@@ -60,17 +62,26 @@ def _uniform(n: int) -> np.ndarray:
     return np.full(n, 1 / n)
 
 
-def is_between(p: Vector, p_gn: Vector, u: Vector | None = None, *, atol: float = 1e-12) -> bool:
+def is_between(
+    p: Vector,
+    p_gn: Vector,
+    u: Vector | None = None,
+    *,
+    atol: float = 1e-12,
+) -> bool:
     """True if every p_i lies between u_i and p^GN_i, ends included, up to `atol`.
 
     Then S(u) <= S(p) <= S(p^GN). `p`, `p_gn` (N,), `u` (N,) the reference, uniform by default.
     First paper, section 3.1; proved in this notebook. Example:
     `is_between([0.4, 0.6], [0.25, 0.75])` is True."""
     p, q = _pair(p, p_gn)
-    _, reference = _pair(p, _uniform(p.size) if u is None else u)
+    if u is None:
+        u = _uniform(p.size)
+    _, reference = _pair(p, u)
     low = np.minimum(reference, q) - atol
     high = np.maximum(reference, q) + atol
-    return bool(((low <= p) & (p <= high)).all())
+    between = (low <= p) & (p <= high)
+    return bool(between.all())
 
 
 # %% ../../nbs/03_theory/02_divergences.ipynb #1727ee22
@@ -82,10 +93,10 @@ def speed_gain(p: Vector, g: Vector) -> float:
     gain: 0 at u, -inf elsewhere. -inf as well where an item with g_i > 0 is never drawn. This
     project's normalisation of the first paper's section 3.1. Example:
     `speed_gain([3 / 8, 5 / 8], [1, 3])` is 11/15."""
-    best = optimal_probabilities(to_float64(g, "g", ndim=1))
-    p, q = _pair(p, best)
+    p, q = _pair(p, optimal_probabilities(g))
     u = _uniform(p.size)
     possible = chi2_divergence(q, u)
     if possible == 0:
-        return 0.0 if np.allclose(p, u, rtol=0, atol=1e-12) else -np.inf
+        is_uniform = np.allclose(p, u, rtol=0, atol=1e-12)
+        return 0.0 if is_uniform else -np.inf
     return 1 - chi2_divergence(q, p) / possible
