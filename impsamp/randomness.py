@@ -9,43 +9,45 @@ import numpy as np
 
 from .checks import check_count
 from .errors import InvalidArgument
-from .typing import Generator
+from .typing import Generator, Seeded
 
 # %% auto #0
 __all__ = ["as_numpy_generator", "counter_generator", "uniforms"]
 
 
 # %% ../nbs/02_randomness.ipynb #ee4dd5ac
-def _no_generator(x):
-    return InvalidArgument(
-        f"generator must be a numpy.random.Generator or a torch.Generator, got {type(x).__name__}"
-    )
+def _no_generator(x: object) -> InvalidArgument:
+    kinds = "a numpy.random.Generator or a torch.Generator"
+    return InvalidArgument(f"generator must be {kinds}, got {type(x).__name__}")
 
 
-def uniforms(generator, size):
-    "`size` float64 uniforms in [0, 1) from a `numpy.random.Generator` or `torch.Generator`, as a numpy array."
+def uniforms(generator: Generator, size: int | tuple[int, ...]) -> np.ndarray:
+    """`size` float64 uniforms in [0, 1) from a numpy or torch generator, as a numpy array.
+
+    Raises `InvalidArgument` for anything else. Example: `uniforms(np.random.default_rng(0), 3)`."""
     if isinstance(generator, np.random.Generator):
         return generator.random(size)
-    import torch  # here, so that who draws with numpy need not wait for it
+    import torch
 
-    if isinstance(generator, torch.Generator):
-        return (
-            torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device)
-            .cpu()
-            .numpy()
-        )
-    raise _no_generator(generator)
+    if not isinstance(generator, torch.Generator):
+        raise _no_generator(generator)
+    device = generator.device
+    drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device)
+    return drawn.cpu().numpy()
 
 
-def counter_generator(*key):
-    """The numpy generator that belongs to `key` (nonnegative integers, for example seed and step).
+# %% ../nbs/02_randomness.ipynb #bfd96e10
+def counter_generator(*key: int) -> np.random.Generator:
+    """The numpy generator that belongs to `key`: nonnegative integers, for example seed and step.
 
-    Counter-based (Philox seeded through SeedSequence): the stream of step t is had without drawing the steps before it."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(tuple(int(k) for k in key))))
+    Counter-based, so the stream of step t is had without drawing the steps before it. Example:
+    `counter_generator(seed, step)`."""
+    seeds = np.random.SeedSequence(tuple(int(k) for k in key))
+    return np.random.Generator(np.random.Philox(seeds))
 
 
 # %% ../nbs/02_randomness.ipynb #181e8fb1
-def as_numpy_generator(generator: Generator | int | None) -> np.random.Generator:
+def as_numpy_generator(generator: Seeded) -> np.random.Generator:
     """A numpy generator for code that draws with numpy.
 
     A numpy generator is returned as it is, a torch generator seeds one by a draw of its own, an int
