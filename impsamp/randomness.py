@@ -5,6 +5,10 @@
 # %% ../nbs/02_randomness.ipynb #c2ad86a4
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
 import numpy as np
 
 from .checks import check_count
@@ -12,7 +16,16 @@ from .errors import InvalidArgument
 from .typing import Generator, Seeded
 
 # %% auto #0
-__all__ = ["as_numpy_generator", "counter_generator", "uniforms"]
+__all__ = [
+    "CounterStream",
+    "Made",
+    "SequentialStream",
+    "Stream",
+    "as_numpy_generator",
+    "counter_generator",
+    "seeded",
+    "uniforms",
+]
 
 
 # %% ../nbs/02_randomness.ipynb #ee4dd5ac
@@ -64,3 +77,74 @@ def as_numpy_generator(generator: Seeded) -> np.random.Generator:
         raise _no_generator(generator)
     seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device)
     return np.random.default_rng(seeds.tolist())
+
+
+# %% ../nbs/02_randomness.ipynb #995c402c
+class Stream(Protocol):
+    "The random numbers of training steps."
+
+    def uniforms(self, step: int, size: int) -> np.ndarray:
+        "`size` uniforms in [0, 1): the draws of `step`."
+
+    def pool(self, step: int, n: int, size: int) -> np.ndarray:
+        "`size` distinct items of 0..n-1, each set equally likely: the candidates of `step`."
+
+    def permutation(self, epoch: int, n: int) -> np.ndarray:
+        "A random order of 0..n-1: the items of `epoch`."
+
+
+_EPOCH = 2**31  # keys of streams that no step number reaches
+_POOL = 2**31 + 1
+
+
+@dataclass(frozen=True)
+class CounterStream:
+    "Streams counted by `seed` and step: the same numbers whatever was drawn before."
+
+    seed: int
+
+    def uniforms(self, step: int, size: int) -> np.ndarray:
+        return counter_generator(self.seed, step).random(size)
+
+    def pool(self, step: int, n: int, size: int) -> np.ndarray:
+        return counter_generator(self.seed, _POOL, step).choice(n, size, replace=False)
+
+    def permutation(self, epoch: int, n: int) -> np.ndarray:
+        return counter_generator(self.seed, _EPOCH, epoch).permutation(n)
+
+
+@dataclass
+class SequentialStream:
+    "What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts."
+
+    generator: Generator
+    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, np.int64)), repr=False)
+
+    def uniforms(self, step: int, size: int) -> np.ndarray:
+        return uniforms(self.generator, size)
+
+    def pool(self, step: int, n: int, size: int) -> np.ndarray:
+        return np.sort(self._shuffled(n)[:size]) if size < n else np.arange(n)
+
+    def permutation(self, epoch: int, n: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            self._order = (epoch, self._shuffled(n))
+        return self._order[1]
+
+    def _shuffled(self, n):
+        return np.argsort(uniforms(self.generator, n), kind="stable")
+
+
+# %% ../nbs/02_randomness.ipynb #246843d9
+Made = TypeVar("Made")
+
+
+def seeded(factory: Callable[[], Made], seed: int) -> Made:
+    """`factory()` with torch's default initialisation drawn from `seed`.
+
+    Torch's global generator is left as found. Example: `seeded(PaperCNN, 0)`."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return factory()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ import torch
 from .checks import check_count, to_float64
 from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
-from .randomness import counter_generator, uniforms
+from .randomness import CounterStream, Stream
 from .samplers import importance_weights, inverse_cdf
 from .schemes import Scheme
 
 if TYPE_CHECKING:
-    from impsamp.typing import Array, Generator, LossFunction, Vector
+    from impsamp.typing import Array, LossFunction, Vector
 
 # %% auto #0
 __all__ = [
@@ -30,22 +30,17 @@ __all__ = [
     "SCORES",
     "Backward",
     "Choice",
-    "CounterStream",
     "Free",
     "History",
     "Lap",
     "Look",
-    "Made",
     "Pass",
-    "SequentialStream",
     "Step",
-    "Stream",
     "choose",
     "columns",
     "draw_batch",
     "forward",
     "scores_for",
-    "seeded",
     "shuffled_batch",
     "train",
     "training_step",
@@ -78,62 +73,6 @@ def scores_for(
         return SCORES[scheme.needs](model, loss_fn, x, y)
     precondition = scheme.precondition(optimizer, model)  # type: ignore[arg-type]
     return grad_norms(model, loss_fn, x, y, precondition=precondition)
-
-
-# %% ../nbs/12_training.ipynb #844cfd88
-class Stream(Protocol):
-    "The random numbers of training steps."
-
-    def uniforms(self, step: int, size: int) -> np.ndarray:
-        "`size` uniforms in [0, 1): the draws of `step`."
-
-    def pool(self, step: int, n: int, size: int) -> np.ndarray:
-        "`size` distinct items of 0..n-1, each set equally likely: the candidates of `step`."
-
-    def permutation(self, epoch: int, n: int) -> np.ndarray:
-        "A random order of 0..n-1: the items of `epoch`."
-
-
-_EPOCH = 2**31  # keys of streams that no step number reaches
-_POOL = 2**31 + 1
-
-
-@dataclass(frozen=True)
-class CounterStream:
-    "Streams counted by `seed` and step: the same numbers whatever was drawn before."
-
-    seed: int
-
-    def uniforms(self, step: int, size: int) -> np.ndarray:
-        return counter_generator(self.seed, step).random(size)
-
-    def pool(self, step: int, n: int, size: int) -> np.ndarray:
-        return counter_generator(self.seed, _POOL, step).choice(n, size, replace=False)
-
-    def permutation(self, epoch: int, n: int) -> np.ndarray:
-        return counter_generator(self.seed, _EPOCH, epoch).permutation(n)
-
-
-@dataclass
-class SequentialStream:
-    "What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts."
-
-    generator: Generator
-    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, np.int64)), repr=False)
-
-    def uniforms(self, step: int, size: int) -> np.ndarray:
-        return uniforms(self.generator, size)
-
-    def pool(self, step: int, n: int, size: int) -> np.ndarray:
-        return np.sort(self._shuffled(n)[:size]) if size < n else np.arange(n)
-
-    def permutation(self, epoch: int, n: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._shuffled(n))
-        return self._order[1]
-
-    def _shuffled(self, n):
-        return np.argsort(uniforms(self.generator, n), kind="stable")
 
 
 # %% ../nbs/12_training.ipynb #a798397f
@@ -499,14 +438,3 @@ def train(
         account.score_evals,
         clock.seconds,
     )
-
-
-# %% ../nbs/12_training.ipynb #3e79d76d
-Made = TypeVar("Made")
-
-
-def seeded(factory: Callable[[], Made], seed: int) -> Made:
-    "`factory()` with torch's default initialisation drawn from `seed`."
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return factory()

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from impsamp.errors import InvalidArgument
-from impsamp.randomness import as_numpy_generator, counter_generator, uniforms
+from impsamp.randomness import (
+    CounterStream,
+    SequentialStream,
+    as_numpy_generator,
+    counter_generator,
+    seeded,
+    uniforms,
+)
 
 
 @pytest.mark.parametrize("size", [5, (2, 3)])
@@ -92,3 +99,39 @@ def test_anything_else_is_refused_by_kind(generator):
 def test_a_negative_seed_is_refused():
     with pytest.raises(InvalidArgument, match="generator must be at least 0"):
         as_numpy_generator(-1)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: CounterStream(3), lambda: SequentialStream(np.random.default_rng(3))]
+)
+def test_a_stream_gives_uniforms_pools_and_one_order_an_epoch(make):
+    stream = make()
+    assert stream.uniforms(0, 4).shape == (4,) and 0 <= stream.uniforms(1, 4).min() < 1
+    pool = stream.pool(0, 9, 4)
+    assert len(set(pool)) == 4 and set(pool) <= set(range(9))
+    assert sorted(stream.pool(0, 4, 4)) == [0, 1, 2, 3]
+    order = stream.permutation(0, 50)
+    assert sorted(order) == list(range(50)) and np.array_equal(order, stream.permutation(0, 50))
+    assert not np.array_equal(order, stream.permutation(1, 50))
+
+
+def test_counted_streams_do_not_depend_on_what_was_drawn_before():
+    first = CounterStream(5)
+    first.uniforms(0, 100)
+    assert np.array_equal(first.uniforms(7, 3), CounterStream(5).uniforms(7, 3))
+    assert not np.array_equal(first.uniforms(7, 3), CounterStream(6).uniforms(7, 3))
+
+
+def test_every_pool_is_equally_likely():
+    stream = SequentialStream(np.random.default_rng(0))
+    seen = np.zeros(5)
+    for step in range(2000):
+        seen[stream.pool(step, 5, 2)] += 1
+    assert abs(seen / 2000 - 2 / 5).max() < 4 * np.sqrt(0.4 * 0.6 / 2000)
+
+
+def test_weights_from_a_seed_leave_the_global_generator_alone():
+    state = torch.random.get_rng_state()
+    a, b, c = (seeded(lambda: torch.nn.Linear(2, 2).weight, seed) for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(state, torch.random.get_rng_state())

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from impsamp import schemes, training
-from impsamp.errors import InvalidArgument, UnknownName
+from impsamp.errors import InvalidArgument
+from impsamp.randomness import CounterStream, seeded
 from impsamp.reproduce.lahire import nll
-from impsamp.training import CounterStream, SequentialStream, seeded, train
+from impsamp.training import train
 
 
 def tiny(n=12, d=3, seed=0):

@@ -17,11 +17,11 @@ from ..data import load_mnist01
 from ..errors import InvalidArgument, unknown
 from ..gradnorms.oracle import loop_grads
 from ..problems import PaperCNN
-from ..randomness import counter_generator
+from ..randomness import counter_generator, seeded
 from ..samplers import importance_weights, inverse_cdf
 from ..schemes import GradNorm, Mixture, Scheme, Shuffle, Uniform
 from ..theory import second_moment
-from ..training import History, seeded, train
+from ..training import History, train
 
 if TYPE_CHECKING:
     import pandas as pd

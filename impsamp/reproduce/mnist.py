@@ -24,9 +24,9 @@ from impsamp.thinning import (
 from ..data import load_mnist, load_mnist01
 from ..errors import unknown
 from ..gradnorms import grad_norms
-from ..randomness import counter_generator
+from ..randomness import CounterStream, counter_generator, seeded
 from ..schemes import Scheme, Shuffle, Stale, Uniform
-from ..training import CounterStream, seeded, training_step
+from ..training import training_step
 
 # %% auto #0
 __all__ = ["STALE_ARMS", "stale_run", "thinning_run"]

@@ -17,9 +17,9 @@ from ..assess import certify
 from ..data import load_mnist, load_mnist01
 from ..errors import unknown
 from ..problems import PaperCNN, mnist_mlp
-from ..randomness import counter_generator
+from ..randomness import counter_generator, seeded
 from ..schemes import GradNorm, Loss, Mixture, Scheme, Stale, Uniform, UpperBound
-from ..training import columns, seeded
+from ..training import columns
 from .lahire import nll
 
 if TYPE_CHECKING:
