@@ -1,12 +1,15 @@
-"""Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass over the same samples.
+"""Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass.
 
     python -m benchmarks.gradnorms [--rounds 9] [--no-memory] [--only paper-100,mlp-100]
 
-Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}. Opacus and BackPACK take part if they are installed
-(`make bench` sees to it). Each contender runs alternately with
-the plain pass in a fork of its own, one thread, as in a training process that also scores (in one process for all, the large blocks that the slow contenders free would decide how fast the
-plain pass gets its memory); times are CPU times; a cell is the median over rounds of the ratio to the plain passes just before and after. Every contender's norms are first compared with the
-loop's. Peak memory is the rise of the resident set's high-water mark during one pass, in another fork. About five minutes; without the peers nothing is written.
+Writes benchmarks/gradnorms.csv, benchmarks/gradnorms.md and figures/fig_gradnorms_cost.{svg,png}.
+Opacus and BackPACK take part if they are installed (`make bench` sees to it). Each contender runs
+alternately with the plain pass in a fork of its own, one thread, as in a training process that
+also scores (in one process for all, the large blocks that the slow contenders free would decide
+how fast the plain pass gets its memory); times are CPU times; a cell is the median over rounds of
+the ratio to the plain passes just before and after. Every contender's norms are first compared
+with the loop's. Peak memory is the rise of the resident set's high-water mark during one pass, in
+another fork. About five minutes; without the peers nothing is written.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from benchmarks._gradnorms_networks import Transformer, mlp, resnet
 from impsamp.gradnorms import grad_norms
 from impsamp.problems import PaperCNN
 
@@ -32,80 +36,8 @@ def losses(out, y):
     return F.cross_entropy(out, y, reduction="none")
 
 
-class Block(nn.Module):
-    "Residual block with group norm."
-
-    def __init__(self, a, b, stride):
-        super().__init__()
-        self.c1, self.n1 = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.GroupNorm(4, b)
-        self.c2, self.n2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.GroupNorm(4, b)
-        self.short = (
-            nn.Sequential() if a == b and stride == 1 else nn.Conv2d(a, b, 1, stride, bias=False)
-        )
-
-    def forward(self, x):
-        return F.relu(self.n2(self.c2(F.relu(self.n1(self.c1(x))))) + self.short(x))
-
-
-def resnet():
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1, bias=False),
-        nn.GroupNorm(4, 16),
-        nn.ReLU(),
-        Block(16, 16, 1),
-        Block(16, 32, 2),
-        Block(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-
-
-class Attention(nn.Module):
-    "Self-attention built from Linear, so that tools that hook modules can take part."
-
-    def __init__(self, d, heads):
-        super().__init__()
-        self.heads, self.qkv, self.out = heads, nn.Linear(d, 3 * d), nn.Linear(d, d)
-
-    def forward(self, x):
-        q, k, v = (
-            t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, 2)
-        )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class Encoder(nn.Module):
-    def __init__(self, d=128, heads=4, wide=256):
-        super().__init__()
-        self.n1, self.a, self.n2 = nn.LayerNorm(d), Attention(d, heads), nn.LayerNorm(d)
-        self.up, self.down = nn.Linear(d, wide), nn.Linear(wide, d)
-
-    def forward(self, x):
-        x = x + self.a(self.n1(x))
-        return x + self.down(F.gelu(self.up(self.n2(x))))
-
-
-class Transformer(nn.Module):
-    def __init__(self, words=1000, d=128, layers=4):
-        super().__init__()
-        self.embed, self.layers = (
-            nn.Embedding(words, d),
-            nn.Sequential(*(Encoder(d) for _ in range(layers))),
-        )
-        self.norm, self.head = nn.LayerNorm(d), nn.Linear(d, 10)
-
-    def forward(self, t):
-        return self.head(self.norm(self.layers(self.embed(t))).mean(1))
-
-
-def mlp():
-    return nn.Sequential(
-        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
-    )
-
-
-PROBLEMS = {  # name: (model, sample shape, classes, N)
+# name: (model, sample shape, classes, N)
+PROBLEMS = {
     "paper-100": (PaperCNN, (1, 28, 28), 2, 100),
     "paper-1000": (PaperCNN, (1, 28, 28), 2, 1000),
     "mlp-100": (mlp, (784,), 10, 100),
@@ -123,7 +55,8 @@ def problem(name):
     return model, x, torch.randint(0, classes, (n,))
 
 
-# contenders: each returns a function that computes the norms (n,), or None for a plain pass; the model is theirs alone
+# Contenders: each returns a function that computes the norms (n,), or None for a plain pass.
+# The model is theirs alone.
 
 
 def plain(model, x, y):
@@ -206,22 +139,34 @@ CONTENDERS = {
     "vmap": ours("vmap"),
     "loop": ours("loop"),
 }
+SLOW = {"loop", "vmap", "Opacus hooks"}  # three rounds
+
+
+def first_line(error):
+    text = str(error)
+    return text.splitlines()[0][:90] if text else ""
+
+
+def worst_error(name, found, x, y, kept=10):
+    "Largest error of the first norms, relative to the largest of the loop's."
+    model, _, _ = problem(name)
+    oracle = grad_norms(model, losses, x[:kept], y[:kept], method="loop")
+    return ((found[:kept].double() - oracle).abs().max() / oracle.max()).item()
 
 
 def ready(name, contender):
-    "A runnable contender, checked against the loop on the whole batch; or the reason why it cannot take part."
+    "A runnable contender, checked against the loop; or the reason why it cannot take part."
     model, x, y = problem(name)
     try:
         run = CONTENDERS[contender](model, x, y)
         found = run()
     except Exception as e:
-        return None, f"{type(e).__name__}: {str(e).splitlines()[0][:90] if str(e) else ''}"
-    if found is not None:
-        keep = slice(0, 10)
-        oracle = grad_norms(problem(name)[0], losses, x[keep], y[keep], method="loop")
-        worst = ((found[keep].double() - oracle).abs().max() / oracle.max()).item()
-        if not worst < 1e-4:
-            return None, f"wrong norms: relative error {worst:.1e}"
+        return None, f"{type(e).__name__}: {first_line(e)}"
+    if found is None:
+        return run, ""
+    worst = worst_error(name, found, x, y)
+    if not worst < 1e-4:
+        return None, f"wrong norms: relative error {worst:.1e}"
     return run, ""
 
 
@@ -233,7 +178,9 @@ def clock(run):
 
 
 def in_a_fork(function, *args):
-    "`function(*args)` (JSON) in a fork of this process, which must not have run a backward pass; None if it fails there."
+    """`function(*args)` (JSON) in a fork of this process; None if it fails there.
+
+    This process must not have run a backward pass."""
     read, send = os.pipe()
     if os.fork() == 0:
         os.close(read)
@@ -250,41 +197,51 @@ def in_a_fork(function, *args):
 
 
 def time_contender(name, contender, rounds):
-    "[(seconds, seconds of the plain pass: mean of the one before and the one after)] per round, and a reason if there is none."
+    """[(seconds, seconds of the plain pass)] per round, and a reason if there is none.
+
+    The plain pass: mean of the one before and the one after."""
     run, reason = ready(name, contender)
     if run is None:
         return [], reason
+    if contender in SLOW:
+        rounds = 3
     base = plain(*problem(name))
-    found, before = [], (base(), clock(base))[1]
-    for _ in range(3 if contender in ("loop", "vmap", "Opacus hooks") else rounds):
-        seconds, after = clock(run), clock(base)
+    base()
+    before = clock(base)
+    found = []
+    for _ in range(rounds):
+        seconds = clock(run)
+        after = clock(base)
         found.append((seconds, (before + after) / 2))
         before = after
     return found, ""
 
 
 def summary(name, contender, rounds):
-    "(median seconds, median ratio to the plain pass, lower and upper quartile of the ratio, reason)."
-    found, reason = in_a_fork(time_contender, name, contender, rounds) or ([], "the process died")
+    "Median seconds; median, lower and upper quartile of the ratio to the plain pass; a reason."
+    result = in_a_fork(time_contender, name, contender, rounds)
+    found, reason = result or ([], "the process died")
     if not found:
         return *[float("nan")] * 4, reason
-    quartiles = statistics.quantiles((t / b for t, b in found), n=4)
-    return statistics.median(t for t, _ in found), quartiles[1], quartiles[0], quartiles[2], ""
+    low, middle, high = statistics.quantiles([t / b for t, b in found], n=4)
+    return statistics.median(t for t, _ in found), middle, low, high, ""
 
 
 def status(field):
     "A memory field of this process in bytes (Linux)."
-    line = next(
-        s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(field)
-    )
-    return int(line.split()[1]) * 1024
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
 
 
 def one_pass(name, contender):
-    "Rise of the peak resident set, in bytes, during one pass over the batch above the state with libraries, model and data loaded."
+    """Rise of the peak resident set, in bytes, during one pass over the batch.
+
+    Above the state with libraries, model and data loaded."""
     model, x, y = problem(name)
     run = CONTENDERS[contender](model, x, y)
-    losses(problem(name)[0](x[:1]), y[:1]).sum().backward()
+    other, _, _ = problem(name)
+    losses(other(x[:1]), y[:1]).sum().backward()
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     run()
@@ -303,88 +260,106 @@ def peers_missing():
 
 
 FIELDS = ["problem", "contender", "ms", "ratio", "ratio_low", "ratio_high", "peak_mb", "note"]
+TABLE = ROOT / "benchmarks" / "gradnorms.csv"
+PAGE = ROOT / "benchmarks" / "gradnorms.md"
+PAGE_HEAD = (
+    "Cost of per-sample gradient norms, as a multiple of one plain forward and backward pass "
+    "over the same samples."
+)
 
 
-def write(rows):
-    "Put the rows of one problem into the table; the other problems' rows stay."
-    table = ROOT / "benchmarks/gradnorms.csv"
-    kept = (
-        [r for r in csv.DictReader(open(table)) if r["problem"] != rows[0]["problem"]]
-        if table.exists()
-        else []
-    )
-    rows = sorted(
-        kept + rows,
-        key=lambda r: (list(PROBLEMS).index(r["problem"]), list(CONTENDERS).index(r["contender"])),
-    )
-    with open(ROOT / "benchmarks/gradnorms.csv", "w", newline="") as f:
-        out = csv.DictWriter(f, FIELDS, lineterminator="\n")
+def read_table():
+    with open(TABLE, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def place(row):
+    "Where a row stands in the table."
+    problems = list(PROBLEMS)
+    contenders = list(CONTENDERS)
+    return problems.index(row["problem"]), contenders.index(row["contender"])
+
+
+def write_table(rows):
+    "Put the rows of one problem into the table; the other problems' rows stay. Returns all."
+    old = read_table() if TABLE.exists() else []
+    kept = [r for r in old if r["problem"] != rows[0]["problem"]]
+    rows = sorted(kept + rows, key=place)
+    with open(TABLE, "w", newline="") as file:
+        out = csv.DictWriter(file, FIELDS, lineterminator="\n")
         out.writeheader()
         out.writerows(rows)
-    names, cells = (
-        list(dict.fromkeys(r["problem"] for r in rows)),
-        {(r["problem"], r["contender"]): r for r in rows},
-    )
+    return rows
 
-    def cell(p, c):
-        r = cells[p, c]
-        if r["note"]:
-            return "no"
-        spread = (
-            f" ({float(r['ratio_low']):.2f} to {float(r['ratio_high']):.2f})"
-            if float(r["ratio_low"]) == float(r["ratio_low"])
-            else ""
-        )
-        return f"{float(r['ratio']):.2f}{spread}" + (
-            f", {float(r['peak_mb']):.0f} MB" if r["peak_mb"] != "nan" else ""
-        )
 
+def cell(row):
+    "Ratio, quartiles and peak memory of a contender on a problem."
+    if row["note"]:
+        return "no"
+    text = f"{float(row['ratio']):.2f}"
+    if row["ratio_low"] != "nan":
+        text += f" ({float(row['ratio_low']):.2f} to {float(row['ratio_high']):.2f})"
+    if row["peak_mb"] != "nan":
+        text += f", {float(row['peak_mb']):.0f} MB"
+    return text
+
+
+def page(rows):
+    "The table as markdown, with the reasons of those who could not take part."
+    names = list(dict.fromkeys(r["problem"] for r in rows))
+    at = {(r["problem"], r["contender"]): r for r in rows}
     lines = [
         "# Cost of per-sample gradient norms",
         "",
-        f"{__doc__.splitlines()[0]} Median ratio (quartiles), peak memory. One thread, torch {torch.__version__}; "
-        f"{os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.0f}, its own included.",
+        f"{PAGE_HEAD} Median ratio (quartiles), peak memory. One thread, "
+        f"torch {torch.__version__}; {os.cpu_count()} cores with a load average of "
+        f"{os.getloadavg()[0]:.0f}, its own included.",
         "",
         "| contender | " + " | ".join(names) + " |",
         "| --- |" + " --- |" * len(names),
     ]
-    lines += [f"| {c} | " + " | ".join(cell(p, c) for p in names) + " |" for c in CONTENDERS]
-    notes = sorted({f"- {r['contender']}, {r['problem']}: {r['note']}" for r in rows if r["note"]})
-    (ROOT / "benchmarks/gradnorms.md").write_text(
-        "\n".join(lines + (["", "Could not take part:", "", *notes] if notes else [])) + "\n"
-    )
+    for contender in CONTENDERS:
+        cells = [cell(at[name, contender]) for name in names]
+        lines.append(f"| {contender} | " + " | ".join(cells) + " |")
+    notes = {f"- {r['contender']}, {r['problem']}: {r['note']}" for r in rows if r["note"]}
+    if notes:
+        lines += ["", "Could not take part:", "", *sorted(notes)]
+    return "\n".join(lines) + "\n"
 
 
-def draw(path=ROOT / "benchmarks/gradnorms.csv"):
+def write(rows):
+    "Table and page, with the rows of one problem put into both."
+    PAGE.write_text(page(write_table(rows)))
+
+
+def draw_bars(ax, found, kinds):
+    "The ratios of one problem as bars from below one, or why there is none."
+    for k, contender in enumerate(kinds):
+        row = found[contender]
+        if row["note"]:
+            ax.text(1.05, k, "cannot take part", va="center", fontsize=7, color="0.4")
+            continue
+        ratio = float(row["ratio"])
+        color = "C1" if contender.startswith("impsamp") else "0.7"
+        ax.barh(k, ratio - 0.3, left=0.3, color=color, height=0.7)
+        ax.text(ratio * 1.06, k, f"{ratio:.2f}", va="center", fontsize=7)
+
+
+def draw():
     "The figure from the table: ratios on a log axis, one panel per problem."
     import matplotlib.pyplot as plt
 
     from impsamp.reproduce.figures import save_figure, set_style
 
     set_style()
-    rows = list(csv.DictReader(open(path)))
+    rows = read_table()
     names = list(dict.fromkeys(r["problem"] for r in rows))
-    fig, axes = plt.subplots(
-        2, -(-len(names) // 2), figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False
-    )
+    columns = -(-len(names) // 2)
+    fig, axes = plt.subplots(2, columns, figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False)
     kinds = [c for c in CONTENDERS if c != "plain"][::-1]
     for ax, name in zip(axes.flat, names):
         found = {r["contender"]: r for r in rows if r["problem"] == name}
-        for k, c in enumerate(kinds):
-            r = found[c]
-            if r["note"]:
-                ax.text(1.05, k, "cannot take part", va="center", fontsize=7, color="0.4")
-                continue
-            ax.barh(
-                k,
-                float(r["ratio"]) - 0.3,
-                left=0.3,
-                color="C1" if c.startswith("impsamp") else "0.7",
-                height=0.7,
-            )
-            ax.text(
-                float(r["ratio"]) * 1.06, k, f"{float(r['ratio']):.2f}", va="center", fontsize=7
-            )
+        draw_bars(ax, found, kinds)
         ax.axvline(1, color="k", lw=0.8)
         ax.set(xscale="log", xlim=(0.3, 700), title=name, yticks=range(len(kinds)))
         ax.set_yticklabels(kinds, fontsize=8)
@@ -393,46 +368,54 @@ def draw(path=ROOT / "benchmarks/gradnorms.csv"):
     save_figure(fig, "fig_gradnorms_cost")
 
 
-def main(arguments=None):
-    parse = argparse.ArgumentParser(
+def measure(name, contender, rounds, memory):
+    "One row of the table."
+    seconds, ratio, low, high, note = summary(name, contender, rounds)
+    peak = in_a_fork(one_pass, name, contender) if memory and not note else float("nan")
+    return {
+        "problem": name,
+        "contender": contender,
+        "ms": f"{1e3 * seconds:.2f}",
+        "ratio": f"{ratio:.3f}",
+        "ratio_low": f"{low:.3f}",
+        "ratio_high": f"{high:.3f}",
+        "peak_mb": f"{peak / 1e6:.1f}",
+        "note": note,
+    }
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parse.add_argument(
+    parser.add_argument(
         "--rounds", type=int, default=9, help="of which loop, vmap and hooks take part in three"
     )
-    parse.add_argument(
+    parser.add_argument(
         "--only",
         default=",".join(PROBLEMS),
         help="problems, separated by commas; the others' rows stay",
     )
-    parse.add_argument("--no-memory", action="store_true")
-    args = parse.parse_args(arguments)
+    parser.add_argument("--no-memory", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    args = parse(arguments)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    missing, names = peers_missing(), args.only.split(",")
-    for name in names:
+    missing = peers_missing()
+    for name in args.only.split(","):
         rows = []
-        for c in CONTENDERS:
-            seconds, ratio, low, high, note = summary(name, c, args.rounds)
-            peak = float("nan") if note or args.no_memory else in_a_fork(one_pass, name, c)
-            rows.append(
-                {
-                    "problem": name,
-                    "contender": c,
-                    "ms": f"{1e3 * seconds:.2f}",
-                    "ratio": f"{ratio:.3f}",
-                    "ratio_low": f"{low:.3f}",
-                    "ratio_high": f"{high:.3f}",
-                    "peak_mb": f"{peak / 1e6:.1f}",
-                    "note": note,
-                }
-            )
+        for contender in CONTENDERS:
+            rows.append(measure(name, contender, args.rounds, not args.no_memory))
             print(*rows[-1].values(), sep="  ", flush=True)
         if not missing:
             write(rows)
     if missing:
         print(
-            f"not written to the table, which is for all contenders of one run: {', '.join(missing)} missing (see the head of this file)"
+            "not written to the table, which is for all contenders of one run: "
+            f"{', '.join(missing)} missing (see the head of this file)"
         )
     else:
         draw()

@@ -1,10 +1,14 @@
-"""Importance sampling under DistributedDataParallel: exact gradient norms from all ranks, one global draw, elastic restart.
+"""Importance sampling under DistributedDataParallel.
 
-    torchrun --standalone --nproc-per-node=2 examples/train_torchrun.py --steps 60 --checkpoint run.pt
-    torchrun --standalone --nproc-per-node=1 examples/train_torchrun.py --steps 60 --checkpoint run.pt   # goes on where it stopped
+Exact gradient norms from all ranks, one global draw, elastic restart:
 
-The backend is gloo on CPU (tested) or NCCL where every rank has a GPU (written for, not tested). MNIST zeros against ones, the
-package's own 100 images; every `--refresh` steps all ranks score their shard, in between the scores of the batch are kept up to date.
+    torchrun --standalone --nproc-per-node=2 examples/train_torchrun.py --checkpoint run.pt
+
+and the same with --nproc-per-node=1 goes on where it stopped.
+
+The backend is gloo on CPU (tested) or NCCL where every rank has a GPU (written for, not tested).
+MNIST zeros against ones, the package's own 100 images; every `--refresh` steps all ranks score
+their shard, in between the scores of the batch are kept up to date.
 """
 
 import argparse
@@ -13,6 +17,7 @@ import os
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,116 +30,160 @@ from impsamp.samplers import (
     WithDraw,
 )
 
+COUNTS = {"steps": 60, "batch": 16, "refresh": 20, "seed": 0, "workers": 0, "lag": 4}
+
 
 def arguments():
-    p = argparse.ArgumentParser()
-    for name, default in (
-        ("steps", 60),
-        ("batch", 16),
-        ("refresh", 20),
-        ("seed", 0),
-        ("workers", 0),
-        ("lag", 4),
-    ):
-        p.add_argument(f"--{name}", type=int, default=default)
-    p.add_argument("--lr", type=float, default=0.1)
-    p.add_argument(
+    parser = argparse.ArgumentParser()
+    for name, default in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument(
         "--floor",
         type=float,
         default=0.2,
         help="share of uniform sampling: no weight exceeds 1 / (batch * floor)",
     )
-    p.add_argument("--checkpoint", default=None)
-    return p.parse_args()
+    parser.add_argument("--checkpoint", default=None)
+    return parser.parse_args()
 
 
-def main(a):
-    gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if gpu else "gloo")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
-    if gpu:
-        torch.cuda.set_device(device)
+def start_process():
+    "Joins the group of ranks; returns the device of this one."
+    if not torch.cuda.is_available():
+        dist.init_process_group("gloo")
+        return torch.device("cpu")
+    dist.init_process_group("nccl")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
 
-    split = load_mnist01()
-    x, y = split.x_train.to(device), split.y_train.to(device)
-    torch.manual_seed(a.seed)
-    model = DistributedDataParallel(
-        torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(784, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2)
-        ).to(device)
+
+def network():
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 16),
+        nn.ReLU(),
+        nn.Linear(16, 2),
     )
 
-    def loss_fn(out, y):
-        return torch.nn.functional.cross_entropy(out, y, reduction="none")
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=a.lr)
+def loss_fn(out, y):
+    return nn.functional.cross_entropy(out, y, reduction="none")
 
-    def weights(
-        norms,
-    ):  # a mixture with the uniform law, as tree weights: bounded importance weights
+
+def say(*words):
+    "One rank speaks for all."
+    if dist.get_rank() == 0:
+        print(*words, flush=True)
+
+
+class Training:
+    "What a run holds, so that it can be saved and resumed as a whole."
+
+    def __init__(self, args, device):
+        split = load_mnist01()
+        self.args = args
+        self.x = split.x_train.to(device)
+        self.y = split.y_train.to(device)
+        self.device = device
+        self.data = WithDraw(TensorDataset(split.x_train, split.y_train))
+        torch.manual_seed(args.seed)
+        self.model = DistributedDataParallel(network().to(device))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=args.lr)
+        self.scorer = DistributedGradNorm(loss_fn, self.x, self.y)
+        self.scale = 1.0  # mean norm at the last refresh
+        self.sampler = DistributedImportanceBatchSampler(
+            SumTree(np.ones(len(self.x))),
+            args.batch,
+            steps=args.steps,
+            generator=np.random.default_rng(args.seed),
+            lag=args.lag,
+        )
+
+    def loader(self):
+        return DataLoader(
+            self.data,
+            batch_sampler=self.sampler,
+            collate_fn=self.data.collate,
+            num_workers=self.args.workers,
+        )
+
+    def tree_weights(self, norms):
+        "A mixture with the uniform law: bounded importance weights."
         s = np.asarray(norms, dtype=np.float64)
-        return (1 - a.floor) * s + a.floor * scale[0]
+        return (1 - self.args.floor) * s + self.args.floor * self.scale
 
-    scorer, data = (
-        DistributedGradNorm(loss_fn, x, y),
-        WithDraw(TensorDataset(split.x_train, split.y_train)),
-    )
-    scale = [1.0]
-    sampler = DistributedImportanceBatchSampler(
-        SumTree(np.ones(len(x))),
-        a.batch,
-        steps=a.steps,
-        generator=np.random.default_rng(a.seed),
-        lag=a.lag,
-    )
-    if a.checkpoint and os.path.exists(a.checkpoint):
-        state = torch.load(a.checkpoint, weights_only=True, map_location=device)
-        model.module.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        sampler.load_state_dict(state["sampler"])
-        scale[0] = state["scale"]
-        if dist.get_rank() == 0:
-            print(
-                f"resumed after step {state['sampler']['step']} with {dist.get_world_size()} ranks",
-                flush=True,
-            )
-    loader = DataLoader(data, batch_sampler=sampler, collate_fn=data.collate, num_workers=a.workers)
+    def step(self, x, y, draw):
+        self.optimizer.zero_grad()
+        losses = loss_fn(self.model(x), y)
+        # weights carry the world size: DDP averages
+        draw.estimate(losses).backward()
+        self.optimizer.step()
 
-    for (bx, by), draw in loader:
-        bx, by = bx.to(device), by.to(device)
-        optimizer.zero_grad()
-        draw.estimate(
-            loss_fn(model(bx), by)
-        ).backward()  # weights carry the world size: DDP averages
-        optimizer.step()
-        if draw.step % a.refresh == 0:  # exact norms of all items, each rank its shard
-            norms = scorer(model)
-            scale[0] = float(norms.mean())
-            low, high = (len(x) * r // sampler.world_size for r in (sampler.rank, sampler.rank + 1))
-            sampler.update(
-                torch.arange(low, high), weights(norms[low:high]), step=draw.step, size=len(x)
-            )
+    def refresh(self, step):
+        "Exact norms of all items; each rank reports its shard."
+        norms = self.scorer(self.model)
+        self.scale = float(norms.mean())
+        n = len(self.x)
+        low = n * self.sampler.rank // self.sampler.world_size
+        high = n * (self.sampler.rank + 1) // self.sampler.world_size
+        shard = torch.arange(low, high)
+        self.sampler.update(shard, self.tree_weights(norms[low:high]), step=step, size=n)
+
+    def report(self, x, y, draw):
+        "The norms of this rank's part of the batch."
+        scores = np.empty(0)
+        if len(x):
+            norms = grad_norms(self.model.module, loss_fn, x, y)
+            scores = self.tree_weights(norms.cpu())
+        self.sampler.update(draw.idx, scores, step=draw.step)
+
+    def full_loss(self):
+        with torch.no_grad():
+            return loss_fn(self.model.module(self.x), self.y).mean().item()
+
+    def state_dict(self):
+        return {
+            "model": self.model.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "scale": self.scale,
+        }
+
+    def save(self, path):
+        "Whole or not at all."
+        torch.save(self.state_dict(), path + ".new")
+        os.replace(path + ".new", path)
+
+    def resume(self, path):
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.model.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.scale = state["scale"]
+        done = state["sampler"]["step"]
+        say(f"resumed after step {done} with {dist.get_world_size()} ranks")
+
+
+def main(args):
+    device = start_process()
+    run = Training(args, device)
+    if args.checkpoint and os.path.exists(args.checkpoint):
+        run.resume(args.checkpoint)
+
+    for (x, y), draw in run.loader():
+        x = x.to(device)
+        y = y.to(device)
+        run.step(x, y, draw)
+        if draw.step % args.refresh == 0:
+            run.refresh(draw.step)
         else:
-            scores = (
-                weights(grad_norms(model.module, loss_fn, bx, by).cpu()) if len(bx) else np.empty(0)
-            )
-            sampler.update(draw.idx, scores, step=draw.step)
-        if draw.step % 10 == 9 or draw.step == a.steps - 1:
-            with torch.no_grad():
-                full = loss_fn(model.module(x), y).mean().item()
-            if dist.get_rank() == 0:
-                print(f"step {draw.step} loss {full:.6f}", flush=True)
-                if a.checkpoint:
-                    torch.save(
-                        {
-                            "model": model.module.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "sampler": sampler.state_dict(),
-                            "scale": scale[0],
-                        },
-                        a.checkpoint + ".new",
-                    )
-                    os.replace(a.checkpoint + ".new", a.checkpoint)
+            run.report(x, y, draw)
+        if draw.step % 10 == 9 or draw.step == args.steps - 1:
+            say(f"step {draw.step} loss {run.full_loss():.6f}")
+            if args.checkpoint and dist.get_rank() == 0:
+                run.save(args.checkpoint)
     dist.destroy_process_group()
 
 

@@ -9,7 +9,8 @@ def table_of(text):
     "package or module -> its public names, from the assignment to _PUBLIC."
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "_PUBLIC":
-            return {k: v.split() for k, v in ast.literal_eval(node.value).items()}
+            table = ast.literal_eval(node.value)
+            return {module: names.split() for module, names in table.items()}
     raise ValueError("impsamp/__init__.py has no table _PUBLIC")
 
 
@@ -19,12 +20,12 @@ def place(name):
 
 
 def with_block(text):
-    "`text` of impsamp/__init__.py with the block that its table asks for; `name as name` re-exports."
+    """`text` of impsamp/__init__.py with the block that its table asks for.
+
+    `name as name` re-exports."""
     start = text.index(MARK)
     lines = [text[start:].splitlines()[0]]
     for module, names in sorted(table_of(text).items()):
-        lines += [
-            f"    from impsamp.{module} import {name} as {name}"
-            for name in sorted(names, key=place)
-        ]
+        for name in sorted(names, key=place):
+            lines.append(f"    from impsamp.{module} import {name} as {name}")
     return text[:start] + "\n".join(lines) + "\n"

@@ -3,8 +3,8 @@
 Counted over the generated modules. Body lines: from the first to the last statement of a function,
 docstring left out. Tokens of a line: what Python's tokenizer gives, without comments, line ends
 and indentation; a docstring counts as one token on its first line. Code lines: lines that hold a
-token other than a docstring or comment. Picture: a package or a top-level module is one room, an
-arrow goes from a room to each room that it imports, floors are the longest chain of arrows.
+token other than a docstring or comment. Picture: a package or a top-level module is one unit, an
+arrow goes from a unit to each unit that it imports, floors are the longest chain of arrows.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import io
 import sys
 import tokenize
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,8 @@ def is_tuple_assignment(node):
 def parameters(function):
     "The arguments that a caller sees."
     a = function.args
-    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+    starred = [x for x in (a.vararg, a.kwarg) if x]
+    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *starred]
     return [x for x in every if x.arg not in ("self", "cls")]
 
 
@@ -113,7 +115,8 @@ COMPREHENSIONS = (ast.ListComp, ast.DictComp, ast.SetComp)
 
 def inside(node, kinds):
     "Nodes of `kinds` strictly within `node`."
-    return [n for n in ast.walk(node) if n is not node and isinstance(n, kinds)]
+    within = [n for n in ast.walk(node) if n is not node]
+    return [n for n in within if isinstance(n, kinds)]
 
 
 def faults_of(node):
@@ -155,62 +158,90 @@ def quantile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
-def room(module):
+def unit(module):
     "The package or top-level module that a file belongs to."
     return [*name_of(module).split("."), "impsamp"][1]
 
 
+ENTRANCES = {"impsamp", "__main__"}
+
+
 def picture(modules):
-    "(rooms, floors, arrows) of the imports between packages."
-    arrows = {(room(m), room(f)) for m in modules for f in imports_of(m)}
-    arrows = {(a, b) for a, b in arrows if a != b and not {a, b} & {"impsamp", "__main__"}}
-    rooms = {room(m) for m in modules} - {"impsamp", "__main__"}
-    floor = dict.fromkeys(rooms, 1)
-    for _ in rooms:
+    "How many units, floors and arrows the imports between packages make."
+    units = {unit(m) for m in modules} - ENTRANCES
+    imports = {(unit(m), unit(f)) for m in modules for f in imports_of(m)}
+    arrows = {(a, b) for a, b in imports if a != b and {a, b} <= units}
+    floor = dict.fromkeys(units, 1)
+    for _ in units:
         for above, below in arrows:
             floor[above] = max(floor[above], floor[below] + 1)
-    return len(rooms), max(floor.values()), len(arrows)
+    return {"units": len(units), "floors": max(floor.values()), "arrows": len(arrows)}
+
+
+@dataclass
+class Counts:
+    "What is counted over all modules, one entry per function, line or statement."
+
+    bodies: list = field(default_factory=list)  # body lines of a function
+    columns: list = field(default_factory=list)  # of a line that is not blank
+    tokens: list = field(default_factory=list)  # of a line
+    annotated: list = field(default_factory=list)  # whether a function is
+    shown: list = field(default_factory=list)  # the same, public ones
+    sizes: list = field(default_factory=list)  # code lines of a module
+    lines: int = 0
+    pairs: int = 0  # tuple = tuple
+    statements: int = 0
+
+    def add(self, text):
+        "Count one module."
+        tree = ast.parse(text)
+        lines = text.splitlines()
+        nodes = list(ast.walk(tree))
+        functions = [n for n in nodes if isinstance(n, FUNCTIONS)]
+        self.lines += len(lines)
+        self.columns += [len(line) for line in lines if line.strip()]
+        self.tokens += tokens_by_line(text).values()
+        self.bodies += map(body_lines, functions)
+        self.annotated += map(is_annotated, functions)
+        self.shown += [is_annotated(f) for _, f in public_functions(tree)]
+        self.sizes.append(len(code_lines(text, tree)))
+        self.pairs += sum(map(is_tuple_assignment, nodes))
+        self.statements += sum(isinstance(n, ast.stmt) for n in nodes)
+
+
+def percent(truths):
+    truths = list(truths)
+    return 100 * sum(truths) / len(truths)
 
 
 def table(modules):
-    "name -> number, in the order of the issue's table."
-    bodies, tokens, annotated, shown = [], [], [], []
-    columns, pairs, statements = [], 0, 0
+    "name -> number."
+    counts = Counts()
     for path in modules:
-        text = path.read_text()
-        tree = ast.parse(text)
-        lines = text.splitlines()
-        columns += [len(line) for line in lines if line.strip()]
-        tokens += tokens_by_line(text).values()
-        nodes = list(ast.walk(tree))
-        functions = [n for n in nodes if isinstance(n, FUNCTIONS)]
-        bodies += map(body_lines, functions)
-        annotated += map(is_annotated, functions)
-        shown += [is_annotated(f) for _, f in public_functions(tree)]
-        pairs += sum(map(is_tuple_assignment, nodes))
-        statements += sum(isinstance(n, ast.stmt) for n in nodes)
+        counts.add(path.read_text())
     folders = Counter(m.parent for m in modules)
-    rooms, floors, arrows = picture(modules)
     return {
-        "function body lines, median": quantile(bodies, 0.5),
-        "function body lines, p90": quantile(bodies, 0.9),
-        "function body lines, max": max(bodies),
-        "lines over 100 columns, %": 100 * sum(c > 100 for c in columns) / len(columns),
-        "lines over 120 columns, %": 100 * sum(c > 120 for c in columns) / len(columns),
-        "tokens a line, p90": quantile(tokens, 0.9),
-        "tuple = tuple per 1000 statements": 1000 * pairs / statements,
-        "annotated functions, %": 100 * sum(annotated) / len(annotated),
-        "annotated public signatures, %": 100 * sum(shown) / len(shown),
+        "function body lines, median": quantile(counts.bodies, 0.5),
+        "function body lines, p90": quantile(counts.bodies, 0.9),
+        "function body lines, max": max(counts.bodies),
+        "lines over 100 columns, %": percent(c > 100 for c in counts.columns),
+        "lines over 120 columns, %": percent(c > 120 for c in counts.columns),
+        "tokens a line, p90": quantile(counts.tokens, 0.9),
+        "tuple = tuple per 1000 statements": 1000 * counts.pairs / counts.statements,
+        "annotated functions, %": percent(counts.annotated),
+        "annotated public signatures, %": percent(counts.shown),
         "largest folder, modules": max(folders.values()),
-        "largest module, code lines": max(
-            len(code_lines(m.read_text(), ast.parse(m.read_text()))) for m in modules
-        ),
-        "rooms": rooms,
-        "floors": floors,
-        "arrows": arrows,
+        "largest module, code lines": max(counts.sizes),
+        **picture(modules),
         "modules": len(modules),
-        "lines": sum(len(m.read_text().splitlines()) for m in modules),
+        "lines": counts.lines,
     }
+
+
+def list_violations(modules):
+    for m in modules:
+        for line, what in sorted(violations(m)):
+            print(f"{short(m)}:{line}: {what}")
 
 
 def main():
@@ -221,9 +252,7 @@ def main():
     wanted = [p.resolve() for p in args.files]
     modules = [m for m in GENERATED if not wanted or {m, *m.parents} & set(wanted)]
     if args.violations:
-        for m in modules:
-            for line, what in sorted(violations(m)):
-                print(f"{short(m)}:{line}: {what}")
+        list_violations(modules)
         return
     for name, value in table(modules if wanted else MODULES).items():
         print(f"{name:36} {value:.4g}")

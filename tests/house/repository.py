@@ -15,14 +15,17 @@ HAND_WRITTEN = {
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py")
 GENERATED = [p for p in MODULES if p not in HAND_WRITTEN]
-NOTEBOOKS = sorted(
-    p
-    for p in (ROOT / "nbs").rglob("*.ipynb")
-    if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts)
-)
+
+
+def is_hidden(path):
+    "In a folder of a tool: checkpoints, runs."
+    return any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)
+
+
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not is_hidden(p))
 PYTHON_FILES = [
     *MODULES,
-    *(p for top in ("tests", "benchmarks", "data", "examples") for p in (ROOT / top).rglob("*.py")),
+    *[p for top in ("tests", "benchmarks", "data", "examples") for p in (ROOT / top).rglob("*.py")],
 ]
 
 
@@ -60,8 +63,8 @@ def imports_of(module):
             wanted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
-            wanted = [f"{base}.{alias.name}" for alias in node.names]
-            wanted = [w if file_of(w) else base for w in wanted]
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            wanted = [name if file_of(name) else base for name in names]
         else:
             continue
         yield from {f for w in wanted if (f := file_of(w)) and f != module}

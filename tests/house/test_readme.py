@@ -1,4 +1,4 @@
-"""The fragments on schemes, samplers and thinning that the README shows are run here, each as it stands."""
+"""The fragments of the README on schemes, samplers and thinning run, each as it stands."""
 
 from pathlib import Path
 
@@ -23,8 +23,10 @@ class Clipped(Scheme):
 SAMPLER = """
 from impsamp import ImportanceBatchSampler, Stale, WithDraw
 
-sampler = ImportanceBatchSampler(Stale("loss").init(len(dataset)), 16, steps=50, generator=generator)
-loader = DataLoader(WithDraw(dataset), batch_sampler=sampler, collate_fn=WithDraw(dataset).collate)  # instead of DataLoader(dataset, 16, shuffle=True)
+sampler = ImportanceBatchSampler(Stale("loss").init(len(dataset)), 16, steps=50, \
+generator=generator)
+loader = DataLoader(WithDraw(dataset), batch_sampler=sampler, collate_fn=WithDraw(dataset)\
+.collate)  # instead of DataLoader(dataset, 16, shuffle=True)
 for (x, y), draw in loader:
     losses = loss_fn(model(x), y)                        # loss_fn: reduction="none"
     optimizer.zero_grad()
@@ -47,13 +49,13 @@ for x, y in loader:                                      # any loader, any augme
 
 
 def task():
-    "What the fragments find already there: a model, its optimizer, a per-item loss, a data set with its loader, a generator."
+    """What the fragments find already there.
+
+    A model, its optimizer, a per-item loss, a data set with its loader, a generator."""
     torch.manual_seed(0)
     x = torch.randn(64, 5)
-    model, dataset = (
-        nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)),
-        TensorDataset(x, (x[:, 0] > 0).long()),
-    )
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
+    dataset = TensorDataset(x, (x[:, 0] > 0).long())
     return dict(
         model=model,
         dataset=dataset,
@@ -66,14 +68,9 @@ def task():
 
 
 def loss_of(names):
+    x, y = names["dataset"].tensors
     with torch.no_grad():
-        return (
-            names["loss_fn"](
-                names["model"](names["dataset"].tensors[0]), names["dataset"].tensors[1]
-            )
-            .mean()
-            .item()
-        )
+        return names["loss_fn"](names["model"](x), y).mean().item()
 
 
 @pytest.mark.parametrize("fragment", [SAMPLER, THINNING], ids=["sampler", "thinning"])
@@ -102,7 +99,9 @@ def test_a_scheme_of_your_own_in_ten_lines_trains_and_resumes():
         steps=30,
         seed=0,
     )
-    assert np.isclose(scheme.probabilities().sum(), 1) and np.ptp(scheme.probabilities()) > 0
+    p = scheme.probabilities()
+    assert np.isclose(p.sum(), 1)
+    assert np.ptp(p) > 0
     again = names["Clipped"]().init(64)
     again.load_state_dict(scheme.state_dict())
     assert (again.probabilities() == scheme.probabilities()).all()

@@ -9,20 +9,19 @@ import pytest
 
 from tests.house.repository import NOTEBOOKS, ROOT, cells, source
 
+EXPERIMENTS = [p for p in NOTEBOOKS if p.parent.name == "experiments"]
+
 
 @pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_small_and_has_no_widget_state(nb):
-    assert nb.stat().st_size < 200_000, (
-        f"{nb.name} is {nb.stat().st_size} bytes; the limit is 200 kB"
-    )
+    size = nb.stat().st_size
+    assert size < 200_000, f"{nb.name} is {size} bytes; the limit is 200 kB"
     assert "widgets" not in json.loads(nb.read_text())["metadata"]
     text = nb.read_text()
     assert "Traceback (most recent call last)" not in text, "a committed notebook shows a failure"
 
 
-@pytest.mark.parametrize(
-    "nb", [p for p in NOTEBOOKS if p.parent.name == "experiments"], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("nb", EXPERIMENTS, ids=lambda p: p.stem)
 def test_experiment_has_literal_parameters_and_no_outputs(nb):
     code = [c for c in cells(nb) if c["cell_type"] == "code"]
     tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
@@ -34,44 +33,42 @@ def test_experiment_has_literal_parameters_and_no_outputs(nb):
     assert "#| export" not in "".join(map(source, code)), "experiments export nothing"
 
 
+MACHINE = re.compile(
+    r"/home/[a-z]|/root/|/Users/[a-z]|/tmp/[a-z]|/opt/[a-z]"
+    r"|pypi\.org|--index-url|find-links|registry\.npmjs|debian\.org"
+)
+BINARY = {".png", ".npz", ".gz", ".lock"}
+
+
 def test_nothing_names_a_machine_or_a_registry():
-    files = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.split()
-    pattern = re.compile(
-        r"(/home/[a-z]|/root/|/Users/[a-z]|/tmp/[a-z]|/opt/[a-z]|pypi\.org|--index-url|find-links|registry\.npmjs|debian\.org)"
-    )
-    binary = {".png", ".npz", ".gz", ".lock"}
+    command = ["git", "ls-files"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     found = []
-    for name in files:
+    for name in listed.split():
         path = ROOT / name
-        if path.suffix in binary or not path.is_file() or path.samefile(__file__):
+        if path.suffix in BINARY or not path.is_file() or path.samefile(__file__):
             continue
-        found += [
-            f"{name}: {m.group(0)}" for m in pattern.finditer(path.read_text(errors="replace"))
-        ]
+        names = MACHINE.findall(path.read_text(errors="replace"))
+        found += [f"{name}: {bad}" for bad in names]
     assert found == []
 
 
 def test_every_locked_version_runs_on_the_oldest_python():
-    "A lock made on a late 3.11 must install on an early one: what each locked package says of the interpreter allows 3.11.0."
+    """A lock made on a late 3.11 must install on an early one.
+
+    What each locked package says of the interpreter allows 3.11.0."""
     from importlib.metadata import distributions
 
     from packaging.specifiers import SpecifierSet
     from packaging.utils import canonicalize_name
 
-    locked = {
-        canonicalize_name(line.split("==")[0])
-        for line in (ROOT / "requirements.lock").read_text().splitlines()
-        if "==" in line
-    }
-    asks = {
-        canonicalize_name(d.metadata["Name"]): d.metadata.get("Requires-Python") or ""
-        for d in distributions()
-    }
-    assert len(locked & asks.keys()) > 50
-    assert not {
-        name: asks[name]
-        for name in locked & asks.keys()
-        if not SpecifierSet(asks[name]).contains("3.11.0")
-    }
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
+    asks = {}
+    for package in distributions():
+        name = canonicalize_name(package.metadata["Name"])
+        asks[name] = package.metadata.get("Requires-Python") or ""
+    both = locked & asks.keys()
+    assert len(both) > 50
+    refused = {name: asks[name] for name in both if "3.11.0" not in SpecifierSet(asks[name])}
+    assert refused == {}
