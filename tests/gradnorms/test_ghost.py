@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from impsamp.gradnorms import METHODS, choose_method, grad_norms, per_sample_grads
+from impsamp.gradnorms import NORM_METHODS, choose_method, grad_norms, per_sample_grads
 from impsamp.problems import PaperCNN
 
 N = 5
@@ -621,7 +621,7 @@ def test_results_are_detached_float64_and_deterministic():
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NORM_METHODS)
 def test_every_method_is_reachable_by_name(method):
     model, x, y, _ = case("paper")
     assert close(
