@@ -31,7 +31,6 @@ from .rules import Parameters, Scales, add_up, squared_norms
 __all__ = [
     "Description",
     "GhostPlan",
-    "Slots",
     "check_samples",
     "describe",
     "explicit_squares",
@@ -42,8 +41,8 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #90dd0d7d
 # (slot, name of its parameter) for each, and a shape
-Slots: TypeAlias = tuple[tuple[str, str], ...]
-Description: TypeAlias = tuple[Slots, tuple[int, ...] | None]
+_Slots: TypeAlias = tuple[tuple[str, str], ...]
+Description: TypeAlias = tuple[_Slots, tuple[int, ...] | None]
 
 
 def describe(call: Call, layout: Layout | None, n: int) -> Description:

@@ -17,15 +17,15 @@ from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from .rules import Parameters
 
 # %% auto #0
-__all__ = ["Entries", "Preconditioner", "State", "preconditioner_of", "read_preconditioner"]
+__all__ = ["Preconditioner", "preconditioner_of", "read_preconditioner"]
 
 # %% ../../nbs/06_gradnorms/07_preconditioners.ipynb #2304cab3
-State: TypeAlias = Mapping[str, Any]
+_State: TypeAlias = Mapping[str, Any]
 
 
 def _kept_moment(
-    state: State,
-    group: State,
+    state: _State,
+    group: _State,
     name: str,
 ) -> Tensor:
     "The estimate of E[g^2] that the optimizer keeps for the parameter `name`."
@@ -46,8 +46,8 @@ def _kept_moment(
 
 # %% ../../nbs/06_gradnorms/07_preconditioners.ipynb #c3c43089
 def _second_moment(
-    state: State,
-    group: State,
+    state: _State,
+    group: _State,
     name: str,
 ) -> Tensor:
     "The optimizer's own estimate of E[g^2], as its step uses it."
@@ -60,9 +60,9 @@ def _second_moment(
 
 
 # %% ../../nbs/06_gradnorms/07_preconditioners.ipynb #b988d910
-def _groups_by_parameter(optimizer: Optimizer) -> dict[int, State]:
+def _groups_by_parameter(optimizer: Optimizer) -> dict[int, _State]:
     "id of a parameter -> its group."
-    groups: dict[int, State] = {}
+    groups: dict[int, _State] = {}
     for group in optimizer.param_groups:
         groups |= dict.fromkeys(map(id, group["params"]), group)
     return groups
@@ -112,8 +112,8 @@ def preconditioner_of(
 
 
 # %% ../../nbs/06_gradnorms/07_preconditioners.ipynb #367b703a
-Entries: TypeAlias = Mapping[str, Tensor | float]
-Preconditioner: TypeAlias = Entries | Iterable[Tensor | float]
+_Entries: TypeAlias = Mapping[str, Tensor | float]
+Preconditioner: TypeAlias = _Entries | Iterable[Tensor | float]
 
 
 def read_preconditioner(precondition: Preconditioner, params: Parameters) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ def read_preconditioner(precondition: Preconditioner, params: Parameters) -> dic
 def _by_name(
     precondition: Preconditioner,
     params: Parameters,
-) -> Entries:
+) -> _Entries:
     "An entry for every name in `params`."
     if not isinstance(precondition, Mapping):
         entries = list(precondition)
