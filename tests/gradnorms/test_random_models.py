@@ -1,4 +1,6 @@
-"""Random networks: the norms equal the loop, whatever the layers, the chunks, the frozen parameters and the reuse of layers."""
+"""Random networks: the norms equal the loop's.
+
+Whatever the layers, the chunks, the frozen parameters and the reuse of layers."""
 
 import torch
 import torch.nn as nn
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impsamp.gradnorms import grad_norms
+from tests.gradnorms.helpers import double
 
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -39,97 +42,121 @@ class Attend(nn.Module):
         return self.a(x, x, x)[0]
 
 
+# networks of convolutions
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+KINDS = ["conv", "group", "instance", "prelu", "residual", "again"]
+
+
+def size_after(size, kernel, stride, pad, dilation):
+    settings = zip(size, kernel, stride, pad, dilation)
+    return [(s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, t, p, d in settings]
+
+
+def draw_dilation(draw, size, pad, kernel):
+    "2 only where the dilated kernel fits into the padded image."
+    fits = [s + 2 * p > 2 * (k - 1) for s, p, k in zip(size, pad, kernel)]
+    return [draw(st.integers(1, 2)) if fit else 1 for fit in fits]
+
+
+def draw_convolution(draw, channels, size):
+    "(layer, channels and size of its output)."
+    out = draw(st.sampled_from([2, 4, 6]))
+    possible = [g for g in (1, 2) if channels % g == 0 and out % g == 0]
+    groups = draw(st.sampled_from(possible))
+    kernel = [draw(st.integers(1, min(3, s))) for s in size]
+    stride = [draw(st.integers(1, 2)) for _ in size]
+    pad = [draw(st.integers(0, 2)) for _ in size]
+    dilation = draw_dilation(draw, size, pad, kernel)
+    bias = draw(st.booleans())
+    conv = CONVOLUTIONS[len(size) - 1]
+    layer = conv(channels, out, kernel, stride, pad, dilation, groups, bias)
+    return layer, out, size_after(size, kernel, stride, pad, dilation)
+
+
+def layer_that_keeps_the_shape(kind, channels, axes):
+    if kind == "group":
+        return nn.GroupNorm(2, channels)
+    if kind == "instance":
+        return INSTANCE_NORMS[axes - 1](channels, affine=True)
+    if kind == "prelu":
+        return nn.PReLU(channels)
+    conv = CONVOLUTIONS[axes - 1](channels, channels, kernel_size=3, padding=1)
+    return Residual(conv) if kind == "residual" else Again(conv)
+
+
 @st.composite
 def convolutions(draw):
-    axes, channels = draw(st.integers(1, 3)), draw(st.sampled_from([2, 4]))
+    axes = draw(st.integers(1, 3))
+    channels = draw(st.sampled_from([2, 4]))
     size = [draw(st.integers(4, 6)) for _ in range(axes)]
-    conv, layers, first = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1], [], (channels, *size)
+    first = (channels, *size)
+    layers = []
     for _ in range(draw(st.integers(1, 3))):
-        kind, same = (
-            draw(st.sampled_from(["conv", "group", "instance", "prelu", "residual", "again"])),
-            dict(kernel_size=3, padding=1),
-        )
+        kind = draw(st.sampled_from(KINDS))
         if kind == "conv":
-            out = draw(st.sampled_from([2, 4, 6]))
-            groups = draw(
-                st.sampled_from([g for g in (1, 2) if channels % g == 0 and out % g == 0])
-            )
-            kernel = [draw(st.integers(1, min(3, s))) for s in size]
-            stride, pad = (
-                [draw(st.integers(1, 2)) for _ in size],
-                [draw(st.integers(0, 2)) for _ in size],
-            )
-            dilation = [
-                draw(st.integers(1, 2)) if s + 2 * p > 2 * (k - 1) else 1
-                for s, p, k in zip(size, pad, kernel)
-            ]
-            layers.append(
-                conv(channels, out, kernel, stride, pad, dilation, groups, draw(st.booleans()))
-            )
-            size, channels = (
-                [
-                    (s + 2 * p - d * (k - 1) - 1) // t + 1
-                    for s, p, d, k, t in zip(size, pad, dilation, kernel, stride)
-                ],
-                out,
-            )
-        elif kind == "group":
-            layers.append(nn.GroupNorm(2, channels))
-        elif kind == "instance":
-            layers.append(
-                (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[axes - 1](
-                    channels, affine=True
-                )
-            )
-        elif kind == "prelu":
-            layers.append(nn.PReLU(channels))
+            layer, channels, size = draw_convolution(draw, channels, size)
         else:
-            layers.append(
-                (Residual if kind == "residual" else Again)(conv(channels, channels, **same))
-            )
+            layer = layer_that_keeps_the_shape(kind, channels, axes)
+        layers.append(layer)
         if min(size) < 3:
             break
-        if kind == "instance" and torch.tensor(size).prod() == 1:
-            layers.pop()
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Linear(channels * int(torch.tensor(size).prod()), 3)
-    ), lambda n: torch.randn(n, *first)
+    numbers = channels * int(torch.tensor(size).prod())
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(numbers, 3))
+    return net, lambda n: torch.randn(n, *first)
+
+
+# networks of sequences
+
+
+WORDS = 9
+
+
+def layer_of_width(kind, d):
+    return {
+        "layer": lambda: nn.LayerNorm(d),
+        "rms": lambda: nn.RMSNorm(d),
+        "attend": lambda: Attend(d, 2),
+        "residual": lambda: Residual(nn.Linear(d, d)),
+        "again": lambda: Again(nn.Linear(d, d)),
+    }[kind]()
+
+
+def draw_first_layer(draw, words, d):
+    if words:
+        return nn.Embedding(WORDS, d, padding_idx=draw(st.sampled_from([None, 2])))
+    return nn.Linear(3, d)
+
+
+SEQUENCE_KINDS = ["linear", "layer", "rms", "attend", "residual", "again"]
 
 
 @st.composite
 def sequences(draw):
-    T, d, V = draw(st.integers(1, 6)), draw(st.sampled_from([4, 8])), 9
+    T = draw(st.integers(1, 6))
+    d = draw(st.sampled_from([4, 8]))
     words = draw(st.booleans())
-    layers = (
-        [nn.Embedding(V, d, padding_idx=draw(st.sampled_from([None, 2])))]
-        if words
-        else [nn.Linear(3, d)]
-    )
-    for kind in draw(
-        st.lists(
-            st.sampled_from(["linear", "layer", "rms", "attend", "residual", "again"]),
-            min_size=1,
-            max_size=4,
-        )
-    ):
+    layers = [draw_first_layer(draw, words, d)]
+    for kind in draw(st.lists(st.sampled_from(SEQUENCE_KINDS), min_size=1, max_size=4)):
         if kind == "linear":
             out = draw(st.sampled_from([4, 8, 32]))
             layers += [nn.Linear(d, out, bias=draw(st.booleans())), nn.GELU()]
             d = out
-        elif kind == "attend":
-            layers.append(Attend(d, 2))
         else:
-            layers.append(
-                {
-                    "layer": nn.LayerNorm(d),
-                    "rms": nn.RMSNorm(d),
-                    "residual": Residual(nn.Linear(d, d)),
-                    "again": Again(nn.Linear(d, d)),
-                }[kind]
-            )
-    return nn.Sequential(
-        *layers, nn.Linear(d, 3)
-    ), lambda n: torch.randint(0, V, (n, T)) if words else torch.randn(n, T, 3)
+            layers.append(layer_of_width(kind, d))
+    net = nn.Sequential(*layers, nn.Linear(d, 3))
+    if words:
+        return net, lambda n: torch.randint(0, WORDS, (n, T))
+    return net, lambda n: torch.randn(n, T, 3)
+
+
+# the comparison
+
+
+def loss(out, y):
+    return torch.nn.functional.softplus(out.flatten(1) * y).sum(1)
 
 
 def check(net, seed, n, chunk, frozen, dtype=torch.float64, bound=1e-10):
@@ -140,21 +167,13 @@ def check(net, seed, n, chunk, frozen, dtype=torch.float64, bound=1e-10):
         nn.init.normal_(p, std=0.5)
     for p in list(model.parameters())[:-1]:
         p.requires_grad_(bool(torch.rand(()) >= frozen))
-    x, target = data(n), torch.randn(n, 1, dtype=dtype)
+    x = data(n)
+    target = torch.randn(n, 1, dtype=dtype)
     x = x.to(dtype) if x.is_floating_point() else x
-
-    def loss(out, y):
-        return torch.nn.functional.softplus(out.flatten(1) * y).sum(1)
-
-    oracle = grad_norms(
-        model.double(),
-        loss,
-        x.double() if x.is_floating_point() else x,
-        target.double(),
-        method="loop",
-    )
+    oracle = grad_norms(model.double(), loss, double(x), target.double(), method="loop")
     found = grad_norms(model.to(dtype), loss, x, target, chunk_size=chunk)
-    assert (found - oracle).abs().max() <= bound * oracle.max() and oracle.max() > 0
+    assert (found - oracle).abs().max() <= bound * oracle.max()
+    assert oracle.max() > 0
 
 
 ARGUMENTS = dict(
