@@ -30,7 +30,7 @@ _PUBLIC = {
     ),
     "gradnorms": (
         "grad_norms choose_method per_sample_grads evaluation_statistics loss_scores "
-        "output_gradient_norms upper_bound_scores preconditioner_of"
+        "output_gradient_norms output_scores upper_bound_scores preconditioner_of"
     ),
     "schemes": (
         "Scheme Uniform Shuffle GradNorm UpperBound Loss LossRank Prioritized Lipschitz Stale "
@@ -105,6 +105,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.gradnorms import grad_norms as grad_norms
     from impsamp.gradnorms import loss_scores as loss_scores
     from impsamp.gradnorms import output_gradient_norms as output_gradient_norms
+    from impsamp.gradnorms import output_scores as output_scores
     from impsamp.gradnorms import per_sample_grads as per_sample_grads
     from impsamp.gradnorms import preconditioner_of as preconditioner_of
     from impsamp.gradnorms import upper_bound_scores as upper_bound_scores

@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
+from impsamp.gradnorms.cheap import (
+    loss_scores,
+    output_gradient_norms,
+    output_scores,
+    upper_bound_scores,
+)
 from impsamp.gradnorms.oracle import (
     GRADS,
     evaluation_statistics,
@@ -35,7 +41,6 @@ from impsamp.gradnorms.preconditioners import (
 from ..checks import check_count
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel, unknown
 from ..typing import LossFunction
-from .cheap import loss_scores, output_gradient_norms, upper_bound_scores
 from .rules import Parameters, Scales
 
 # %% auto #0
@@ -50,6 +55,7 @@ __all__ = [
     "grad_norms",
     "loss_scores",
     "output_gradient_norms",
+    "output_scores",
     "per_sample_grads",
     "per_sample_losses",
     "preconditioner_of",
@@ -62,6 +68,7 @@ _all_ = [
     "per_sample_losses",
     "loss_scores",
     "output_gradient_norms",
+    "output_scores",
     "upper_bound_scores",
     "preconditioner_of",
 ]

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ..errors import UnsupportedModel
+from ..errors import InvalidShape, UnsupportedModel
 from ..typing import LossFunction
 from .ghost import Call, Catch, uncovered
 from .oracle import checked_losses, per_sample_losses, trainable, untouched
 from .rules import Parameters
 
 # %% auto #0
-__all__ = ["loss_scores", "output_gradient_norms", "upper_bound_scores"]
+__all__ = ["loss_scores", "output_gradient_norms", "output_scores", "upper_bound_scores"]
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #ff38d943
@@ -63,6 +63,22 @@ def _row_norms(g: Tensor) -> Tensor:
     "g (n, ...) -> (n,) float64."
     rows = g.flatten(1)
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+
+
+# %% ../../nbs/06_gradnorms/06_cheap.ipynb #b7fe9aaf
+def output_scores(losses: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """||d loss_i / d output_i||, (n,) float64: `losses` (n,) of `output` (n, ...) in one graph.
+
+    The graph stays usable. Costs the loss's own backward, no layer's. `InvalidShape` for losses
+    that are not one per row."""
+    if losses.dim() != 1 or len(losses) != len(output):
+        raise InvalidShape(
+            f"losses must hold one loss per row, shape ({len(output)},), "
+            f"got {tuple(losses.shape)}: use reduction='none'"
+        )
+    (d,) = torch.autograd.grad(losses.sum(), output, retain_graph=True)
+    rows = d.detach().flatten(1).double()
+    return torch.linalg.vector_norm(rows, dim=1)
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #00f6dcf2

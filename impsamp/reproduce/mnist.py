@@ -17,13 +17,12 @@ from impsamp.thinning import (
     VarianceBound,
     added_variance,
     keep_probabilities,
-    output_scores,
     skip_zero_rows,
 )
 
 from ..data import load_mnist, load_mnist01
 from ..errors import unknown
-from ..gradnorms import grad_norms
+from ..gradnorms import grad_norms, output_scores
 from ..randomness import CounterStream, counter_generator, seeded
 from ..schemes import Scheme, Shuffle, Stale, Uniform
 from ..training import training_step

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from ..checks import check_scores, same_kind
-from ..errors import InvalidArgument, InvalidShape
+from ..errors import InvalidArgument
+from ..gradnorms import output_scores
 from ..randomness import uniforms
 from ..samplers.draws import Draw, make_draw
 from ..schemes.base import floor_probabilities, proportional
@@ -21,7 +22,7 @@ from ..typing import Array, Generator, Vector
 from .row_skipping import skip_zero_rows
 from .variance_bound import VarianceBound, added_variance
 
-_all_ = ["VarianceBound", "added_variance", "skip_zero_rows"]
+_all_ = ["VarianceBound", "added_variance", "output_scores", "skip_zero_rows"]
 
 # %% auto #0
 __all__ = [
@@ -127,22 +128,6 @@ def thin(
         weight=draw.weight.to(scores.device),
         prob=draw.prob.to(scores.device),
     )
-
-
-# %% ../../nbs/09_thinning/index.ipynb #b7fe9aaf
-def output_scores(losses: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """||d loss_i / d output_i||, (n,) float64: `losses` (n,) of `output` (n, ...) in one graph.
-
-    The graph stays usable. Costs the loss's own backward, no layer's. `InvalidShape` for losses
-    that are not one per row."""
-    if losses.dim() != 1 or len(losses) != len(output):
-        raise InvalidShape(
-            f"losses must hold one loss per row, shape ({len(output)},), "
-            f"got {tuple(losses.shape)}: use reduction='none'"
-        )
-    (d,) = torch.autograd.grad(losses.sum(), output, retain_graph=True)
-    rows = d.detach().flatten(1).double()
-    return torch.linalg.vector_norm(rows, dim=1)
 
 
 # %% ../../nbs/09_thinning/index.ipynb #89519d45

@@ -3,8 +3,8 @@
 Counted over the generated modules. Body lines: from the first to the last statement of a function,
 docstring left out. Tokens of a line: what Python's tokenizer gives, without comments, line ends
 and indentation; a docstring counts as one token on its first line. Code lines: lines that hold a
-token other than a docstring or comment. Picture: a package or a top-level module is one unit, an
-arrow goes from a unit to each unit that it imports, floors are the longest chain of arrows.
+token other than a docstring or comment. Picture: a package or a top-level module is one room, an
+arrow goes from a room to each room that it imports, floors are the longest chain of arrows.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def quantile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
-def unit(module):
+def room(module):
     "The package or top-level module that a file belongs to."
     return [*name_of(module).split("."), "impsamp"][1]
 
@@ -167,15 +167,15 @@ ENTRANCES = {"impsamp", "__main__"}
 
 
 def picture(modules):
-    "How many units, floors and arrows the imports between packages make."
-    units = {unit(m) for m in modules} - ENTRANCES
-    imports = {(unit(m), unit(f)) for m in modules for f in imports_of(m)}
-    arrows = {(a, b) for a, b in imports if a != b and {a, b} <= units}
-    floor = dict.fromkeys(units, 1)
-    for _ in units:
+    "How many rooms, floors and arrows the imports between packages make."
+    rooms = {room(m) for m in modules} - ENTRANCES
+    imports = {(room(m), room(f)) for m in modules for f in imports_of(m)}
+    arrows = {(a, b) for a, b in imports if a != b and {a, b} <= rooms}
+    floor = dict.fromkeys(rooms, 1)
+    for _ in rooms:
         for above, below in arrows:
             floor[above] = max(floor[above], floor[below] + 1)
-    return {"units": len(units), "floors": max(floor.values()), "arrows": len(arrows)}
+    return {"rooms": len(rooms), "floors": max(floor.values()), "arrows": len(arrows)}
 
 
 @dataclass

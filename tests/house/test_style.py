@@ -26,8 +26,8 @@ def test_lines_hold_few_tokens(package):
 
 
 def test_the_picture_stays_small():
-    rooms, floors, arrows = picture(MODULES)
-    assert rooms <= 18 and floors <= 9 and arrows <= 80
+    drawn = picture(MODULES)
+    assert drawn["rooms"] <= 18 and drawn["floors"] <= 9 and drawn["arrows"] <= 80
 
 
 @pytest.mark.parametrize(
