@@ -26,10 +26,10 @@ from impsamp.samplers import (
     importance_weights,
     inverse_cdf,
 )
-from impsamp.samplers.alias import _sweep
+from impsamp.samplers.alias import _fill
 from impsamp.samplers.draws import weights_of
 from impsamp.samplers.enumeration import Script, expected_coefficients, outcomes
-from impsamp.samplers.sumtree import _descend, _refresh
+from impsamp.samplers.sumtree import _walk_down, _set_leaves
 
 KINDS = {"alias": AliasTable, "tree": SumTree, "cdf": InverseCDF}
 rational = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any)
@@ -137,7 +137,7 @@ def test_every_outcome_adds_up_to_the_mean(counts, kind, method):
 def test_alias_sweep_is_exact_in_fractions(counts):
     p = np.array([Fraction(c, sum(counts)) for c in counts], dtype=object)
     n, table = p.size, np.empty((p.size, 4), dtype=object)
-    _sweep(p, table)
+    _fill(p, table)
     law = [Fraction(0)] * n
     for j in range(n):
         law[j] += Fraction(table[j, 0]) / n
@@ -169,7 +169,7 @@ def test_alias_with_one_item_that_holds_nearly_everything():
 def test_tree_walk_is_exact_on_whole_numbers(weights):
     tree = SumTree(np.array(weights, float))
     x, rows = np.arange(float(sum(weights))), np.empty(sum(weights), np.int64)
-    _descend(tree._tree, tree._starts, x, rows)
+    _walk_down(tree._tree, tree._starts, x, rows)
     assert (np.bincount(rows, minlength=len(weights)) == weights).all() and (
         np.diff(rows) >= 0
     ).all()
@@ -338,7 +338,7 @@ def test_weights_are_those_of_the_one_formula(kind):
 def test_compiled_tree_is_the_plain_python_one():
     w, g = rng(1).random(700), rng(2)
     tree, slow = SumTree(w), SumTree(w)
-    slow._set, slow._walk = _refresh, _descend
+    slow._set, slow._walk = _set_leaves, _walk_down
     for t in (tree, slow):
         t.update(np.r_[5, 5, 699], [0.0, 3.0, 9.0])
     assert (tree._tree == slow._tree).all()
