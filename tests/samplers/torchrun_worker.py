@@ -1,4 +1,6 @@
-"""What each rank runs in test_samplers_distributed.py: trains a linear model, writes every batch it saw, may kill itself."""
+"""What each rank runs in test_distributed.py: trains a linear model, may kill itself.
+
+Every batch that it saw goes to a file."""
 
 import json
 import os
@@ -19,60 +21,74 @@ from impsamp.samplers import (
     SumTree,
 )
 
-N, BATCH, STEPS, LAG = 41, 7, 12, 2
+N = 41
+BATCH = 7
+STEPS = 12
+LAG = 2
 
 
+# ---- the problem -----------------------------------------------------------------------------
 def problem():
     g = np.random.default_rng(0)
     x = torch.from_numpy(g.normal(size=(N, 3)) * g.pareto(2, size=(N, 1)))
-    return x, x @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64) + torch.from_numpy(
-        g.normal(size=(N, 1))
-    )
+    truth = torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64)
+    return x, x @ truth + torch.from_numpy(g.normal(size=(N, 1)))
 
 
 def loss_fn(out, y):
     return ((out - y) ** 2).sum(1)
 
 
-def train(make, model, each, average=lambda grads: grads):
-    "`make(law)` -> sampler; `each(draw, sampler)` after every step. Scores: the per-sample losses of the batch, which depend on all that was drawn before."
-    x, y = problem()
-    sampler = make(SumTree(np.ones(N)))
-    for batch in sampler:
-        d = batch.draw
-        model.zero_grad()
-        losses = loss_fn(model(x[d.idx]), y[d.idx])
-        (d.weight * losses).sum().backward()
-        with torch.no_grad():
-            for p, grad in zip(model.parameters(), average([p.grad for p in model.parameters()])):
-                p -= 0.02 * grad
-        sampler.update(d.idx, 0.1 + losses.detach().sqrt(), step=d.step)
-        each(d, sampler)
-
-
 def linear():
-    return torch.nn.Linear(3, 1, bias=False).double()
-
-
-def start(model):
+    model = torch.nn.Linear(3, 1, bias=False).double()
     with torch.no_grad():
         model.weight.fill_(0.1)
     return model
 
 
+def weight_of(model):
+    return model.weight.detach().ravel().tolist()
+
+
+# ---- one step, one training ------------------------------------------------------------------
+def step(model, x, y, draw, average=lambda grads: grads):
+    "Plain SGD on the weighted sum; the scores of its items, which depend on all drawn before."
+    model.zero_grad()
+    losses = loss_fn(model(x), y)
+    (draw.weight * losses).sum().backward()
+    grads = average([p.grad for p in model.parameters()])
+    with torch.no_grad():
+        for p, grad in zip(model.parameters(), grads):
+            p -= 0.02 * grad
+    return 0.1 + losses.detach().sqrt()
+
+
+def train(sampler, model, each, average=lambda grads: grads):
+    "`each(draw, sampler)` after every step."
+    x, y = problem()
+    for batch in sampler:
+        d = batch.draw
+        scores = step(model, x[d.idx], y[d.idx], d, average)
+        sampler.update(d.idx, scores, step=d.step)
+        each(d, sampler)
+
+
+def seen_in(draw):
+    return draw.step, draw.idx.tolist(), draw.weight.tolist()
+
+
 def single():
     "The stream and the final parameters of one process."
-    model, seen = start(linear()), []
-    train(
-        lambda law: ImportanceBatchSampler(
-            law, BATCH, steps=STEPS, generator=np.random.default_rng(5), lag=LAG
-        ),
-        model,
-        lambda d, s: seen.append((d.step, d.idx.tolist(), d.weight.tolist())),
-    )
-    return seen, model.weight.detach().numpy().ravel().tolist()
+    model = linear()
+    seen = []
+    law = SumTree(np.ones(N))
+    generator = np.random.default_rng(5)
+    sampler = ImportanceBatchSampler(law, BATCH, steps=STEPS, generator=generator, lag=LAG)
+    train(sampler, model, lambda d, _: seen.append(seen_in(d)))
+    return seen, weight_of(model)
 
 
+# ---- on many ranks ---------------------------------------------------------------------------
 def averaged(grads):
     for g in grads:
         dist.all_reduce(g)
@@ -80,56 +96,69 @@ def averaged(grads):
     return grads
 
 
-def disagreement(rank):
+def refusal(make):
+    "What `make()` raises, in words, or None."
     try:
-        DistributedImportanceBatchSampler(
-            np.full(N, 1 / N), BATCH, steps=1, generator=np.random.default_rng(rank)
-        )
+        make()
     except InvalidArgument as e:
         return str(e)
 
 
-def main(folder, kill_rank, kill_step):
-    dist.init_process_group("gloo")
-    rank, folder = dist.get_rank(), Path(folder)
-    model, saved, seen = start(linear()), folder / "checkpoint.pt", []
+def static_sampler(law, seed):
+    generator = np.random.default_rng(seed)
+    return DistributedImportanceBatchSampler(law, BATCH, steps=1, generator=generator)
+
+
+def facts(rank, model):
+    "What else a rank reports: refusals, and exact gradient norms."
     x, y = problem()
     scorer = DistributedGradNorm(loss_fn, x, y)
-    report = {
-        "disagreement": disagreement(rank),
+    error = scorer(model) - grad_norms(model, loss_fn, x, y)
+    return {
+        "disagreement": refusal(lambda: static_sampler(np.full(N, 1 / N), rank)),
         "shard": len(scorer.x),
-        "norm error": float((scorer(model) - grad_norms(model, loss_fn, x, y)).abs().max()),
+        "norm error": float(error.abs().max()),
         "p sum": float(scorer.probabilities(model).sum()),
     }
 
-    def make(law):
-        s = DistributedImportanceBatchSampler(
-            law,
-            BATCH,
-            steps=STEPS,
-            generator=np.random.default_rng(5 if not saved.exists() else 77),
-            lag=LAG,
-        )
-        if kill_rank < 0 and saved.exists():
-            state = torch.load(saved, weights_only=True)
-            s.load_state_dict(state["sampler"])
-            model.load_state_dict(state["model"])
-        return s
+
+def tree_sampler(seed):
+    law = SumTree(np.ones(N))
+    generator = np.random.default_rng(seed)
+    return DistributedImportanceBatchSampler(law, BATCH, steps=STEPS, generator=generator, lag=LAG)
+
+
+def load(saved, sampler, model):
+    state = torch.load(saved, weights_only=True)
+    sampler.load_state_dict(state["sampler"])
+    model.load_state_dict(state["model"])
+
+
+def main(folder, kill_rank, kill_step):
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    saved = folder / "checkpoint.pt"
+    model = linear()
+    report = facts(rank, model)
+    sampler = tree_sampler(77 if saved.exists() else 5)
+    if kill_rank < 0 and saved.exists():
+        load(saved, sampler, model)
+    seen = []
 
     def each(d, sampler):
-        seen.append((d.step, d.idx.tolist(), d.weight.tolist()))
-        (folder / f"rank{rank}.json").write_text(
-            json.dumps({"seen": seen, "weight": model.weight.detach().ravel().tolist(), **report})
-        )
+        seen.append(seen_in(d))
+        content = {"seen": seen, "weight": weight_of(model), **report}
+        (folder / f"rank{rank}.json").write_text(json.dumps(content))
         if rank == 0 and kill_rank >= 0 and d.step <= kill_step - 2:
-            torch.save({"sampler": sampler.state_dict(), "model": model.state_dict()}, saved)
+            state = {"sampler": sampler.state_dict(), "model": model.state_dict()}
+            torch.save(state, saved)
         dist.barrier()
         if rank == kill_rank and d.step == kill_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(make, model, each, averaged)
+    train(sampler, model, each, averaged)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
