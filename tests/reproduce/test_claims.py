@@ -98,7 +98,7 @@ def test_diverged_runs_are_capped_at_every_checkpoint_and_last(spoil):
     spoiled = pd.concat([spoil(records[records.seed == 0]), records[records.seed == 1]])
     s = v.run_statistics(spoiled).set_index("seed")
     assert s.outcome.to_dict() == {0: "diverged", 1: "ok"} and s.rank_score[0] > s.rank_score[1]
-    for m in v.MEASURES:
+    for m in v.STATISTICS:
         assert s[m][0] == pytest.approx(math.log(10 * math.log(2)))
 
 
