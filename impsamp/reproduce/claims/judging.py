@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["Options", "judge", "judge_statistics"]
 
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #8b76dd03
-_COLUMNS = (
-    "id setting measure n effect low high level p p_holm verdict detectable equivalent agrees "
-    "effects effect_survivors failed_first failed_second mcnemar_p wins"
-).split()
+_MEASURED = ["id", "setting", "measure", "n", "effect", "low", "high", "level"]
+_TESTED = ["p", "p_holm", "verdict", "detectable", "equivalent"]
+_BESIDES = ["agrees", "effects", "effect_survivors"]
+_FAILED = ["failed_first", "failed_second", "mcnemar_p", "wins"]
+_COLUMNS = [*_MEASURED, *_TESTED, *_BESIDES, *_FAILED]
 
 
 def _is_equivalent(case: Case, level: float) -> bool:
