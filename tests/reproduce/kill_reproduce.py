@@ -2,8 +2,9 @@
 
     python tests/reproduce/kill_reproduce.py --times 5 --seed 0 --between 20 100 -- make reproduce
 
-A kernel starts in a session of its own, so killing a process group is not enough: every descendant is killed, wherever it is.
-What must hold afterwards: exit code 0, and `git status` shows no record changed.
+A kernel starts in a session of its own, so killing a process group is not enough: every descendant
+is killed, wherever it is. What must hold afterwards: exit code 0, and `git status` shows no record
+changed.
 """
 
 import argparse
@@ -43,9 +44,8 @@ def main():
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
-            print(
-                f"\n## kill {k + 1}: after {wait:.1f} s, {kill_tree(process)} processes", flush=True
-            )
+            killed = kill_tree(process)
+            print(f"\n## kill {k + 1}: after {wait:.1f} s, {killed} processes", flush=True)
         else:
             print(f"\n## finished before kill {k + 1}", flush=True)
     began = time.monotonic()

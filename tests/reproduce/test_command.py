@@ -1,103 +1,24 @@
-"""certify and `impsamp assess module:Scheme`: training with every scope, and the command a user types."""
+"""The command `impsamp`: what a user types, and how a refusal reads."""
 
-import numpy as np
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-import torch
-from torch import nn
 
-from impsamp.assess import certify
-from impsamp.errors import Diverged, InvalidArgument
-from impsamp.reproduce.command import main_assess
-from impsamp.schemes import GradNorm, Loss, Mixture, Stale, Uniform, UpperBound
+from impsamp.reproduce import command
+from impsamp.reproduce.command import main, main_assess
+
+ROOT = Path(__file__).parents[2]
 
 
-def squares(out, y):
-    return 0.5 * (out - y).square().sum(1)
-
-
-def task(seed=0, n=24):
-    g = torch.Generator().manual_seed(seed)
-    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-    for p in net.parameters():
-        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.5
-    x = torch.randn(n, 3, generator=g, dtype=torch.float64)
-    return net, (x, x.sum(1, keepdim=True))
-
-
-class Remembers:
-    "A foreign scheme with scope visits."
-
-    needs, scope = "loss", "visits"
-
-    def init(self, n):
-        self.seen = np.ones(n)
-
-    def probabilities(self, scores=None):
-        return self.seen / self.seen.sum()
-
-    def update(self, idx, scores):
-        self.seen[idx] = np.asarray(scores) + 1e-3
-
-
-@pytest.mark.parametrize(
-    "scheme",
-    [
-        Uniform(),
-        GradNorm(),
-        GradNorm(every=4),
-        Mixture(GradNorm(), Uniform()),
-        Loss(),
-        UpperBound(pool_size=8),
-        Stale(),
-        Remembers(),
-    ],
-)
-def test_every_scope_trains_and_is_judged(scheme):
-    net, data = task()
-    start = squares(net(data[0]), data[1]).mean().item()
-    a = certify(scheme, net, squares, data, lr=0.05, batch=4, steps=40, every=8)
-    assert [r["step"] for r in a.rows] == [0, 8, 16, 24, 32, 40] and squares(
-        net(data[0]), data[1]
-    ).mean().item() < start
-    assert "Better than uniform" in a.page(batch=4)
-
-
-def test_probabilities_in_use_between_refreshes_are_judged():
-    net, data = task()
-    fresh, late = (
-        certify(GradNorm(every=k), net, squares, data, lr=0.05, batch=4, steps=3, every=3).rows[-1]
-        for k in (1, 100)
-    )
-    assert fresh["speed_gain"] == pytest.approx(1) and late["speed_gain"] < 1 - 1e-6
-
-
-def test_equal_arguments_equal_runs_and_the_scheme_is_not_touched():
-    runs, scheme = [], Loss()
-    for _ in range(2):
-        net, data = task()
-        a = certify(scheme, net, squares, data, lr=0.05, steps=20, every=5)
-        runs.append(
-            (
-                [r["second_moment_ratio"] for r in a.rows],
-                [p.detach().numpy().tobytes() for p in net.parameters()],
-            )
-        )
-    assert runs[0] == runs[1] and scheme.n is None
-
-
-def test_divergence_and_bad_arguments():
-    net, data = task()
-    with pytest.raises(Diverged, match="learning rate"):
-        certify(Uniform(), net, squares, data, lr=1e200, steps=50)
-    for bad in (dict(batch=0), dict(steps=0), dict(every=0), dict(sample_size=1)):
-        with pytest.raises(InvalidArgument):
-            certify(Uniform(), task()[0], squares, data, **bad)
-    with pytest.raises(InvalidArgument, match="Lipschitz"):
-        certify(np.full(24, 1 / 24), task()[0], squares, data)
+# --- assess
 
 
 MINE = """
 import numpy as np
+
 class Root:
     "Ten lines: p proportional to the square root of the norm."
     needs = "norm"
@@ -105,13 +26,18 @@ class Root:
     def probabilities(self, scores=None):
         s = np.sqrt(np.asarray(scores, dtype=float))
         return s / s.sum()
+
 class Needy:
     def __init__(self, a): pass
+
 class Unlucky:
     def __init__(self): raise ValueError("no luck")
+
 class Forgetful(Root):
     def probabilities(self): return self.n
+
 class Lost(Root): scope = "everything"
+
 p = np.full(100, .01)
 instance = Root()
 """
@@ -119,6 +45,7 @@ instance = Root()
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    "A folder with modules of one's own, in which we stand."
     (tmp_path / "my_schemes_of_today.py").write_text(MINE)
     (tmp_path / "crash_of_today.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
@@ -127,28 +54,16 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["Root", "instance"])
 def test_the_command_certifies_a_scheme_of_ones_own(here, capsys, name):
-    assert (
-        main_assess(
-            [
-                f"my_schemes_of_today:{name}",
-                "--steps",
-                "30",
-                "--every",
-                "10",
-                "--out",
-                "certificate",
-            ]
-        )
-        == 0
-    )
+    spec = f"my_schemes_of_today:{name}"
+    assert main_assess([spec, "--steps", "30", "--every", "10", "--out", "certificate"]) == 0
     out = capsys.readouterr().out
-    assert "# Assessment of my_schemes_of_today:" + name in out and "**Yes**" in out
-    assert (here / "certificate" / "page.md").read_text().strip() == out.strip()
-    assert len((here / "certificate" / "table.csv").read_text().splitlines()) == 5
-    assert all(
-        (here / "certificate" / f"{f}.png").stat().st_size > 1000
-        for f in ("histograms", "evolution")
-    )
+    assert f"# Assessment of {spec}" in out
+    assert "**Yes**" in out
+    folder = here / "certificate"
+    assert (folder / "page.md").read_text().strip() == out.strip()
+    assert len((folder / "table.csv").read_text().splitlines()) == 5
+    for picture in ("histograms.png", "evolution.png"):
+        assert (folder / picture).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -186,7 +101,8 @@ def test_the_command_refuses_with_a_reason(here, capsys, spec, words):
 def test_the_command_refuses_bad_options_in_a_sentence(here, capsys, options, words):
     assert main_assess(["impsamp.schemes:GradNorm", "--steps", "40", *options]) == 1
     err = capsys.readouterr().err
-    assert words in err and "Traceback" not in err
+    assert words in err
+    assert "Traceback" not in err
 
 
 def test_the_command_refuses_bad_numbers(capsys):
@@ -194,3 +110,201 @@ def test_the_command_refuses_bad_numbers(capsys):
     assert "unknown task" in capsys.readouterr().err
     assert main_assess(["impsamp.schemes:Uniform", "--sample-size", "1000", "--steps", "2"]) == 1
     assert "at most 100" in capsys.readouterr().err
+
+
+def test_assess_is_a_command_of_impsamp(capsys):
+    assert main(["assess", "impsamp.schemes:Uniform", "--task", "cifar"]) == 1
+    assert capsys.readouterr().err.startswith("impsamp assess: unknown task")
+
+
+# --- run, figures, list
+
+
+def test_records_do_not_depend_on_the_number_of_cores(project, monkeypatch):
+    """One thread unless the caller says otherwise.
+
+    The order of a sum is part of what a record is."""
+    monkeypatch.setenv("IMPSAMP_JOBS", "1")
+    said_threads = '__import__("os").environ["OMP_NUM_THREADS"]'
+    project.notebook("experiment", project.body.replace('f"{runs}"', said_threads))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert main(["run"]) == 0
+    assert project.record == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert main(["run"]) == 0
+    assert project.record == "2"
+
+
+def test_a_failing_notebook_is_one_sentence(project, capsys, monkeypatch):
+    monkeypatch.setenv("IMPSAMP_JOBS", "1")
+    project.notebook("experiment", "raise ValueError('no such thing')")
+    assert main(["run"]) == 1
+    err = capsys.readouterr().err
+    assert "x.ipynb failed: ValueError: no such thing" in err
+    assert "Traceback" not in err
+
+
+def test_no_jobs_is_refused(capsys):
+    assert main(["figures", "--jobs", "0"]) == 1
+    assert "jobs must be at least 1" in capsys.readouterr().err
+
+
+def remember(calls):
+    "A stand-in for `run` that notes what it is asked, and the environment it is asked in."
+
+    def run(*args, **options):
+        names = ("IMPSAMP_OUTPUT", "IMPSAMP_JOBS", "IMPSAMP_DASK", "OMP_NUM_THREADS", "NUMBA_OPT")
+        calls.append((args, options, {name: os.environ.get(name) for name in names}))
+        return []
+
+    return run
+
+
+@pytest.fixture
+def calls(project, monkeypatch):
+    "What `run` was asked; the environment is as it was afterwards."
+    found = []
+    for name in ("IMPSAMP_JOBS", "IMPSAMP_DASK", "OMP_NUM_THREADS", "NUMBA_OPT"):
+        monkeypatch.setenv(name, "unset")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(command, "run", remember(found))
+    return found
+
+
+def test_run_hands_on_what_was_typed(calls, project, capsys):
+    assert main(["run", "--jobs", "4", "--only", "x", "y", "--dask", "tcp://host:1"]) == 0
+    ((args, options, environment),) = calls
+    assert args == ("paper", ["x", "y"])
+    assert options == {"jobs": 4}
+    assert environment["IMPSAMP_JOBS"] == "4"
+    assert environment["IMPSAMP_DASK"] == "tcp://host:1"
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["NUMBA_OPT"] is None
+    assert f"== done: 0 files below {project.root}" in capsys.readouterr().out
+
+
+def test_smoke_writes_elsewhere_without_workers(calls, project):
+    assert main(["run", "--profile", "smoke"]) == 0
+    ((args, options, environment),) = calls
+    assert args == ("smoke", None)
+    assert options == {"jobs": 2}
+    assert environment["IMPSAMP_OUTPUT"] == str(project.root / "_runs" / "smoke" / "output")
+    assert environment["IMPSAMP_JOBS"] == "1"
+    assert environment["NUMBA_OPT"] == "0"
+
+
+def test_figures_draws_results_alone(calls):
+    assert main(["figures"]) == 0
+    ((args, options, _),) = calls
+    assert args == ("paper",)
+    assert options == {"kinds": ["result"], "jobs": 3}
+
+
+def test_an_interrupted_command_says_that_it_can_go_on(calls, monkeypatch, capsys):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", interrupted)
+    assert main(["figures"]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_list_shows_experiments_with_profiles_and_results_with_outputs(project, capsys):
+    project.manifest(
+        """
+        [[experiment]]
+        id = "x"
+        notebook = "x.ipynb"
+        outputs = []
+        reproduces = "Figure 2"
+        minutes = 1.5
+        smoke = {}
+        paper = {}
+
+        [[result]]
+        id = "y"
+        notebook = "y.ipynb"
+        outputs = ["figures/a.svg", "figures/b.svg"]
+        """
+    )
+    assert main(["list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert " ".join(first.split()) == "x smoke, paper, full 1.5 min Figure 2"
+    assert " ".join(second.split()) == "y drawn from records figures/a.svg, figures/b.svg"
+
+
+# --- without the extras
+
+
+EXTRAS = ["matplotlib", "seaborn", "papermill", "joblib", "psutil", "ipykernel", "filelock"]
+
+BLOCKED = """
+import sys
+
+
+class Block:
+    "A meta-path finder that knows of modules that are not there."
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Block())
+from impsamp.reproduce.command import main
+
+sys.exit(main({argv!r}))
+"""
+
+
+def without(blocked, *argv, cwd=ROOT):
+    "The command `argv` in a Python without the modules `blocked`."
+    code = BLOCKED.format(blocked=set(blocked), argv=list(argv))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_command_starts_without_any_extra():
+    done = without(EXTRAS, "list")
+    assert done.returncode == 0, done.stderr
+    assert "lahire_anchor" in done.stdout
+
+
+def test_a_scheme_is_judged_without_any_extra(tmp_path):
+    done = without(EXTRAS, "assess", "impsamp.schemes:Uniform", "--steps", "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "# Assessment of impsamp.schemes:Uniform" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "argv, blocked, sentence",
+    [
+        (
+            ["figures"],
+            ["papermill"],
+            "impsamp: papermill cannot be imported: pip install 'impsamp[reproduce]'",
+        ),
+        (
+            ["run", "--profile", "smoke"],
+            ["joblib", "filelock"],
+            "impsamp: joblib and filelock cannot be imported: pip install 'impsamp[reproduce]'",
+        ),
+        (
+            ["figures"],
+            ["matplotlib"],
+            "impsamp: matplotlib cannot be imported: pip install 'impsamp[plots]'",
+        ),
+        (
+            ["assess", "impsamp.schemes:Uniform", "--out", "page"],
+            ["matplotlib"],
+            "impsamp assess: matplotlib cannot be imported: pip install 'impsamp[plots]'",
+        ),
+    ],
+)
+def test_a_missing_extra_is_refused_with_what_to_install(project, argv, blocked, sentence):
+    done = without(blocked, *argv, cwd=project.root)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [sentence]
+    assert not (project.root / "_runs").exists()

@@ -1,0 +1,100 @@
+"""A claim by one measure in one setting: the pair that is reported, failures, regions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from impsamp.errors import InvalidArgument, RecordError, UnknownName
+from impsamp.reproduce.claims.cases import Rules, find_cases
+from tests.reproduce.made_records import claim
+
+ARMS = {"a": 0.5, "b": 0.8, "c": 1.0}
+
+
+def table(levels=ARMS, seeds=4, **columns):
+    "One row per arm and seed with mean_log = log level + seed / 100."
+    rows = [
+        {"setting": "anchor", "arm": arm, "seed": seed, "mean_log": np.log(level) + seed / 100}
+        for arm, level in levels.items()
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def case(one, stats, settings=("anchor",), rules=None):
+    (found,) = find_cases([one], stats, settings, rules or Rules())
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind, limiting, effect",
+    [("order", ("b", "c"), 0.8), ("no_gain", ("a", "c"), 0.5), ("same", ("a", "c"), 0.5)],
+)
+def test_the_pair_least_in_the_claims_favour_is_reported(kind, limiting, effect):
+    found = case(claim(("a", "c"), ("b", "c"), kind=kind), table())
+    assert found.limiting.comparison.pair == limiting
+    row = found.row(0.95)
+    assert row["effect"] == pytest.approx(effect)
+    assert row["effects"] == "a / c: 0.5; b / c: 0.8"
+    assert row["n"] == 4
+
+
+def test_seeds_are_matched_not_rows():
+    "Both arms without seeds in common order: the differences are those of equal seeds."
+    stats = table()
+    shuffled = stats.sample(frac=1, random_state=0)
+    found = case(claim(("a", "c")), shuffled)
+    np.testing.assert_allclose(found.comparisons[0].d, np.log(0.5))
+
+
+def test_failures_by_hand():
+    "Of four seeds the first arm fails in one, the second in two others; one pair is left."
+    stats = table({"a": 0.5, "c": 1.0})
+    stats["outcome"] = ["ok", "stuck", "ok", "ok", "ok", "ok", "stuck", "diverged"]
+    behind = stats.outcome.map({"ok": 0.0, "stuck": 1e3, "diverged": 1e6})
+    stats["rank_score"] = stats.mean_log + behind
+    row = case(claim(("a", "c")), stats).row(0.95)
+    assert (row["failed_first"], row["failed_second"]) == (1, 2)
+    assert row["wins"] == 3 / 4
+    assert row["mcnemar_p"] == 1.0
+    assert row["effect_survivors"] == pytest.approx(0.5)
+
+
+def test_a_clock_has_no_failures():
+    row = case(claim(("a", "c")), table()).row(0.95)
+    assert "failed_first" not in row
+    assert row["effect_survivors"] == pytest.approx(0.5)
+
+
+def test_a_claim_may_bring_its_own_region_or_margin():
+    own = case(claim(("a", "c"), region=[0.25, 2]), table()).comparisons[0].region
+    assert own == pytest.approx((np.log(0.25), np.log(2)))
+    wide = case(claim(("a", "c"), margin=0.1), table()).comparisons[0].region
+    assert wide == pytest.approx((-np.log(1.1), np.log(1.1)))
+    usual = case(claim(("a", "c")), table()).comparisons[0].region
+    assert usual == pytest.approx((-np.log(1.05), np.log(1.05)))
+
+
+def test_cases_are_claims_by_measures_by_settings_and_missing_arms_are_left_out():
+    stats = pd.concat([table(), table({"a": 1.0}, setting="raw")]).assign(other=0.0)
+    one = claim(("a", "c"), id="one", measures=["mean_log", "other"])
+    two = claim(("a", "nobody"), id="two")
+    found = find_cases([one, two], stats, ["anchor", "raw"], Rules())
+    assert [(c.claim["id"], c.measure, c.setting) for c in found] == [
+        ("one", "mean_log", "anchor"),
+        ("one", "other", "anchor"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "one, change, error, words",
+    [
+        (claim(("a", "c"), measures=["speed"]), {}, UnknownName, "measure"),
+        (claim(("a", "c"), region=[2, 1]), {}, InvalidArgument, "region"),
+        (claim(("a", "c")), {"seed": 0}, RecordError, "two rows for one seed"),
+        (claim(("a", "c")), {"seed": range(12)}, RecordError, "no seed in common"),
+    ],
+)
+def test_what_is_refused(one, change, error, words):
+    with pytest.raises(error, match=words):
+        case(one, table().assign(**change))

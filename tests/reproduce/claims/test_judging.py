@@ -1,0 +1,186 @@
+"""From records to a table of verdicts: stories with a known end, corrections, bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from impsamp.errors import InvalidArgument, RecordError, UnknownName
+from impsamp.reproduce.claims import judge, judge_statistics
+from impsamp.reproduce.verdicts import run_statistics
+from tests.reproduce.made_records import ARMS, FAST, claim, curves, timings
+
+GN_U = ("sgd/gn", "sgd/u")
+HALF_U = ("sgd/half", "sgd/u")
+
+
+def with_early_losses_of_adaptive_methods_times(factor, records):
+    "RMSProp and Adam are `factor` times as high in the first sixth."
+    early = records.optimizer.isin(["rmsprop", "adam"]) & (records.step <= 50)
+    records.loc[early, "train_loss"] *= factor
+    return records
+
+
+def test_the_papers_story_would_be_reproduced(lahire):
+    levels = ARMS | {
+        "sgd/gn": 0.7,
+        "sgd/half": 0.85,
+        "momentum/gn": 0.7,
+        "momentum/half": 0.85,
+        "rmsprop/u": 1.5,
+        "rmsprop/gn": 1.6,
+        "adam/u": 1.5,
+        "adam/gn": 1.5,
+    }
+    records = with_early_losses_of_adaptive_methods_times(0.2, curves(levels))
+    table = judge(lahire, records, timings(scoring=1.2), **FAST)
+    assert table.verdict.value_counts().to_dict() == {"reproduced": len(table)}
+    own = table[table.id == "sgd-gn-u"].set_index("measure").loc["mean_log"]
+    assert own.effect == pytest.approx(0.7, abs=0.02)
+    assert own.low < own.effect < own.high
+    assert own.chance == 1
+    assert own.wins == 1
+
+
+def test_the_opposite_story_is_contradicted(on_losses):
+    levels = ARMS | {
+        "sgd/gn": 1.4,
+        "sgd/half": 1.2,
+        "momentum/gn": 1.4,
+        "momentum/half": 1.2,
+        "rmsprop/gn": 0.5,
+        "adam/gn": 0.5,
+        "sgd/u": 1.1,
+        "momentum/u": 1.1,
+        "rmsprop/u": 1.0,
+        "adam/u": 1.0,
+    }
+    records = with_early_losses_of_adaptive_methods_times(2, curves(levels))
+    table = judge(on_losses, records, **FAST)
+    assert table.verdict.value_counts().to_dict() == {"contradicted": len(table)}
+    assert (table.chance < 0.01).all()
+
+
+def test_holm_level_and_interval_level_match():
+    claims = [claim(GN_U, id="a"), claim(HALF_U, id="b")]
+    records = curves({"sgd/gn": 0.7, "sgd/half": 0.99, "sgd/u": 1.0}, noise=0.1)
+    table = judge(claims, records, flips=9_999).set_index("id")
+    assert table.level.to_dict() == {"a": 0.975, "b": 0.95}
+    assert table.p_holm["a"] == pytest.approx(2 * table.p["a"])
+
+
+def test_a_new_claim_does_not_move_the_numbers_of_another():
+    records = curves({"sgd/gn": 0.9, "sgd/half": 0.95, "sgd/u": 1.0}, noise=0.1)
+    one = claim(GN_U, id="a")
+    two = claim(HALF_U, id="b")
+    alone = judge([one], records, **FAST)
+    both = judge([two, one], records, **FAST).set_index("id")
+    assert both.p["a"] == alone.p[0]
+    assert both.effect["a"] == alone.effect[0]
+
+
+def test_settings_are_counted_and_get_no_pvalue():
+    records = pd.concat(
+        [
+            curves({"sgd/gn": 0.8, "sgd/u": 1.0}),
+            curves({"sgd/gn": 0.7, "sgd/u": 1.0}, setting="standard"),
+            curves({"sgd/gn": 1.1, "sgd/u": 1.0}, setting="raw"),
+        ]
+    )
+    table = judge([claim(GN_U)], records, **FAST).set_index("setting")
+    assert table.robust_k["anchor"] == 1
+    assert table.robust_m["anchor"] == 2
+    assert table.p.notna().sum() == 1
+    assert table.prediction_low["anchor"] < 0.7
+    assert table.prediction_high["anchor"] > 1.1
+    assert table.agrees.to_dict() == {"anchor": True, "standard": True, "raw": False}
+
+
+def test_failures_are_counted_and_the_survivors_shown():
+    records = curves({"sgd/gn": 0.8, "sgd/u": 1.0}, seeds=20)
+    records.loc[(records.scheme == "u") & (records.seed < 7), "train_loss"] = np.nan
+    row = judge([claim(GN_U)], records, **FAST).iloc[0]
+    assert (row.failed_first, row.failed_second) == (0, 7)
+    assert row.mcnemar_p == pytest.approx(2 / 2**7)
+    assert row.effect < 0.5
+    assert row.effect_survivors == pytest.approx(0.8, abs=0.03)
+
+
+def test_claims_without_arms_are_not_measured(lahire):
+    table = judge(lahire, curves({"sgd/u": 1.0, "sgd/gn": 0.9}), **FAST)
+    absent = table[table.id.isin(["adam-no-gain", "sgd-order"])]
+    assert set(absent.verdict) == {"not measured"}
+
+
+def test_two_seeds_give_no_verdict(on_losses):
+    table = judge(on_losses, curves(ARMS, seeds=2), **FAST)
+    assert set(table.verdict) == {"undecided"}
+
+
+def test_short_runs_are_judged(lahire):
+    records = curves(ARMS, seeds=3)
+    table = judge(lahire, records[records.step <= 20], **FAST)
+    assert table[table.id == "early-adaptive-sgd"].chance.isna().all()
+
+
+def test_statistics_of_another_experiment_are_judged_by_the_same_rules():
+    "Any column that is a logarithm will do; a ratio of 1/2 in every seed is a gain."
+    rows = [
+        {"setting": "here", "arm": arm, "seed": seed, "evals_log": np.log(level)}
+        for arm, level in (("a", 0.5), ("b", 1.0))
+        for seed in range(12)
+    ]
+    one = claim(("a", "b"), measures=["evals_log"])
+    table = judge_statistics([one], pd.DataFrame(rows), anchor="here", predicted={"x": 0.4})
+    (row,) = table.itertuples()
+    assert row.verdict == "reproduced"
+    assert row.effect == pytest.approx(0.5)
+    assert (row.low, row.high) == pytest.approx((0.5, 0.5))
+    assert row.p == 2 / 2**12
+    assert row.predicted == 0.4
+
+
+# --- bad input
+
+
+def without_seeds(records):
+    return records.drop(columns="seed")
+
+
+def doubled(records):
+    return pd.concat([records, records.head(1)])
+
+
+def elsewhere(records):
+    return records.assign(setting="other")
+
+
+def unpaired(records):
+    return records.assign(seed=records.seed + 100 * (records.scheme == "u"))
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (without_seeds, RecordError, "lack the column"),
+        (doubled, RecordError, "twice"),
+        (elsewhere, RecordError, "no setting 'anchor'"),
+        (unpaired, RecordError, "no seed in common"),
+    ],
+)
+def test_bad_records(change, error, words):
+    records = change(curves({"sgd/gn": 0.9, "sgd/u": 1.0}))
+    with pytest.raises(error, match=words):
+        judge([claim(GN_U)], records, **FAST)
+
+
+def test_bad_claims():
+    records = curves({"sgd/gn": 0.9, "sgd/u": 1.0})
+    with pytest.raises(UnknownName, match="measure"):
+        judge([claim(GN_U, measures=["speed"])], records, **FAST)
+    with pytest.raises(InvalidArgument, match="region"):
+        judge([claim(GN_U, region=[2, 1])], records, **FAST)
+    with pytest.raises(InvalidArgument, match="family"):
+        judge([claim(GN_U, family="taste")], records, **FAST)
+    runs = run_statistics(records)
+    with pytest.raises(RecordError, match="two rows"):
+        judge_statistics([claim(GN_U)], pd.concat([runs, runs]), **FAST)

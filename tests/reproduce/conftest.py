@@ -1,0 +1,60 @@
+"""What the tests of runner and command share."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = """
+[[experiment]]
+id = "x"
+notebook = "x.ipynb"
+outputs = ["data/records/x.csv"]
+smoke = {}
+paper = { runs = 2 }
+"""
+BODY = """
+from pathlib import Path
+from impsamp.reproduce.runner import write_provenance
+Path("data/records/x.csv").write_text(f"{runs}")
+write_provenance("x", dict(runs=runs), ["data/records/x.csv"])
+"""
+
+
+class Project:
+    "A project of one experiment, outside of the real one."
+
+    body = BODY  # an experiment that does as it is told
+
+    def __init__(self, root):
+        self.root = root
+        for folder in ("nbs/experiments", "nbs/results", "data/records"):
+            (root / folder).mkdir(parents=True)
+        (root / "settings.ini").write_text("lib_name = impsamp\n")
+        self.manifest(MANIFEST)
+
+    def manifest(self, text):
+        (self.root / "nbs/experiments/experiments.toml").write_text(text)
+
+    def notebook(self, kind, body, parameters="runs = 1  # how many"):
+        "Write the notebook x of this kind, its parameters tagged."
+        nb = nbformat.v4.new_notebook()
+        nb.cells = [
+            nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(body),
+        ]
+        nbformat.write(nb, self.root / "nbs" / f"{kind}s" / "x.ipynb")
+
+    @property
+    def record(self):
+        return (self.root / "data/records/x.csv").read_text()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMPSAMP_OUTPUT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    return Project(tmp_path)
