@@ -1,4 +1,4 @@
-"""The between theorem searched for violations, divergences against fractions, what orders schemes."""
+"""The between theorem searched for violations, divergences in fractions, what orders schemes."""
 
 from fractions import Fraction as F
 from itertools import product
