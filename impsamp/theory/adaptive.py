@@ -311,11 +311,9 @@ def _dual(
 def _onto(p: np.ndarray, floor: float) -> np.ndarray:
     "Scale what p has above the floor so that the sum is one."
     above = np.clip(p - floor, 0, None)
-    if above.any():
-        shares = above / above.sum()
-    else:
-        shares = np.full(p.size, 1 / p.size)
-    return floor + (1 - floor * p.size) * shares
+    if not above.any():
+        above = np.ones(p.size)
+    return floor + (1 - floor * p.size) * (above / above.sum())
 
 
 def _excess(q: np.ndarray) -> float:
@@ -378,6 +376,7 @@ _MOVES: dict[str, Callable[..., _Move]] = {
 }
 
 
+# %% ../../nbs/03_theory/03_adaptive.ipynb #126e914f
 def optimal_probabilities_given_optimum(
     grads: ArrayT,
     theta: Vector,

@@ -76,6 +76,7 @@ def _largest_correlation(Q: np.ndarray, q: np.ndarray) -> float:
     return np.linalg.eigvalsh(correlation)[-1]
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #8dad215a
 def variance_factors(sampling: Array | KnowsPairs) -> np.ndarray:
     """v (n,) of Lemma 1: P - p p^T <= Diag(p v) in the semidefinite order.
 
@@ -191,6 +192,7 @@ class _Constants(NamedTuple):
     L: float  # mean smoothness
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #3e7717d4
 def _gamma(
     lr: _Numbers,
     constants: _Constants,
@@ -269,6 +271,7 @@ class StepSize(NamedTuple):
     rule: str  # "closed form" or "computed Gamma"
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #5881d3a9
 def _largest_lr(
     constants: _Constants,
     steps: int | None,
@@ -303,6 +306,7 @@ def _one_pass(constants: _Constants) -> int:
     return max(1, int(constants.n / constants.b))
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #77974134
 def _svrg(constants: _Constants, m: int | None, mu: float) -> StepSize:
     n, b, alpha, _ = constants
     applies = 0 < b <= alpha * n ** (2 / 3)
@@ -321,6 +325,7 @@ def _saga(constants: _Constants, m: int | None, mu: float) -> StepSize:
     return StepSize(_largest_lr(constants, None, refresh), None, "computed Gamma")
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #ce622c01
 def _sarah(constants: _Constants, m: int | None, mu: float) -> StepSize:
     _, b, alpha, L = constants
     m = _one_pass(constants) if m is None else m
@@ -337,7 +342,7 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-# %% ../../nbs/03_theory/04_minibatch.ipynb #77974134
+# %% ../../nbs/03_theory/04_minibatch.ipynb #d9fcad16
 def _constants(
     method: str,
     n: int,
@@ -356,6 +361,7 @@ def _constants(
     return _Constants(n, b, alpha, check_number(L_mean, "L_mean"))
 
 
+# %% ../../nbs/03_theory/04_minibatch.ipynb #4ece08be
 def step_size(
     method: str,
     *,

@@ -1,0 +1,33 @@
+"""The package's own names: what the four modules offer, without torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from impsamp import theory
+from impsamp.theory import adaptive, convergence, divergences, minibatch
+
+MODULES = [adaptive, convergence, divergences, minibatch]
+
+
+def test_the_package_offers_what_its_modules_do():
+    offered = {name for module in MODULES for name in module.__all__}
+    assert set(theory.__all__) == offered - {"check_step"}  # for modules, not for users
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_a_name_means_the_same_in_the_package(module):
+    for name in set(module.__all__) & set(theory.__all__):
+        assert getattr(theory, name) is getattr(module, name)
+
+
+def test_theory_of_arrays_costs_no_torch():
+    code = (
+        "import sys\n"
+        "from impsamp.theory import minibatch_probabilities, second_moment\n"
+        "assert second_moment([0.5, 0.5], [1, 3]) == 5\n"
+        "assert minibatch_probabilities([1, 3], 1).tolist() == [0.25, 0.75]\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
