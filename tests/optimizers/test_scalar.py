@@ -1,4 +1,4 @@
-"""ScalarRMSprop and ScalarAdam against the formulas of the first paper, written once more in numpy."""
+"""ScalarRMSprop and ScalarAdam against the first paper's formulas, written again in numpy."""
 
 import copy
 
@@ -32,10 +32,8 @@ def adam_oracle(theta, gradients, lr, betas, eps):
 
 def split(vector, shapes=((2, 3), (4,))):
     sizes = [int(np.prod(s)) for s in shapes]
-    return [
-        torch.tensor(part).reshape(s)
-        for part, s in zip(np.split(vector, np.cumsum(sizes)[:-1]), shapes)
-    ]
+    parts = np.split(vector, np.cumsum(sizes)[:-1])
+    return [torch.tensor(part).reshape(s) for part, s in zip(parts, shapes)]
 
 
 def play(make, theta, gradients):
@@ -61,24 +59,19 @@ def test_formulas_over_many_tensors(seed, steps, rate, beta1, eps, size):
     rng = np.random.default_rng(seed)
     theta, gradients = rng.normal(size=10), size * rng.normal(size=(steps, 10))
     got, _ = play(lambda p: ScalarRMSprop(p, lr=0.1, alpha=rate, eps=eps), theta, gradients)
-    np.testing.assert_allclose(
-        got, rmsprop_oracle(theta, gradients, 0.1, rate, eps), rtol=1e-11, atol=1e-12
-    )
-    got, _ = play(lambda p: ScalarAdam(p, lr=0.1, betas=(beta1, rate), eps=eps), theta, gradients)
-    np.testing.assert_allclose(
-        got, adam_oracle(theta, gradients, 0.1, (beta1, rate), eps), rtol=1e-11, atol=1e-12
-    )
+    want = rmsprop_oracle(theta, gradients, 0.1, rate, eps)
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
+    betas = (beta1, rate)
+    got, _ = play(lambda p: ScalarAdam(p, lr=0.1, betas=betas, eps=eps), theta, gradients)
+    want = adam_oracle(theta, gradients, 0.1, betas, eps)
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
 
 def test_eps_stands_outside_the_root():
-    got, _ = play(
-        lambda p: ScalarRMSprop(p, lr=1.0, alpha=0.0, eps=5.0),
-        np.zeros(10),
-        [np.full(10, 5 / np.sqrt(10))],
-    )
-    np.testing.assert_allclose(
-        got, -np.full(10, 5 / np.sqrt(10)) / 10
-    )  # ||G|| = 5: 1/(5 + 5), not 1/sqrt(25 + 5)
+    "||G|| = 5: the step is G / (5 + 5), not G / sqrt(25 + 5)."
+    g = np.full(10, 5 / np.sqrt(10))
+    got, _ = play(lambda p: ScalarRMSprop(p, lr=1.0, alpha=0.0, eps=5.0), np.zeros(10), [g])
+    np.testing.assert_allclose(got, -g / 10)
 
 
 def test_the_direction_is_the_gradients_at_any_scale():
@@ -86,9 +79,8 @@ def test_the_direction_is_the_gradients_at_any_scale():
     for make in (lambda p: ScalarAdam(p, lr=0.01), lambda p: ScalarRMSprop(p, lr=0.01)):
         moved, _ = play(make, np.zeros(10), [g])
         far, _ = play(make, np.zeros(10), [1e6 * g])
-        assert abs(moved @ g) / np.linalg.norm(moved) / np.linalg.norm(g) == pytest.approx(
-            1, abs=1e-12
-        )
+        cosine = abs(moved @ g) / np.linalg.norm(moved) / np.linalg.norm(g)
+        assert cosine == pytest.approx(1, abs=1e-12)
         np.testing.assert_allclose(moved, far, rtol=1e-6)
 
 
@@ -111,12 +103,10 @@ def test_norm_covers_all_groups_and_each_group_has_its_own_rate():
         (ScalarAdam, adam_oracle, ((0.9, 0.999),)),
     ):
         got, _ = play(groups(kind), theta, gradients)
-        np.testing.assert_allclose(
-            got[:6], oracle(theta, gradients, 0.1, *hyper, 1e-8)[:6], rtol=1e-11
-        )
-        np.testing.assert_allclose(
-            got[6:], oracle(theta, gradients, 0.2, *hyper, 1e-8)[6:], rtol=1e-11
-        )
+        slow = oracle(theta, gradients, 0.1, *hyper, 1e-8)
+        fast = oracle(theta, gradients, 0.2, *hyper, 1e-8)
+        np.testing.assert_allclose(got[:6], slow[:6], rtol=1e-11)
+        np.testing.assert_allclose(got[6:], fast[6:], rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", [ScalarRMSprop, ScalarAdam])
@@ -144,11 +134,8 @@ def test_zero_gradient_and_missing_gradient(kind):
     opt.step()
     assert torch.equal(w, torch.ones(2)) and torch.equal(still, torch.ones(2))
     w.grad = torch.ones(2)
-    assert (
-        opt.step(lambda: torch.tensor(7.0)) == 7
-        and (w < 1).all()
-        and torch.equal(still, torch.ones(2))
-    )
+    assert opt.step(lambda: torch.tensor(7.0)) == 7
+    assert (w < 1).all() and torch.equal(still, torch.ones(2))
 
 
 @pytest.mark.parametrize("kind", [ScalarRMSprop, ScalarAdam])

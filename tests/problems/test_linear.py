@@ -1,8 +1,7 @@
-"""Finite sums: gradients by differences, constants that bound, refusals by name, sparse never made dense."""
+"""Linear sums: gradients by differences, bounds, refusals by name, sparse never made dense."""
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -13,21 +12,21 @@ from impsamp.errors import (
     InvalidScores,
     InvalidShape,
     UnknownName,
-    UnsupportedModel,
 )
-from impsamp.problems import FiniteSum, LeastSquares, LogisticRegression, SigmoidLeastSquares
+from impsamp.problems import LeastSquares, LogisticRegression, SigmoidLeastSquares
+from tests.problems.helpers import central_differences, two_classes
+
+
+def sigmoid_pm1(*args, **kwargs):
+    return SigmoidLeastSquares(*args, reading="pm1", **kwargs)
+
 
 MAKERS = {
     "logistic": LogisticRegression,
     "squares": LeastSquares,
     "sigmoid 01": SigmoidLeastSquares,
-    "sigmoid pm1": lambda *a, **k: SigmoidLeastSquares(*a, reading="pm1", **k),
+    "sigmoid pm1": sigmoid_pm1,
 }
-
-
-def data(seed=0, n=15, k=4):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, k)) * 2, np.r_[0, 1, (rng.random(n - 2) < 0.5) * 1]
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -39,7 +38,7 @@ def data(seed=0, n=15, k=4):
     intercept=st.booleans(),
 )
 def test_gradient_constants_and_items(name, seed, l2, nonconvex, intercept):
-    X, y = data(seed)
+    X, y = two_classes(seed)
     rng = np.random.default_rng(seed)
     f = MAKERS[name](
         X,
@@ -50,59 +49,59 @@ def test_gradient_constants_and_items(name, seed, l2, nonconvex, intercept):
         sample_weight=rng.random(15) + 0.1,
     )
     x, z = rng.normal(size=f.d), rng.normal(size=f.d)
-    numeric = [(f.loss(x + 1e-6 * e) - f.loss(x - 1e-6 * e)) / 2e-6 for e in np.eye(f.d)]
-    assert np.allclose(numeric, f.grad(x), atol=1e-6 * (1 + np.abs(f.grad(x)).max()))
+    gradient = f.grad(x)
+    bar = 1e-6 * (1 + np.abs(gradient).max())
+    assert np.allclose(central_differences(f, x), gradient, atol=bar)
     every = np.arange(f.n)
-    assert np.allclose(f.grad_items(x, every).mean(axis=0), f.grad(x)) and np.isclose(
-        f.loss_items(x).mean(), f.loss(x)
-    )
+    assert np.allclose(f.grad_items(x, every).mean(axis=0), gradient)
+    assert np.isclose(f.loss_items(x).mean(), f.loss(x))
     change = np.linalg.norm(f.grad_items(x, every) - f.grad_items(z, every), axis=1)
     assert (change <= f.L * np.linalg.norm(x - z) * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_constant_is_attained(name):
-    "c is the least bound: along one row the curvature of the loss comes within 1e-6 of it."
+    "c is the least bound: along one row the curvature of the loss comes within two per cent of it."
     f = MAKERS[name]([[1.0], [1.0]], [0, 1])
-    grid = np.linspace(-8, 8, 160_001)
-    slopes = np.array([f.grad_items([t], [0, 1])[:, 0] for t in grid[::400]])
-    assert (np.abs(np.diff(slopes, axis=0)).max(axis=0) / (grid[400] - grid[0]) > 0.98 * f.L).all()
+    grid = np.linspace(-8, 8, 160_001)[::400]
+    slopes = np.array([f.grad_items([t], [0, 1])[:, 0] for t in grid])
+    curvature = np.abs(np.diff(slopes, axis=0)).max(axis=0) / (grid[1] - grid[0])
+    assert (curvature > 0.98 * f.L).all()
 
 
-def test_float32_stays_and_sparse_is_never_made_dense(monkeypatch):
-    X, y = data()
-    assert (
-        LogisticRegression(X.astype(np.float32), y).dtype == np.float32
-        and LogisticRegression(X.astype(int), y).dtype == np.float64
-    )
+def test_floats_stay_and_integers_become_float64():
+    X, y = two_classes()
+    assert LogisticRegression(X.astype(np.float32), y).dtype == np.float32
+    assert LogisticRegression(X.astype(int), y).dtype == np.float64
+
+
+def test_sparse_is_never_made_dense(monkeypatch):
     S = sparse.random(50, 10**6, density=1e-5, format="csr", random_state=0)
     for name in ("toarray", "todense"):
         monkeypatch.setattr(sparse.csr_matrix, name, lambda *a, **k: pytest.fail("made dense"))
     f = SigmoidLeastSquares(S, np.arange(50) % 2)
-    assert (
-        f.is_sparse
-        and f.grad(np.zeros(f.d)).shape == (10**6,)
-        and np.isfinite(f.loss(np.zeros(f.d)))
-    )
+    assert f.is_sparse
+    assert f.grad(np.zeros(f.d)).shape == (10**6,)
+    assert np.isfinite(f.loss(np.zeros(f.d)))
 
 
 def test_unsorted_and_duplicate_entries_mean_their_sum():
-    messy = sparse.csr_matrix(
-        (np.array([1.0, 2.0, 3.0, 4.0]), np.array([2, 0, 2, 1]), np.array([0, 3, 4])), shape=(2, 3)
-    )
+    entries = np.array([1.0, 2.0, 3.0, 4.0])
+    columns = np.array([2, 0, 2, 1])
+    messy = sparse.csr_matrix((entries, columns, np.array([0, 3, 4])), shape=(2, 3))
     before = messy.indices.copy()
     f = LogisticRegression(messy, [0, 1])
-    assert np.allclose(f.L, np.array([4 + 16, 16]) / 4) and np.array_equal(messy.indices, before)
-    assert np.allclose(
-        f.grad(np.ones(3)), LogisticRegression(messy.toarray(), [0, 1]).grad(np.ones(3))
-    )
+    assert np.allclose(f.L, np.array([4 + 16, 16]) / 4)
+    assert np.array_equal(messy.indices, before)
+    dense = LogisticRegression(messy.toarray(), [0, 1])
+    assert np.allclose(f.grad(np.ones(3)), dense.grad(np.ones(3)))
 
 
 def test_rows_of_zeros_are_lifted():
     f = LogisticRegression([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]], [0, 1, 1])
     assert f.L[0] == 0 and f.lifted_smoothness.tolist() == [0.5, 0.5, 1.0]
     with pytest.raises(DataError, match="every row of X is zero"):
-        LogisticRegression(np.zeros((2, 2)), [0, 1]).lifted_smoothness
+        _ = LogisticRegression(np.zeros((2, 2)), [0, 1]).lifted_smoothness
 
 
 def test_no_overflow_in_exp():
@@ -160,59 +159,7 @@ def test_targets_of_least_squares():
         LeastSquares([[1.0], [2.0]], [[0.0], [1.0]])
 
 
-def test_finite_sum_of_a_network():
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)
-    ).double()
-    X, y = data()
-    f = FiniteSum(
-        net,
-        torch.nn.CrossEntropyLoss(reduction="none"),
-        torch.tensor(X),
-        torch.tensor(y),
-        chunk_size=4,
-    )
-    x = f.start + 0.1
-    numeric = [(f.loss(x + 1e-6 * e) - f.loss(x - 1e-6 * e)) / 2e-6 for e in np.eye(f.d)]
-    assert np.allclose(numeric, f.grad(x), atol=1e-8) and np.allclose(
-        f.grad_items(x, np.arange(15)).mean(axis=0), f.grad(x)
-    )
-    assert f.grad_items(x, []).shape == (0, f.d) and np.array_equal(
-        f.start, FiniteSum(net, f.loss_fn, f.inputs, f.targets).start
-    )
-
-
-@pytest.mark.parametrize(
-    "change, error, what",
-    [
-        (dict(loss_fn=torch.nn.CrossEntropyLoss()), InvalidShape, "reduction='none'"),
-        (dict(targets=torch.zeros(3, dtype=torch.long)), InvalidShape, "4 inputs and 3 targets"),
-        (dict(model=torch.nn.Flatten()), UnsupportedModel, "no parameters"),
-        (dict(model=torch.nn.Sequential(torch.nn.BatchNorm1d(2))), UnsupportedModel, "eval"),
-        (dict(inputs=torch.full((4, 2), torch.nan)), DataError, "not finite"),
-    ],
-)
-def test_finite_sum_refuses(change, error, what):
-    parts = (
-        dict(
-            model=torch.nn.Linear(2, 2),
-            loss_fn=torch.nn.CrossEntropyLoss(reduction="none"),
-            inputs=torch.zeros(4, 2),
-            targets=torch.zeros(4, dtype=torch.long),
-        )
-        | change
-    )
-    with pytest.raises(error, match=what):
-        FiniteSum(**parts)
-
-
-def test_finite_sum_without_constants_says_so():
-    f = FiniteSum(
-        torch.nn.Linear(2, 2),
-        torch.nn.CrossEntropyLoss(reduction="none"),
-        torch.zeros(4, 2),
-        torch.zeros(4, dtype=torch.long),
-    )
-    with pytest.raises(InvalidArgument, match="smoothness"):
-        f.L
+def test_a_problem_says_what_it_is():
+    X = sparse.csr_matrix(np.eye(2, dtype=np.float32))
+    shown = repr(SigmoidLeastSquares(X, [0, 1], fit_intercept=True))
+    assert shown == "SigmoidLeastSquares(n=2, d=3, CSR float32, sigmoid01)"
