@@ -1,10 +1,7 @@
-"""LIBSVM files: parsing, bad lines with their numbers, download from a local server, the real sets where IMPSAMP_DATA holds them."""
+"""LIBSVM files: parsing, bad lines by number, a local server, the real sets in IMPSAMP_DATA."""
 
 import bz2
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,38 +9,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import impsamp.data.fetch as files
-import impsamp.data.libsvm as libsvm
-from impsamp.data import load_libsvm
+from impsamp.data import libsvm, load_libsvm
 from impsamp.errors import ChecksumError, DataError, UnknownName
 from impsamp.problems import SigmoidLeastSquares
 from impsamp.theory.minibatch import alpha, minibatch_probabilities
 
-COVTYPE_FORM = "2 1:2596 2:51 3:3 4:258 6:510 7:221 8:232 9:148 10:6279 11:1 43:1\n1 1:2590 2:56 3:2 4:212 5:-6 6:390 7:220 8:235 9:151 10:6225 11:1 54:1\n"
+needs_files = pytest.mark.skipif(
+    not os.environ.get("IMPSAMP_DATA"), reason="needs the LIBSVM files: set IMPSAMP_DATA"
+)
+COVTYPE_FORM = (
+    "2 1:2596 2:51 3:3 4:258 6:510 7:221 8:232 9:148 10:6279 11:1 43:1\n"
+    "1 1:2590 2:56 3:2 4:212 5:-6 6:390 7:220 8:235 9:151 10:6225 11:1 54:1\n"
+)
 
 
-def write(X, y):
-    return "".join(
-        f"{label:g} " + " ".join(f"{j + 1}:{float(v)!r}" for j, v in enumerate(row) if v) + "\n"
-        for row, label in zip(X, y)
-    )
+def written_line(row, label):
+    pairs = [f"{j}:{float(v)!r}" for j, v in enumerate(row, 1) if v]
+    return f"{label:g} {' '.join(pairs)}\n"
+
+
+features = st.lists(
+    st.sampled_from([0.0, 1.0, -2.5, 1e-300, 3.14159e5]),
+    min_size=4,
+    max_size=4,
+)
+items = st.tuples(features, st.sampled_from([-1.0, 1.0, 2.0]))
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_what_is_written_is_read(data):
-    rows = data.draw(
-        st.lists(
-            st.lists(st.sampled_from([0.0, 1.0, -2.5, 1e-300, 3.14159e5]), min_size=4, max_size=4),
-            min_size=1,
-            max_size=8,
-        )
-    )
-    y = data.draw(
-        st.lists(st.sampled_from([-1.0, 1.0, 2.0]), min_size=len(rows), max_size=len(rows))
-    )
-    X, labels = libsvm.parse_libsvm(write(rows, y).encode(), features=4)
-    assert np.array_equal(X.toarray(), np.array(rows)) and labels.tolist() == y
+@given(st.lists(items, min_size=1, max_size=8))
+def test_what_is_written_is_read(items):
+    content = "".join(written_line(row, label) for row, label in items)
+    X, labels = libsvm.parse_libsvm(content.encode(), features=4)
+    rows, y = zip(*items)
+    assert np.array_equal(X.toarray(), np.array(rows))
+    assert labels.tolist() == list(y)
 
 
 @pytest.mark.parametrize(
@@ -90,26 +90,15 @@ def test_a_missing_file_and_an_unknown_name(tmp_path):
 
 
 @pytest.fixture
-def site(tmp_path, monkeypatch):
-    "A local server in place of the LIBSVM page, an empty cache, no IMPSAMP_DATA; covtype shrunk to two lines of the same form."
+def site(tmp_path, monkeypatch, server, empty_cache):
+    "A local server in place of the LIBSVM page; covtype shrunk to two lines of the same form."
     folder = tmp_path / "site"
     folder.mkdir()
-    httpd = ThreadingHTTPServer(
-        ("127.0.0.1", 0),
-        partial(
-            type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *a: None}),
-            directory=str(folder),
-        ),
-    )
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    monkeypatch.delenv("IMPSAMP_DATA", raising=False)
-    monkeypatch.setattr(files, "cache_dir", lambda: tmp_path / "cache")
-    monkeypatch.setattr(libsvm, "LIBSVM_SITE", f"http://127.0.0.1:{httpd.server_port}/")
-    monkeypatch.setitem(
-        libsvm.LIBSVM_SETS, "covtype", libsvm.LIBSVM_SETS["covtype"]._replace(rows=2)
-    )
-    yield folder
-    httpd.shutdown()
+    url, _ = server(folder)
+    monkeypatch.setattr(libsvm, "LIBSVM_SITE", url)
+    two_rows = libsvm.LIBSVM_SETS["covtype"]._replace(rows=2)
+    monkeypatch.setitem(libsvm.LIBSVM_SETS, "covtype", two_rows)
+    return folder
 
 
 def test_covtype_from_a_server_then_from_the_cache(site):
@@ -117,21 +106,21 @@ def test_covtype_from_a_server_then_from_the_cache(site):
     packed.write_bytes(bz2.compress(COVTYPE_FORM.encode()))
     for _ in range(2):
         X, y = load_libsvm("covtype")
-        assert (
-            X.shape == (2, 54)
-            and sparse.isspmatrix_csr(X)
-            and X.dtype == np.float64
-            and y.tolist() == [1, -1]
-        )
-        assert X[1, 4] == -6 and X[0, 42] == 1
+        assert sparse.isspmatrix_csr(X)
+        assert X.shape == (2, 54)
+        assert X.dtype == np.float64
+        assert X[1, 4] == -6
+        assert X[0, 42] == 1
+        assert y.tolist() == [1, -1]
         packed.unlink(missing_ok=True)
 
 
 def test_a_truncated_download_a_wrong_file_and_none(site):
-    (site / "covtype.libsvm.binary.bz2").write_bytes(bz2.compress(COVTYPE_FORM.encode())[:-8])
+    packed = site / "covtype.libsvm.binary.bz2"
+    packed.write_bytes(bz2.compress(COVTYPE_FORM.encode())[:-8])
     with pytest.raises(DataError, match="truncated"):
         load_libsvm("covtype")
-    (site / "covtype.libsvm.binary.bz2").write_bytes(bz2.compress(b"1 1:2\n2 1:3\n1 2:2\n"))
+    packed.write_bytes(bz2.compress(b"1 1:2\n2 1:3\n1 2:2\n"))
     with pytest.raises(DataError, match="holds 3 items, expected 2"):
         load_libsvm("covtype")
     (site / "splice").write_text("1 1:2\n-1 1:3\n")
@@ -149,9 +138,7 @@ def test_a_wrong_local_file_is_refused(tmp_path, monkeypatch):
         load_libsvm("splice")
 
 
-@pytest.mark.skipif(
-    not os.environ.get("IMPSAMP_DATA"), reason="needs the LIBSVM files: set IMPSAMP_DATA"
-)
+@needs_files
 @pytest.mark.parametrize(
     "name, shape",
     [
@@ -163,16 +150,18 @@ def test_a_wrong_local_file_is_refused(tmp_path, monkeypatch):
 )
 def test_real_sets(name, shape):
     X, y = load_libsvm(name)
-    assert X.shape == shape and set(y) == {-1.0, 1.0}
+    assert X.shape == shape
+    assert set(y) == {-1.0, 1.0}
 
 
-@pytest.mark.skipif(
-    not os.environ.get("IMPSAMP_DATA"), reason="needs the LIBSVM files: set IMPSAMP_DATA"
-)
+@needs_files
 def test_the_papers_constants_on_australian():
     problem = SigmoidLeastSquares(*load_libsvm("australian"))
-    n, L = problem.n, problem.L
+    n = problem.n
+    L = problem.L
     p = minibatch_probabilities(L, 10)
     assert (p < 1).sum() == 685
     assert abs(alpha(L, p, 1 - p) - 0.028) < 5e-4
-    assert abs(alpha(L, np.full(n, 10 / n), np.full(n, (n - 10) / (n - 1))) - 207) < 1
+    uniform = np.full(n, 10 / n)
+    nice = np.full(n, (n - 10) / (n - 1))
+    assert abs(alpha(L, uniform, nice) - 207) < 1

@@ -3,17 +3,14 @@
 import gzip
 import hashlib
 import os
+import runpy
 import struct
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import impsamp.data.fetch as impsamp_files
 from impsamp.data import mnist as data
 from impsamp.errors import ChecksumError, DataError, InvalidArgument, UnknownName
 
@@ -24,28 +21,29 @@ needs_mnist = pytest.mark.skipif(
 
 
 def idx(array):
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + struct.pack(f">{array.ndim}i", *array.shape)
-        + array.tobytes()
-    )
+    "An array in IDX form."
+    kind = bytes([0, 0, 8, array.ndim])
+    shape = struct.pack(f">{array.ndim}i", *array.shape)
+    return kind + shape + array.tobytes()
 
 
-@pytest.fixture
-def mini(tmp_path, monkeypatch):
-    "A four-image MNIST in IDX form, its checksums in place of the real ones, no IMPSAMP_DATA, an empty cache."
+def four_images():
+    "File name -> content of a four-image MNIST."
     rng = np.random.default_rng(0)
     content = {}
     for part in ("train", "t10k"):
-        content[f"{part}-images-idx3-ubyte"] = idx(
-            rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)
-        )
+        images = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)
+        content[f"{part}-images-idx3-ubyte"] = idx(images)
         content[f"{part}-labels-idx1-ubyte"] = idx(np.array([0, 1, 2, 1], np.uint8))
-    monkeypatch.setattr(
-        data, "MNIST_SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in content.items()}
-    )
-    monkeypatch.delenv("IMPSAMP_DATA", raising=False)
-    monkeypatch.setattr(impsamp_files, "cache_dir", lambda: tmp_path / "cache")
+    return content
+
+
+@pytest.fixture
+def mini(tmp_path, monkeypatch, empty_cache):
+    "A folder with a four-image MNIST, whose checksums stand in place of the real ones."
+    content = four_images()
+    checksums = {name: hashlib.sha256(raw).hexdigest() for name, raw in content.items()}
+    monkeypatch.setattr(data, "MNIST_SHA256", checksums)
     folder = tmp_path / "site"
     folder.mkdir()
     for name, raw in content.items():
@@ -53,39 +51,12 @@ def mini(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def server():
-    "Serves folders on the loopback interface; counts requests; can fail the first few."
-    servers = []
-
-    def start(folder, fail_first=0):
-        state = {"requests": 0}
-
-        class Handler(SimpleHTTPRequestHandler):
-            def do_GET(self):
-                state["requests"] += 1
-                if state["requests"] <= fail_first:
-                    return self.send_error(503)
-                super().do_GET()
-
-            def log_message(self, *args):
-                pass
-
-        httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        servers.append(httpd)
-        return f"http://127.0.0.1:{httpd.server_port}/", state
-
-    yield start
-    for s in servers:
-        s.shutdown()
-
-
 def test_download_from_the_second_mirror_after_the_first_fails(mini, server, tmp_path):
     good, state = server(mini)
     empty, _ = server(tmp_path / "cache_is_elsewhere")
     images, labels = data.mnist_arrays("train", mirrors=(empty, good))
-    assert images.shape == (4, 28, 28) and labels.tolist() == [0, 1, 2, 1]
+    assert images.shape == (4, 28, 28)
+    assert labels.tolist() == [0, 1, 2, 1]
     before = state["requests"]
     data.mnist_arrays("train", mirrors=(empty, good))
     assert state["requests"] == before, "the cache was not used"
@@ -96,35 +67,37 @@ def test_a_passing_fault_is_retried(mini, server):
     assert data.mnist_arrays("t10k", mirrors=(url,))[0].shape == (4, 28, 28)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other content", "no gzip"])
-def test_a_bad_download_is_refused_and_removed(mini, server, tmp_path, damage):
+DAMAGES = {
+    "truncated": lambda raw: raw[:-20],
+    "other content": lambda raw: gzip.compress(b"x" * 99),
+    "no gzip": lambda raw: b"<html>",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_download_is_refused_and_removed(mini, server, empty_cache, damage):
     file = mini / "train-images-idx3-ubyte.gz"
-    file.write_bytes(
-        {
-            "truncated": file.read_bytes()[:-20],
-            "other content": gzip.compress(b"x" * 99),
-            "no gzip": b"<html>",
-        }[damage]
-    )
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
     url, _ = server(mini)
     with pytest.raises(DataError, match="train-images-idx3-ubyte"):
         data.mnist_arrays("train", mirrors=(url,))
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()], (
-        "a bad file stayed in the cache"
-    )
+    stayed = [p for p in empty_cache.rglob("*") if p.is_file()]
+    assert stayed == [], "a bad file stayed in the cache"
 
 
 def test_offline_folder_plain_or_compressed(mini, monkeypatch):
+    packed = mini / "train-labels-idx1-ubyte.gz"
     plain = mini / "train-labels-idx1-ubyte"
-    plain.write_bytes(gzip.decompress((mini / "train-labels-idx1-ubyte.gz").read_bytes()))
-    (mini / "train-labels-idx1-ubyte.gz").unlink()
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
     monkeypatch.setenv("IMPSAMP_DATA", str(mini))
     assert data.mnist_arrays("train", mirrors=())[1].tolist() == [0, 1, 2, 1]
 
 
 def test_a_wrong_local_file_is_an_error_not_a_download(mini, monkeypatch):
     monkeypatch.setenv("IMPSAMP_DATA", str(mini))
-    (mini / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(4, np.uint8))))
+    no_ones = gzip.compress(idx(np.zeros(4, np.uint8)))
+    (mini / "train-labels-idx1-ubyte.gz").write_bytes(no_ones)
     with pytest.raises(ChecksumError, match="train-labels"):
         data.mnist_arrays("train", mirrors=())
 
@@ -155,10 +128,43 @@ def test_damaged_idx(content):
         data.parse_idx(content, "bad")
 
 
+def test_as_many_labels_as_images(mini, monkeypatch):
+    name = "train-labels-idx1-ubyte"
+    three = idx(np.array([0, 1, 2], np.uint8))
+    (mini / f"{name}.gz").write_bytes(gzip.compress(three))
+    monkeypatch.setitem(data.MNIST_SHA256, name, hashlib.sha256(three).hexdigest())
+    monkeypatch.setenv("IMPSAMP_DATA", str(mini))
+    with pytest.raises(DataError, match="4 images but 3 labels"):
+        data.mnist_arrays("train", mirrors=())
+
+
+def test_zeros_and_ones_by_hand():
+    labels = np.array([2, 1, 0, 0, 1, 3, 0])
+    images = np.arange(7)
+    chosen, kept = data.zeros_and_ones(images, labels)
+    assert chosen.tolist() == [1, 2, 3, 4, 6]
+    assert kept.tolist() == [1, 0, 0, 1, 0]
+    chosen, _ = data.zeros_and_ones(images, labels, per_class=1)
+    assert chosen.tolist() == [1, 2]
+    chosen, kept = data.zeros_and_ones(images, labels, 2, np.random.default_rng(0))
+    assert set(chosen) >= {1, 4}
+    assert sorted(kept) == [0, 0, 1, 1]
+
+
+def test_a_split_tells_its_sizes():
+    assert repr(data.load_mnist01()) == "Split(100 training items, 2115 test items)"
+
+
+def test_the_best_constant_answer_by_hand():
+    assert data.constant_accuracy(torch.tensor([1, 1, 0, 1])) == 0.75
+    assert data.constant_accuracy(data.load_mnist01().y_test) == 1135 / 2115
+
+
+EMBEDDED = ROOT / "impsamp" / "data" / "mnist01.npz"
+
+
 def test_embedded_set_damaged(monkeypatch, tmp_path):
-    (tmp_path / "mnist01.npz").write_bytes(
-        (ROOT / "impsamp" / "data" / "mnist01.npz").read_bytes()[:5000]
-    )
+    (tmp_path / "mnist01.npz").write_bytes(EMBEDDED.read_bytes()[:5000])
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
     with pytest.raises(DataError, match="damaged"):
         data.load_mnist01()
@@ -178,65 +184,25 @@ def test_arguments():
 def test_scales_are_affine_images_of_each_other():
     unit, raw, standard = (data.load_mnist01(scale=s) for s in ("unit", "raw", "standard"))
     torch.testing.assert_close(raw.x_train / 255, unit.x_train)
-    torch.testing.assert_close(
-        (unit.x_test - 0.1307) / 0.3081, standard.x_test, atol=1e-5, rtol=1e-5
-    )
+    standardised = (unit.x_test - 0.1307) / 0.3081
+    torch.testing.assert_close(standardised, standard.x_test, atol=1e-5, rtol=1e-5)
 
 
 @needs_mnist
 def test_embedded_set_is_written_again_byte_for_byte(tmp_path):
-    import runpy
-
-    runpy.run_path(str(ROOT / "data" / "make_mnist01.py"))["main"](tmp_path / "again.npz")
-    assert (tmp_path / "again.npz").read_bytes() == (
-        ROOT / "impsamp" / "data" / "mnist01.npz"
-    ).read_bytes()
+    again = tmp_path / "again.npz"
+    script = runpy.run_path(str(ROOT / "data" / "make_mnist01.py"))
+    script["main"](again)
+    assert again.read_bytes() == EMBEDDED.read_bytes()
 
 
 @needs_mnist
 def test_whole_mnist_and_random_subsets():
     split = data.load_mnist()
-    assert split.x_train.shape == (60000, 1, 28, 28) and split.x_test.shape == (10000, 1, 28, 28)
+    assert split.x_train.shape == (60000, 1, 28, 28)
+    assert split.x_test.shape == (10000, 1, 28, 28)
     assert split.y_test.bincount().tolist()[:2] == [980, 1135]
-    a, b = (data.load_mnist01(subset="random", seed=s) for s in (0, 1))
-    assert a.y_train.bincount().tolist() == [50, 50] and not torch.equal(a.x_train, b.x_train)
-    assert torch.equal(a.x_train, data.load_mnist01(subset="random", seed=0).x_train)
-
-
-def test_the_wheel_carries_the_embedded_set_and_the_style(tmp_path):
-    import subprocess
-    import sys
-    import zipfile
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            str(tmp_path),
-            str(ROOT),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("impsamp-*.whl")
-    target = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(target)
-    code = (
-        "import impsamp, pathlib; assert pathlib.Path(impsamp.__file__).parent.parent.name == 'site'; "
-        "import impsamp.reproduce.figures as f, sys; f.set_style(); assert 'seaborn' not in sys.modules and f.plt.rcParams['font.size'] == 9.6; print(len(impsamp.load_mnist01().y_test))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=target,
-        env={**os.environ, "PYTHONPATH": str(target)},
-    )
-    assert done.stdout.strip() == "2115", done.stderr
+    a, b, again = (data.load_mnist01(subset="random", seed=seed) for seed in (0, 1, 0))
+    assert a.y_train.bincount().tolist() == [50, 50]
+    assert not torch.equal(a.x_train, b.x_train)
+    assert torch.equal(a.x_train, again.x_train)

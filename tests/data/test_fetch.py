@@ -1,0 +1,200 @@
+"""Where files lie, how they are unpacked and checked, and what is said when there are none."""
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from impsamp.data.fetch import (
+    cache_dir,
+    data_dir,
+    find_local,
+    obtain,
+    project_root,
+    read_bytes,
+    resolve_data_env,
+)
+from impsamp.errors import ChecksumError, DataError
+
+ROOT = Path(__file__).parents[2]
+CONTENT = b"0123456789"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PACKED = {
+    "": CONTENT,
+    ".gz": gzip.compress(CONTENT),
+    ".bz2": bz2.compress(CONTENT),
+    ".xz": lzma.compress(CONTENT),
+}
+
+
+def test_the_root_is_the_checkout():
+    assert project_root(ROOT / "impsamp" / "data") == ROOT
+    assert project_root(ROOT) == ROOT
+
+
+def test_outside_of_a_checkout_the_folder_itself_is_the_root(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = another\n")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    assert project_root() == inner.resolve()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_data_folder_is_named(monkeypatch, value):
+    monkeypatch.delenv("IMPSAMP_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("IMPSAMP_DATA", value)
+    assert data_dir() is None
+    assert resolve_data_env() is None
+    assert find_local("digits") is None
+
+
+def test_a_relative_data_folder_is_looked_for_here_then_at_the_root(tmp_path, monkeypatch):
+    root = tmp_path / "checkout"
+    here = root / "nbs"
+    (here / "near").mkdir(parents=True)
+    (root / "settings.ini").write_text("lib_name = impsamp\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("IMPSAMP_DATA", "near")
+    assert data_dir() == (here / "near").resolve()
+    monkeypatch.setenv("IMPSAMP_DATA", "far")
+    assert data_dir() == (root / "far").resolve()
+
+
+def test_the_environment_is_made_absolute_once(tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMPSAMP_DATA", "sets")
+    folder = resolve_data_env()
+    assert folder == (tmp_path / "sets").resolve()
+    assert os.environ["IMPSAMP_DATA"] == str(folder)
+    monkeypatch.chdir("/")
+    assert data_dir() == folder
+
+
+def test_the_cache_is_the_users():
+    assert "impsamp" in str(cache_dir())
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_every_ending_is_unpacked(tmp_path, ending):
+    path = tmp_path / f"digits{ending}"
+    path.write_bytes(PACKED[ending])
+    assert read_bytes(path) == CONTENT
+    assert read_bytes(str(path), SHA256) == CONTENT
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_a_truncated_or_plain_file_is_no_packed_one(tmp_path, ending):
+    path = tmp_path / f"digits{ending}"
+    for damaged in (PACKED[ending][:-4], CONTENT):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"digits{ending} cannot be read .*not a {ending}"):
+            read_bytes(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"digits cannot be read .*not a plain file"):
+        read_bytes(tmp_path / "digits")
+
+
+def test_a_wrong_file_is_refused(tmp_path):
+    path = tmp_path / "digits"
+    path.write_bytes(b"other")
+    with pytest.raises(ChecksumError, match=f"expected {SHA256}: a wrong or altered file"):
+        read_bytes(path, SHA256)
+
+
+@pytest.mark.parametrize("subfolder", ["", "sets"])
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_local_file_is_found_packed_or_not(tmp_path, monkeypatch, subfolder, ending):
+    path = tmp_path / subfolder / f"digits{ending}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(PACKED[ending])
+    monkeypatch.setenv("IMPSAMP_DATA", str(tmp_path))
+    assert find_local("digits", "sets") == path
+    assert find_local("letters", "sets") is None
+
+
+def test_the_subfolder_goes_first(tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    for folder in (tmp_path, tmp_path / "sets"):
+        (folder / "digits").write_bytes(CONTENT)
+    monkeypatch.setenv("IMPSAMP_DATA", str(tmp_path))
+    assert find_local("digits", "sets") == tmp_path / "sets" / "digits"
+
+
+def test_a_data_folder_that_does_not_exist_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMPSAMP_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere, which is not a folder: correct it"):
+        find_local("digits")
+
+
+@pytest.fixture
+def site(tmp_path):
+    "A folder to serve, with one packed file."
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "digits.gz").write_bytes(PACKED[".gz"])
+    return folder
+
+
+def obtain_digits(*urls, **options):
+    return obtain("digits", urls=[url + "digits.gz" for url in urls], progress=False, **options)
+
+
+def test_a_download_is_kept(empty_cache, server, site):
+    url, state = server(site)
+    for _ in range(2):
+        assert obtain_digits(url, sha256=SHA256, subfolder="sets") == CONTENT
+    assert state["requests"] == 1
+    assert (empty_cache / "sets" / "digits.gz").is_file()
+
+
+def test_a_local_file_needs_no_download(server, site, monkeypatch):
+    url, state = server(site)
+    monkeypatch.setenv("IMPSAMP_DATA", str(site))
+    assert obtain_digits(url, sha256=SHA256) == CONTENT
+    assert state["requests"] == 0
+
+
+def test_a_wrong_local_file_is_an_error_not_a_download(server, site, monkeypatch):
+    url, state = server(site)
+    monkeypatch.setenv("IMPSAMP_DATA", str(site))
+    with pytest.raises(ChecksumError, match=r"digits\.gz"):
+        obtain_digits(url, sha256="0" * 64)
+    assert state["requests"] == 0
+
+
+def test_the_next_mirror_is_asked(empty_cache, server, site, tmp_path):
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "digits.gz").write_bytes(gzip.compress(b"other"))
+    wrong, _ = server(tmp_path / "wrong")
+    good, _ = server(site)
+    assert obtain_digits(wrong, good, sha256=SHA256) == CONTENT
+
+
+def test_a_passing_fault_is_retried(empty_cache, server, site):
+    url, state = server(site, fail_first=1)
+    assert obtain_digits(url) == CONTENT
+    assert state["requests"] == 2
+
+
+def test_a_bad_download_does_not_stay(empty_cache, server, site):
+    url, _ = server(site)
+    with pytest.raises(DataError, match="expected 000"):
+        obtain_digits(url, sha256="0" * 64)
+    assert not (empty_cache / "digits.gz").exists()
+
+
+def test_everything_that_was_tried_is_told(empty_cache):
+    with pytest.raises(DataError, match="no download address is known for it"):
+        obtain("digits")
+    closed = "http://127.0.0.1:9/"
+    with pytest.raises(DataError, match=f"cannot get 'digits'.*\n  {closed}.*\n  {closed}"):
+        obtain_digits(closed, closed, retries=0)
