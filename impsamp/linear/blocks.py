@@ -49,7 +49,8 @@ class Block(NamedTuple):
     @property
     def largest(self) -> int:
         "Size of the largest subset."
-        return int(np.diff(self.ptr).max(initial=0))
+        sizes = np.diff(self.ptr)
+        return int(sizes.max(initial=0))
 
     def __repr__(self) -> str:
         return f"Block({len(self.ptr) - 1} subsets, {self.idx.size} items)"
@@ -59,17 +60,24 @@ BlockDrawer: TypeAlias = "Callable[[np.random.Generator, int], Block]"
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #1ddde9b0
+def _indices(subset: Items | Drawn) -> np.ndarray:
+    items = getattr(subset, "idx", subset)
+    return np.asarray(items, dtype=np.int64).ravel()
+
+
 def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     """A `Block` from a sequence of index arrays or of `Draw`s.
 
     Raises `InvalidShape` for an item outside 0..n-1."""
-    rows = [np.asarray(getattr(s, "idx", s), dtype=np.int64).ravel() for s in subsets]
-    idx = np.concatenate(rows) if rows else np.empty(0, np.int64)
-    if idx.size and (idx.min() < 0 or idx.max() >= n):
-        stray = idx.max() if idx.max() >= n else idx.min()
+    rows = [_indices(s) for s in subsets]
+    idx = np.concatenate([np.empty(0, np.int64), *rows])
+    high = idx.max(initial=0)
+    low = idx.min(initial=0)
+    if low < 0 or high >= n:
+        stray = high if high >= n else low
         raise InvalidShape(f"a draw holds item {stray}, outside 0..{n - 1}")
-    ends = np.cumsum([r.size for r in rows])
-    return Block(np.concatenate([[0], ends]).astype(np.int64), idx)
+    ends = np.cumsum([0, *(r.size for r in rows)])
+    return Block(ends.astype(np.int64), idx)
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #e44dc052
@@ -95,7 +103,7 @@ def nice_blocks(n: int, b: int) -> BlockDrawer:
     return draw
 
 
-def _nice(p):
+def _nice(p: np.ndarray) -> BlockDrawer:
     return nice_blocks(p.size, round(p.sum()))
 
 
@@ -138,14 +146,16 @@ def _serial_block(rng, accept, pair, T):
     for t in range(T):
         u = rng.random() * n
         i = min(int(u), n - 1)
-        idx[t] = pair[i, int(u - i < accept[i])]
+        own = u - i < accept[i]
+        idx[t] = pair[i, int(own)]
     return np.arange(T + 1), idx
 
 
-def _serial(p):
+def _serial(p: np.ndarray) -> BlockDrawer:
     accept, alias = _alias_table(p)
     small = np.int32 if p.size < 2**31 else np.int64
-    pair = np.stack([alias, np.arange(p.size)], axis=1).astype(small)
+    pair = np.stack([alias, np.arange(p.size)], axis=1)
+    pair = pair.astype(small)
 
     def draw(rng, T):
         return Block(*_serial_block(rng, accept, pair, T))
@@ -154,6 +164,12 @@ def _serial(p):
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #eaa17610
+@njit(nogil=True)
+def _room(expected):
+    "Room for the items of a block, of which there will be about `expected`."
+    return np.empty(int(expected * 1.1) + 64, np.int64)
+
+
 @njit(nogil=True)
 def _grown(idx, needed):
     "`idx`, or a copy of twice the length that is needed."
@@ -170,7 +186,8 @@ def _guide(ends):
     guide = np.empty(ends.size, np.int64)
     i = 0
     for c in range(ends.size):
-        while i < ends.size - 1 and ends[i] <= c * (ends[-1] / ends.size):
+        left = c * (ends[-1] / ends.size)
+        while i < ends.size - 1 and ends[i] <= left:
             i += 1
         guide[c] = max(i - 1, 0)
     return guide
@@ -180,7 +197,7 @@ def _guide(ends):
 @njit(nogil=True)
 def _independent_block(rng, certain, free, ends, guide, expected, T):
     ptr = np.zeros(T + 1, np.int64)
-    idx = np.empty(int(expected * T * 1.1) + 64, np.int64)
+    idx = _room(expected * T)
     m = 0
     total = ends[-1] if ends.size else 0.0
     cells = guide.size / total if ends.size else 0.0
@@ -190,7 +207,8 @@ def _independent_block(rng, certain, free, ends, guide, expected, T):
         m += certain.size
         at = rng.standard_exponential()
         while at < total:
-            i = guide[min(int(at * cells), guide.size - 1)]
+            cell = min(int(at * cells), guide.size - 1)
+            i = guide[cell]
             while ends[i] <= at:
                 i += 1
             idx = _grown(idx, m + 1)
@@ -202,12 +220,14 @@ def _independent_block(rng, certain, free, ends, guide, expected, T):
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #ba5ef109
-def _split(p):
+def _split(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "(items that are in every set, the others)."
-    return np.flatnonzero(p >= 1), np.flatnonzero(p < 1)
+    certain = np.flatnonzero(p >= 1)
+    free = np.flatnonzero(p < 1)
+    return certain, free
 
 
-def _independent(p):
+def _independent(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
     ends = np.cumsum(-np.log1p(-p[free]))
     guide = _guide(ends)
@@ -223,7 +243,7 @@ def _independent(p):
 @njit(nogil=True)
 def _approximate_block(rng, certain, free, coin, a, expected, T):
     ptr = np.zeros(T + 1, np.int64)
-    idx = np.empty(int(expected * T * 1.1) + 64, np.int64)
+    idx = _room(expected * T)
     m = 0
     k = free.size
     perm = np.arange(k)
@@ -241,9 +261,10 @@ def _approximate_block(rng, certain, free, coin, a, expected, T):
     return ptr, idx[:m]
 
 
-def _approximate(p):
+def _approximate(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
-    a = min(free.size, int(np.ceil(free.size * p[free].max(initial=0.0))))
+    largest = p[free].max(initial=0.0)
+    a = min(free.size, int(np.ceil(free.size * largest)))
     coin = p[free] * (free.size / max(a, 1))
     b = p.sum()
 
@@ -254,7 +275,7 @@ def _approximate(p):
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #4fedb59d
-_COMPILED: dict[type, Callable[[np.ndarray], BlockDrawer]] = {
+_COMPILED = {
     NiceSampling: _nice,
     SerialSampling: _serial,
     IndependentSampling: _independent,
@@ -262,9 +283,10 @@ _COMPILED: dict[type, Callable[[np.ndarray], BlockDrawer]] = {
 }
 
 
-def _draw_by_draw(sampling, n):
+def _draw_by_draw(sampling: Sampling, n: int) -> BlockDrawer:
     def draw(rng, T):
-        return block_of([sampling.draw(rng) for _ in range(T)], n)
+        draws = [sampling.draw(rng) for _ in range(T)]
+        return block_of(draws, n)
 
     return draw
 

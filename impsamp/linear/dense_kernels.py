@@ -70,12 +70,14 @@ def _fetch(typingctx, a, i):
     def code(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
         i32 = ir.IntType(32)
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        address = builder.bitcast(builder.gep(array.data, [args[1]]), byte)
+        array_of = context.make_array(signature.args[0])
+        array = array_of(context, builder, args[0])
+        element = builder.gep(array.data, [args[1]])
+        address = builder.bitcast(element, byte)
         shape = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
         prefetch = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
-        # to read, to be kept in every cache, as data
-        builder.call(prefetch, [address, i32(0), i32(3), i32(1)])
+        how = [i32(0), i32(3), i32(1)]  # to read, to be kept in every cache, as data
+        builder.call(prefetch, [address, *how])
         return context.get_dummy_value()
 
     return types.void(a, i), code
@@ -175,7 +177,8 @@ def _fetch_row_of(X, i):
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #2598ebca
 @_inlined
 def _margin(X, i, x, k, intercept):
-    return _dot(X, i, x, k) + (x[k] if intercept else x[0] * 0)
+    bias = x[k] if intercept else x[0] * 0
+    return _dot(X, i, x, k) + bias
 
 
 @_inlined
@@ -193,7 +196,8 @@ def _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, out):
     for q in range(lo, hi):
         i = idx[q]
         _fetch_item(X, y, w, h, scale, idx, q)
-        out[q - lo] = w[i] * slope(kind, _margin(X, i, x, k, intercept), y[i])
+        z = _margin(X, i, x, k, intercept)
+        out[q - lo] = w[i] * slope(kind, z, y[i])
 
 
 @_inlined
@@ -214,7 +218,8 @@ def _refresh_table(X, intercept, g, h, k, idx, lo, hi, new):
     "h_j <- new slope for the items idx[lo:hi]; g moves by the difference over n."
     for q in range(lo, hi):
         i = idx[q]
-        _add_row(X, i, (new[q - lo] - h[i]) / h.size, g, k, intercept)
+        e = (new[q - lo] - h[i]) / h.size
+        _add_row(X, i, e, g, k, intercept)
         h[i] = new[q - lo]
 
 
@@ -284,7 +289,8 @@ def anchored_steps(
         if hi == lo + 1 and refresh < 2 and nonconvex == 0:
             i = idx[lo]
             _fetch_item(X, y, w, h, scale, idx, lo)
-            s = w[i] * slope(kind, _margin(X, i, x, k, intercept), y[i])
+            z = _margin(X, i, x, k, intercept)
+            s = w[i] * slope(kind, z, y[i])
             c = scale[i] * (s - h[i])
             e = (s - h[i]) / n if refresh else s * 0
             _single(X, i, x, g, penalty, lr, c, e, k)
@@ -300,7 +306,8 @@ def anchored_steps(
         _drift(x, g, penalty, nonconvex, lr, k)
         for q in range(lo, hi):
             i = idx[q]
-            _add_row(X, i, -lr * scale[i] * (new[q - lo] - h[i]), x, k, intercept)
+            c = -lr * scale[i] * (new[q - lo] - h[i])
+            _add_row(X, i, c, x, k, intercept)
         if refresh == 1:
             _refresh_table(X, intercept, g, h, k, idx, lo, hi, new)
         if refresh == 2:

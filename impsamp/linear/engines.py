@@ -44,7 +44,8 @@ def _no_regulariser(x):
 
 
 def _subset(block, t):
-    return block.idx[block.ptr[t] : block.ptr[t + 1]]
+    ptr = block.ptr
+    return block.idx[ptr[t] : ptr[t + 1]]
 
 
 class ReferenceEngine:
@@ -75,11 +76,13 @@ class ReferenceEngine:
         self.snapshot = self.x.copy()
         self.g = self.problem.grad(self.x) - self.reg(self.x)
         if self.plan.method == "saga":
-            self.table = self.items(self.x, np.arange(self.problem.n))
+            every = np.arange(self.problem.n)
+            self.table = self.items(self.x, every)
 
     def move(self, u: np.ndarray) -> None:
         "x <- x - lr (u + grad r(x))."
-        self.x = self.x - self.plan.lr * (u + self.reg(self.x))
+        v = u + self.reg(self.x)
+        self.x = self.x - self.plan.lr * v
 
     def start(self) -> None:
         "SARAH's first step, along the full gradient."
@@ -106,7 +109,8 @@ class ReferenceEngine:
     def refresh(self, idx: np.ndarray, x: np.ndarray) -> None:
         "SAGA: the table's rows `idx` become the gradients at x."
         new = self.items(x, idx)
-        self.g = self.g + (new - self.table[idx]).sum(axis=0) / self.problem.n
+        change = (new - self.table[idx]).sum(axis=0)
+        self.g = self.g + change / self.problem.n
         self.table[idx] = new
 
     def step(self, idx: np.ndarray, table_idx: np.ndarray) -> None:
@@ -124,11 +128,12 @@ class ReferenceEngine:
 
     def advance(self, block: Block, table_block: Block | None, keep: int = -1) -> np.ndarray | None:
         "One step per subset of the block; the iterate before step `keep` is returned."
+        second = table_block or block
         kept = None
         for t in range(len(block.ptr) - 1):
             if t == keep:
                 kept = self.x.copy()
-            self.step(_subset(block, t), _subset(table_block or block, t))
+            self.step(_subset(block, t), _subset(second, t))
         return kept
 
 
@@ -162,8 +167,9 @@ def _csr_rows(X):
     fits = max(X.nnz, *X.shape) < 2**31
     signed = np.int32 if fits else np.int64
     unsigned = np.uint32 if fits else np.uint64
-    columns = X.indices.astype(signed, copy=False).view(unsigned)
-    return X.data, columns, X.indptr.astype(signed, copy=False)
+    columns = X.indices.astype(signed, copy=False)
+    starts = X.indptr.astype(signed, copy=False)
+    return X.data, columns.view(unsigned), starts
 
 
 # %% ../../nbs/11_linear/05_engines.ipynb #d907d13b
@@ -198,13 +204,18 @@ class CompiledEngine:
         f = self.problem
         lr = dtype.type(self.plan.lr)
         self.X = _csr_rows(f.X) if f.is_sparse else f.X
-        self.item = (f.y.astype(dtype), f.weights.astype(dtype), KIND[f.kind], f.fit_intercept)
+        y = f.y.astype(dtype)
+        w = f.weights.astype(dtype)
+        self.item = (y, w, KIND[f.kind], f.fit_intercept)
         self.scale = self.plan.scale.astype(dtype)
         if self.lazy:
             shrink = float(1 - self.plan.lr * f.l2)
-            self.pull = (lr, shrink, np.empty((f.k, 2), dtype))
+            resting = np.empty((f.k, 2), dtype)
+            self.pull = (lr, shrink, resting)
         else:
-            self.pull = (f.penalty.astype(dtype), dtype.type(f.nonconvex), lr)
+            penalty = f.penalty.astype(dtype)
+            nonconvex = dtype.type(f.nonconvex)
+            self.pull = (penalty, nonconvex, lr)
 
     @property
     def g(self) -> np.ndarray:
@@ -219,8 +230,9 @@ class CompiledEngine:
     def start(self) -> None:
         "SARAH's first step, along the full gradient."
         self.before[:] = self.x
+        dtype = self.x.dtype
         full = self.u + self.problem.regulariser_grad(self.x)
-        self.x -= self.x.dtype.type(self.plan.lr) * full.astype(self.x.dtype)
+        self.x -= dtype.type(self.plan.lr) * full.astype(dtype)
 
     def advance(self, block: Block, table_block: Block | None, keep: int = -1) -> np.ndarray | None:
         "One step per subset of the block; the iterate before step `keep` is returned."

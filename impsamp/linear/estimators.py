@@ -45,7 +45,8 @@ Targets: TypeAlias = "np.ndarray | Sequence[object]"
 def _multipliers(k):
     "k odd numbers, always the same."
     rng = np.random.Generator(np.random.Philox(20190609))
-    return rng.integers(0, 2**63, size=k, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    numbers = rng.integers(0, 2**63, size=k, dtype=np.uint64)
+    return numbers * np.uint64(2) + np.uint64(1)
 
 
 def _mixed_bits(a):
@@ -58,9 +59,10 @@ def _mixed_bits(a):
 def _row_sums(X, odd):
     "Wrapped sums of mixed bits times `odd` along each row, (n,) uint64."
     if sparse.issparse(X):
-        terms = np.cumsum(_mixed_bits(X.data) * odd[X.indices], dtype=np.uint64)
-        upto = np.r_[np.uint64(0), terms]
-        return upto[X.indptr[1:]] - upto[X.indptr[:-1]]
+        terms = _mixed_bits(X.data) * odd[X.indices]
+        upto = np.r_[np.uint64(0), np.cumsum(terms, dtype=np.uint64)]
+        at_row = upto[X.indptr]
+        return at_row[1:] - at_row[:-1]
     sums = np.zeros(X.shape[0], np.uint64)
     for j in range(X.shape[1]):
         sums += _mixed_bits(X[:, j]) * odd[j]
@@ -94,20 +96,25 @@ def merge_rows(
     keep = np.flatnonzero(weight > 0)
     prints = fingerprints(X, t)
     order = keep[np.argsort(prints[keep], kind="stable")]
-    twin = np.flatnonzero(prints[order][1:] == prints[order][:-1]) + 1
+    sorted_prints = prints[order]
+    twin = np.flatnonzero(sorted_prints[1:] == sorted_prints[:-1]) + 1
     if twin.size:
         before = order[twin - 1]
         here = order[twin]
-        same = np.asarray((X[before] != X[here]).sum(axis=1)).ravel() == 0
+        differing = (X[before] != X[here]).sum(axis=1)
+        same = np.asarray(differing).ravel() == 0
         twin = twin[same & (t[before] == t[here])]
     first = np.ones(order.size, bool)
     first[twin] = False
-    total = np.bincount(np.cumsum(first) - 1, weights=weight[order])
-    return X[order[first]], t[order[first]], total
+    item = np.cumsum(first) - 1
+    total = np.bincount(item, weights=weight[order])
+    kept = order[first]
+    return X[kept], t[kept], total
 
 
 # %% ../../nbs/11_linear/08_estimators.ipynb #af5e5e14
 def _apply(A, M):
+    "A M, for a matrix or a diagonal M."
     return A @ M if M.ndim == 2 else A * M
 
 
@@ -123,21 +130,26 @@ class _Coordinates:
     scale: np.ndarray | float
 
     def rows(self, X):
-        return _apply(X - self.centre, self.M).astype(X.dtype)
+        u = _apply(X - self.centre, self.M)
+        return u.astype(X.dtype)
 
     def start(self, coef, intercept, with_intercept):
         "x of given coefficients w (k,)."
+        u = np.zeros(coef.size)
         if coef.any():
-            u = (self.M.T @ coef if self.M.ndim == 2 else coef) * self.scale**2
-        else:
-            u = np.zeros(coef.size)
-        return np.r_[u, intercept + coef @ self.centre] if with_intercept else u
+            along = self.M.T @ coef if self.M.ndim == 2 else coef
+            u = along * self.scale**2
+        if not with_intercept:
+            return u
+        return np.r_[u, intercept + coef @ self.centre]
 
     def coefficients(self, x, with_intercept):
         "(w (k,), intercept) of x."
         u = x[: self.centre.size]
         coef = self.M @ u if self.M.ndim == 2 else self.M * u
-        return coef, float(x[-1] - coef @ self.centre) if with_intercept else 0.0
+        if not with_intercept:
+            return coef, 0.0
+        return coef, float(x[-1] - coef @ self.centre)
 
 
 def _as_they_are(k):
@@ -154,7 +166,8 @@ def _principal_axes(A, share, centre):
     "(spread (k,), axes (k, k) or None where only the columns are scaled) of weighted rows."
     if A.shape[1] > _WIDEST:
         return np.sqrt(share @ (A - centre) ** 2), None
-    variances, V = np.linalg.eigh((A - centre).T @ ((A - centre) * share[:, None]))
+    covariance = (A - centre).T @ ((A - centre) * share[:, None])
+    variances, V = np.linalg.eigh(covariance)
     return np.sqrt(np.maximum(variances, 0)), V
 
 
@@ -167,7 +180,8 @@ def _whitened(X, weight, l2, centred):
     floor = np.sqrt(l2)
     has_spread = spread > 1e-9 * max(spread.max(), 1e-300)
     scale = np.where(has_spread, np.maximum(spread, floor), max(1.0, floor))
-    return _Coordinates(centre, 1 / scale if V is None else V / scale, scale)
+    M = 1 / scale if V is None else V / scale
+    return _Coordinates(centre, M, scale)
 
 
 # %% ../../nbs/11_linear/08_estimators.ipynb #11892609
@@ -279,7 +293,8 @@ class _VRLinear(BaseEstimator):
 
     def _fit_all(self, make, X, targets, weight, starts):
         "(coef (K, k), intercepts (K,)) for K targets; sets history_ and n_iter_."
-        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=len(targets))
+        random = check_random_state(self.random_state)
+        seeds = random.randint(2**31 - 1, size=len(targets))
         coefs = []
         intercepts = []
         self.history_ = []
@@ -288,8 +303,8 @@ class _VRLinear(BaseEstimator):
             coefs.append(coef)
             intercepts.append(intercept)
             self.history_.append(records)
-        passes = [max(1, int(np.ceil(records[-1]["passes"]))) for records in self.history_]
-        self.n_iter_ = np.array(passes)
+        passes = [records[-1]["passes"] for records in self.history_]
+        self.n_iter_ = np.maximum(1, np.ceil(passes).astype(int))
         return np.array(coefs), np.array(intercepts)
 
     def _starts(self, count, k):
@@ -303,7 +318,8 @@ class _VRLinear(BaseEstimator):
         "a'w + b, (m, K)."
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
-        return np.asarray(X @ np.atleast_2d(self.coef_).T) + self.intercept_
+        coef = np.atleast_2d(self.coef_)
+        return np.asarray(X @ coef.T) + self.intercept_
 
 
 # %% ../../nbs/11_linear/08_estimators.ipynb #987ecbba
@@ -348,9 +364,10 @@ class VRClassifier(ClassifierMixin, _VRLinear):
     def predict(self, X: MatrixLike) -> np.ndarray:
         "The class of the largest score, (m,)."
         scores = self._scores(X)
+        which = scores.argmax(axis=1)
         if scores.shape[1] == 1:
-            return self.classes_[(scores[:, 0] > 0).astype(int)]
-        return self.classes_[scores.argmax(axis=1)]
+            which = (scores[:, 0] > 0).astype(int)
+        return self.classes_[which]
 
     def predict_proba(self, X: MatrixLike) -> np.ndarray:
         """(m, K): the logistic function of the scores.
@@ -360,7 +377,8 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         if p.shape[1] == 1:
             return np.hstack([1 - p, p])
         total = p.sum(axis=1, keepdims=True)
-        return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / p.shape[1])
+        share = p / np.where(total > 0, total, 1)
+        return np.where(total > 0, share, 1 / p.shape[1])
 
     def predict_log_proba(self, X: MatrixLike) -> np.ndarray:
         "Logarithm of `predict_proba`, (m, K)."
@@ -383,8 +401,8 @@ class VRRegressor(RegressorMixin, _VRLinear):
         X, target, weight = self._validated(X, y, sample_weight, y_numeric=True)
         target = target.astype(np.float64)
         mean = np.average(target, weights=weight) if self.fit_intercept else 0.0
-        spread = np.sqrt(np.average((target - mean) ** 2, weights=weight))
-        spread = spread if spread > 0 else 1.0
+        variance = np.average((target - mean) ** 2, weights=weight)
+        spread = np.sqrt(variance) if variance > 0 else 1.0
         coef, intercept = self._starts(1, X.shape[1])[0]
         is_warm = coef.any() and self.fit_intercept
         start = (coef / spread, (intercept - mean) / spread if is_warm else 0.0)

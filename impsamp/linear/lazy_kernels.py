@@ -75,7 +75,8 @@ def _changes(X, item, h, scale, zg, Q, A, lr, bias, idx, lo, hi, out):
         i = idx[q]
         _fetch_item(X, y, w, h, scale, idx, q)
         az, ag = _sums(X, i, zg)
-        out[q - lo] = w[i] * slope(kind, Q * (az - lr * A * ag) + bias, y[i]) - h[i]
+        margin = Q * (az - lr * A * ag) + bias
+        out[q - lo] = w[i] * slope(kind, margin, y[i]) - h[i]
 
 
 # %% ../../nbs/11_linear/02_lazy_kernels.ipynb #40961e2e
@@ -216,9 +217,10 @@ def sarah_lazy(
             i = idx[q]
             _fetch_item(X, y, w, y, scale, idx, q)
             az, au = _sums(X, i, zg)
-            s = slope(kind, Q * (az - lr * A * au) + bias, y[i])
-            s_before = slope(kind, Qb * (az - lr * Ab * au) + bias_before, y[i])
-            new[q - lo] = scale[i] * w[i] * (s - s_before)
+            z = Q * (az - lr * A * au) + bias
+            zb = Qb * (az - lr * Ab * au) + bias_before
+            change = slope(kind, z, y[i]) - slope(kind, zb, y[i])
+            new[q - lo] = scale[i] * w[i] * change
         for q in range(lo, hi):
             e = new[q - lo]
             _push(X, idx[q], lr * A * e, e, zg)

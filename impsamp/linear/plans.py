@@ -33,13 +33,21 @@ __all__ = [
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #f183c001
+def _common_factor(p, v):
+    "c of P_ij = c p_i p_j, from v_i = 1 - c p_i at the items that may be missing."
+    free = p < 1 - 1e-12
+    if not free.any():
+        return 1.0
+    each = (1 - v[free]) / p[free]
+    return float(np.clip(np.median(each), 0, 1))
+
+
 def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
     """c mean(L) + max_i v_i L_i / (n p_i): the convex theory's constant, in units of L; all (n,).
 
     c = (1 - v_i)/p_i over the items with p_i < 1, as in P_ij = c p_i p_j. Gower et al. 2019."""
-    free = p < 1 - 1e-12
-    c = float(np.clip(np.median((1 - v[free]) / p[free]), 0, 1)) if free.any() else 1.0
-    return c * L.mean() + float((v * L / (p.size * p)).max())
+    largest = v * L / (p.size * p)
+    return _common_factor(p, v) * L.mean() + float(largest.max())
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #3e58ce9c
@@ -155,7 +163,9 @@ class _Constants:
 
     @cached_property
     def alpha(self):
-        return np.nan if self.L is None else alpha(self.L, self.p, self.v)
+        if self.L is None:
+            return np.nan
+        return alpha(self.L, self.p, self.v)
 
     @property
     def smooth(self):
@@ -186,7 +196,8 @@ def _constants(problem, method, sampling, lr):
     else:
         p, v = _law_of(resolve_sampling(sampling, L), problem.n)
     convex = getattr(problem, "convex", False)
-    return _Constants(L, p, v, convex, getattr(problem, "mu", 0.0))
+    strong = getattr(problem, "mu", 0.0)
+    return _Constants(L, p, v, convex, strong)
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #f38241d9
@@ -204,13 +215,21 @@ def _nonconvex_step(method, c, m, mu):
         return _gd_step(c, m)
     if method == "sgd":
         return _sgd_step(c, m)
-    return step_size(method, n=c.n, b=c.b, alpha=c.alpha, L_mean=c.L.mean(), inner_steps=m, mu=mu)
+    return step_size(
+        method,
+        n=c.n,
+        b=c.b,
+        alpha=c.alpha,
+        L_mean=c.L.mean(),
+        inner_steps=m,
+        mu=mu,
+    )
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #8227beaf
 def _convex_svrg(c, m):
-    lr = 1 / (6 * c.smooth)
-    return StepSize(lr, m or c.pass_length, "convex SVRG: 1/(6 expected smoothness)")
+    steps = c.pass_length if m is None else m
+    return StepSize(1 / (6 * c.smooth), steps, "convex SVRG: 1/(6 expected smoothness)")
 
 
 def _convex_saga(c, m):
@@ -241,10 +260,10 @@ def _convex_step(method, c, m):
 
 
 def _step_by_hand(method, c, m, lr):
-    loops = method in ("svrg", "sarah")
-    return StepSize(
-        check_number(lr, "lr"), m or (c.pass_length if loops else None), "given by hand"
-    )
+    value = check_number(lr, "lr")
+    if m is None and method in ("svrg", "sarah"):
+        m = c.pass_length
+    return StepSize(value, m, "given by hand")
 
 
 def _step(method, c, m, lr, mu):
@@ -298,7 +317,9 @@ def _table_size(method, c, one_draw):
     "|J| of SAGA with a second draw, else 0."
     if method != "saga" or one_draw:
         return 0
-    return table_updates(c.n, c.b, c.alpha) if np.isfinite(c.alpha) else int(np.ceil(c.b))
+    if not np.isfinite(c.alpha):
+        return int(np.ceil(c.b))
+    return table_updates(c.n, c.b, c.alpha)
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #e0aab36a

@@ -18,7 +18,7 @@ from ..theory.minibatch import gammas, step_size
 from ..typing import Generator, Vector
 from .blocks import Sampling
 from .plans import Plan, Problem, make_plan, resolve_sampling, smoothness_of
-from .solver import Row, minimize
+from .solver import Row, _name_of, minimize
 
 # %% auto #0
 __all__ = ["RestartResult", "Round", "restart", "round_steps"]
@@ -53,30 +53,37 @@ class Round(NamedTuple):
 
 
 def _sarah_round(plan, n, L_mean, tau):
-    def lr(m):
-        how = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean, inner_steps=m)
-        return step_size("sarah", **how).lr
+    sizes = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean)
 
-    m = _least(lambda m: lr(m) * (m + 1) >= 4 * tau, "(SARAH)")
+    def lr(m):
+        return step_size("sarah", inner_steps=m, **sizes).lr
+
+    def enough(m):
+        return lr(m) * (m + 1) >= 4 * tau
+
+    m = _least(enough, "(SARAH)")
     return Round(lr(m), m, m + 1, "SARAH: 2 tau / (lr (m + 1)) <= 1/2")
 
 
 def _descent(plan, n, L_mean, steps, refresh):
     "The least Gamma_t of a run of so many steps."
-    how = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean, steps=steps, refresh=refresh)
-    return plan.lr * gammas(plan.lr, **how).min()
+    sizes = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean)
+    of_unit = gammas(plan.lr, steps=steps, refresh=refresh, **sizes)
+    return plan.lr * of_unit.min()
 
 
 def _svrg_round(plan, n, L_mean, tau):
     m = plan.inner_steps
     gamma = _descent(plan, n, L_mean, m, 0.0)
-    steps = m * int(np.ceil(2 * tau / gamma / m))
-    return Round(plan.lr, m, steps, "SVRG: tau / (Gamma T) <= 1/2, whole epochs")
+    epochs = int(np.ceil(2 * tau / gamma / m))
+    return Round(plan.lr, m, m * epochs, "SVRG: tau / (Gamma T) <= 1/2, whole epochs")
 
 
 def _saga_round(plan, n, L_mean, tau):
+    refresh = plan.table / n
+
     def enough(T):
-        return T * _descent(plan, n, L_mean, T, plan.table / n) >= 2 * tau
+        return T * _descent(plan, n, L_mean, T, refresh) >= 2 * tau
 
     why = "(SAGA): Gamma_t falls below zero before enough steps are made"
     return Round(plan.lr, None, _least(enough, why), "SAGA: tau / (Gamma T) <= 1/2")
@@ -126,13 +133,17 @@ def _tau(problem, tau):
         raise InvalidArgument(
             "give tau: the problem is not strongly convex, so 1/(2 mu) does not exist"
         )
-    return check_number(1 / (2 * strong) if tau is None else tau, "tau")
+    if tau is None:
+        tau = 1 / (2 * strong)
+    return check_number(tau, "tau")
 
 
 def _round_of(problem, plan, lr, L, tau):
     if lr is None:
-        return round_steps(plan, n=problem.n, L_mean=float(np.mean(L)), tau=tau)
-    return Round(plan.lr, plan.inner_steps, plan.inner_steps + 1, plan.rule)
+        L_mean = float(np.mean(L))
+        return round_steps(plan, n=problem.n, L_mean=L_mean, tau=tau)
+    m = plan.inner_steps
+    return Round(plan.lr, m, m + 1, plan.rule)
 
 
 # %% ../../nbs/11_linear/07_restarts.ipynb #748bab14
@@ -166,7 +177,7 @@ def restart(
     tau = _tau(problem, tau)
     rng = as_numpy_generator(generator)
     L = smoothness_of(problem)
-    name = sampling if isinstance(sampling, str) else type(sampling).__name__
+    name = _name_of(sampling)
     sampling = resolve_sampling(sampling, L)
     plan = make_plan(problem, method, sampling, lr=lr, mu=mu)
     each = _round_of(problem, plan, lr, L, tau)
@@ -208,12 +219,13 @@ def _round_row(problem, each, run, rows):
     if rows:
         spent += rows[-1]["grad_evals"]
         seconds += rows[-1]["seconds"]
+    gradient = problem.grad(run.x)
     return dict(
         round=len(rows) + 1,
         steps=each.steps,
         grad_evals=spent,
         passes=spent / problem.n,
         loss=problem.loss(run.x),
-        grad_norm=float(np.linalg.norm(problem.grad(run.x))),
+        grad_norm=float(np.linalg.norm(gradient)),
         seconds=seconds,
     )

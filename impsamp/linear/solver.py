@@ -13,11 +13,19 @@ from typing import TypeAlias
 
 import numpy as np
 
+from impsamp.linear.blocks import (
+    Block,
+    BlockDrawer,
+    Sampling,
+    block_drawer,
+    block_of,
+    nice_blocks,
+)
+
 from ..checks import check_count, check_number, to_float64
 from ..errors import DataError, InvalidArgument, InvalidShape, unknown
 from ..randomness import as_numpy_generator
 from ..typing import Drawn, Generator, Items, Vector
-from .blocks import Block, Sampling, block_drawer, block_of, nice_blocks
 from .engines import Engine, make_engine
 from .plans import Plan, Problem, make_plan, resolve_sampling, smoothness_of
 
@@ -72,28 +80,30 @@ class _Draws:
 
     left = np.inf
 
-    def __init__(self, draw):
+    def __init__(self, draw: BlockDrawer):
         self.draw = draw
 
-    def take(self, rng, T):
+    def take(self, rng: np.random.Generator, T: int) -> Block:
         return self.draw(rng, T)
 
 
 class _GivenDraws:
     "Blocks of a given sequence of subsets, until it ends."
 
-    def __init__(self, subsets, n):
+    def __init__(self, subsets: Subsets, n: int):
         self.given = block_of(subsets, n)
         self.at = 0
 
     @property
-    def left(self):
+    def left(self) -> int:
         return len(self.given.ptr) - 1 - self.at
 
-    def take(self, rng, T):
-        ptr = self.given.ptr[self.at : self.at + T + 1]
+    def take(self, rng: np.random.Generator | None, T: int) -> Block:
+        start = self.at
         self.at += T
-        return Block(ptr - ptr[0], self.given.idx[ptr[0] : ptr[-1]])
+        ptr = self.given.ptr[start : self.at + 1]
+        idx = self.given.idx[ptr[0] : ptr[-1]]
+        return Block(ptr - ptr[0], idx)
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #2ff25fde
@@ -105,9 +115,14 @@ class _Sources:
     tables: _Draws | _GivenDraws | None = None
 
 
+def _nothing(rng: np.random.Generator, T: int) -> Block:
+    "T empty subsets: gradient descent draws nothing."
+    return Block(np.zeros(T + 1, np.int64), np.empty(0, np.int64))
+
+
 def _sources(n, plan, sampling, draws, table_draws, rng):
     if plan.method == "gd":
-        return _Sources(_Draws(None))
+        return _Sources(_Draws(_nothing))
     if plan.table and (draws is None) != (table_draws is None):
         raise InvalidArgument(
             "SAGA with a second draw needs table_draws beside draws (or one_draw=True)"
@@ -194,8 +209,9 @@ def _row(problem, spent, x, loss, gradient):
 
 
 def _is_lost(x, loss, gradient, first):
-    finite = np.isfinite(x).all() and np.isfinite(gradient) and np.isfinite(loss)
-    return not (finite and loss <= 100 * abs(first) + 100)
+    if not np.isfinite([loss, gradient, *x]).all():
+        return True
+    return loss > 100 * abs(first) + 100
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #4a0e5fff
@@ -222,11 +238,12 @@ class _Run:
         self.random = self.iterate()  # uniform over the iterates so far
         self.good = self.iterate()  # the last finite one that was recorded
 
-    def iterate(self):
+    def iterate(self) -> np.ndarray:
+        "The engine's x in float64, a copy."
         return np.array(self.engine.x, dtype=np.float64)
 
     @property
-    def done(self):
+    def done(self) -> bool:
         return (
             self.stopped
             or self.spent.evals >= self.limits.evals
@@ -234,25 +251,25 @@ class _Run:
             or self.sources.draws.left <= 0
         )
 
-    def place(self, steps):
+    def place(self, steps: int) -> int:
         "Which of the next `steps` iterates becomes the random one, or -1: all have one chance."
         if self.rng.random() * (self.spent.step + steps) >= steps:
             return -1
         return int(self.rng.random() * steps)
 
-    def anchor(self):
+    def anchor(self) -> None:
         "A full gradient at the iterate."
         self.spent.timed(self.engine.anchor)
         self.spent.evals += self.problem.n
 
-    def start(self):
+    def start(self) -> None:
         "SARAH's step along the full gradient counts as a step."
         if self.place(1) == 0:
             self.random = self.iterate()
         self.spent.timed(self.engine.start)
         self.spent.step += 1
 
-    def segment(self, longest):
+    def segment(self, longest: float) -> int:
         "Up to `longest` steps, as many as fit before the next record; returns their number."
         steps = self._fitting(longest)
         place = self.place(steps)
@@ -265,7 +282,7 @@ class _Run:
             self.record()
         return steps
 
-    def _fitting(self, longest):
+    def _fitting(self, longest: float) -> int:
         "How many steps the next segment has, at least one."
         wanted = min(self.next_record, self.limits.evals) - self.spent.evals
         return int(
@@ -281,7 +298,7 @@ class _Run:
             )
         )
 
-    def _take(self, steps):
+    def _take(self, steps: int) -> tuple[Block, Block | None]:
         "The subsets of the next steps, and SAGA's second ones or None, on the clock of the draws."
         start = time.perf_counter()
         block = self.sources.draws.take(self.rng, steps)
@@ -290,21 +307,23 @@ class _Run:
         self.spent.sampling += time.perf_counter() - start
         return block, second
 
-    def _charge(self, steps, block, second):
+    def _charge(self, steps: int, block: Block, second: Block | None) -> None:
         items = block.idx.size
+        each = 2 if self.plan.method in _LOOPS else 1
         self.spent.step += steps
         self.spent.drawn += items
-        self.spent.evals += 2 * items if self.plan.method in _LOOPS else items
+        self.spent.evals += each * items
         if second:
             self.spent.evals += second.idx.size
 
-    def record(self):
+    def record(self) -> None:
         "Append a row; stop on tolerance, on divergence, or if the callback says so."
         self.next_record = self.spent.evals + self.limits.every
         x = self.iterate()
         with np.errstate(over="ignore", invalid="ignore"):
             loss = self.problem.loss(x)
-            gradient = float(np.linalg.norm(self.problem.grad(x)))
+            full = self.problem.grad(x)
+            gradient = float(np.linalg.norm(full))
         first = self.records[0]["loss"] if self.records else np.inf
         if _is_lost(x, loss, gradient, first):
             self._diverge(loss, first)
@@ -319,7 +338,7 @@ class _Run:
             self.stopped = True
             self.message = "stopped by the callback"
 
-    def _diverge(self, loss, first):
+    def _diverge(self, loss: float, first: float) -> None:
         if not self.records:
             raise DataError(
                 "the loss or its gradient at x0 is not finite: "
@@ -334,7 +353,7 @@ class _Run:
         )
         warnings.warn(self.message, RuntimeWarning, stacklevel=4)
 
-    def answer(self, output):
+    def answer(self, output: str) -> tuple[np.ndarray, np.ndarray]:
         "(x, last): the random iterate unless the last is asked for, met tol, or is all there is."
         last = self.good if self.diverged else self.iterate()
         if output == "last" or self.converged or self.diverged:
@@ -381,7 +400,7 @@ def _start(problem, x0):
     return to_float64(x0, "x0", ndim=1)
 
 
-def _name_of(sampling):
+def _name_of(sampling: object) -> str:
     return sampling if isinstance(sampling, str) else type(sampling).__name__
 
 
