@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InvalidArgument
 from ..typing import Vector
 from .store import csv_text, write_atomic, write_text
-from .where import figures_dir
+from .where import PathLike, figures_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ COLORS: dict[str, str] = {name: _PALETTE[place] for name, place in _PLACES.items
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
 
-def _folder(name: str, folder: str | Path | None) -> Path:
+def _folder(name: str, folder: PathLike | None) -> Path:
     "Where a figure or table called `name` is written."
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
@@ -119,7 +119,7 @@ def _save_png(fig: Figure, path: Path) -> None:
     write_atomic(path, write)
 
 
-def save_figure(fig: Figure, name: str, folder: str | Path | None = None) -> tuple[Path, Path]:
+def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple[Path, Path]:
     """Write `fig` as figures/<name>.svg and .png, whole or not at all, and close it.
 
     The same figure gives the same bytes. `name`: lower case words joined by underscores, such as
@@ -155,7 +155,7 @@ def markdown_table(frame: pd.DataFrame, floatfmt: str = "{:.4g}") -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def save_text(text: str, file: str, folder: str | Path | None = None) -> Path:
+def save_text(text: str, file: str, folder: PathLike | None = None) -> Path:
     "Write `text` as figures/<file>, whole or not at all, with its own line ends."
     path = (Path(folder) if folder else figures_dir()) / file
     write_text(path, text)
@@ -165,7 +165,7 @@ def save_text(text: str, file: str, folder: str | Path | None = None) -> Path:
 def save_table(
     frame: pd.DataFrame,
     name: str,
-    folder: str | Path | None = None,
+    folder: PathLike | None = None,
     note: str = "",
     floatfmt: str = "{:.4g}",
 ) -> tuple[Path, Path]:
@@ -192,7 +192,7 @@ def _mean_band(runs: np.ndarray) -> _Band:
 
 
 def _median_band(runs: np.ndarray) -> _Band:
-    low, median, high = (np.quantile(runs, q, axis=0) for q in (0.25, 0.5, 0.75))
+    low, median, high = np.quantile(runs, (0.25, 0.5, 0.75), axis=0)
     return median, low, high
 
 
@@ -226,9 +226,16 @@ def plot_runs(
 _ARROW = {"arrowstyle": "<->", "color": COLORS["half"], "lw": 2, "shrinkA": 0, "shrinkB": 0}
 
 
-def _bar(ax: Axes, item: int, height: float, name: str, text: str) -> None:
+def _bar(
+    ax: Axes,
+    item: int,
+    height: float,
+    name: str,
+    text: str,
+) -> None:
     "A short level line at item `item`."
-    ax.hlines(height, item - 0.32, item + 0.32, color=COLORS[name], lw=3, label=text)
+    left, right = item - 0.32, item + 0.32
+    ax.hlines(height, left, right, color=COLORS[name], lw=3, label=text)
 
 
 def plot_between(ax: Axes, p_gn: Sequence[float]) -> None:

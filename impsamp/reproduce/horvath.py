@@ -51,7 +51,8 @@ def sigmoid_problem(name: str, *, reading: str = "01", scale: str = "raw") -> Si
     X, y = load_libsvm(name)
     X = X.toarray()
     if scale == "column":
-        X = X / np.maximum(np.abs(X).max(0), np.finfo(float).tiny)
+        largest = np.abs(X).max(0)
+        X = X / np.maximum(largest, np.finfo(float).tiny)
     return SigmoidLeastSquares(X, y, reading=reading)
 
 
@@ -84,12 +85,17 @@ def _smallest_gamma(plan: Plan, n: int, L_mean: float) -> float:
         horizon = {"steps": 10 * n, "refresh": plan.table / n}
     else:
         horizon = {"steps": _epoch(plan), "refresh": 0.0}
-    every = gammas(plan.lr, n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean, **horizon)
-    return plan.lr * every.min()
+    constants = {"n": n, "b": plan.b, "alpha": plan.alpha, "L_mean": L_mean}
+    return plan.lr * gammas(plan.lr, **constants, **horizon).min()
 
 
 def predicted_evaluations(
-    plan: Plan, *, n: int, L_mean: float, gap: float, accuracy: float
+    plan: Plan,
+    *,
+    n: int,
+    L_mean: float,
+    gap: float,
+    accuracy: float,
 ) -> float:
     """Component gradients after which the theorems guarantee a mean ||grad f||^2 <= `accuracy`.
 
@@ -116,10 +122,16 @@ def predicted_evaluations(
 # %% ../../nbs/14_reproduce/08_horvath.ipynb #6535f90a
 def _at_passes(passes: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     "The last value recorded at or before each point of `grid`."
-    return np.asarray(values)[np.searchsorted(passes, np.asarray(grid) + 1e-9, side="right") - 1]
+    after = np.searchsorted(passes, grid + 1e-9, side="right")
+    return values[after - 1]
 
 
-def passes_to(passes: np.ndarray, norms: np.ndarray, losses: np.ndarray, target: float) -> float:
+def passes_to(
+    passes: np.ndarray,
+    norms: np.ndarray,
+    losses: np.ndarray,
+    target: float,
+) -> float:
     """First point of `passes` (k,), interpolated in log norm, where the norm is at most `target`.
 
     It counts where the loss lies below its first value, too; inf if there is none."""
@@ -129,8 +141,12 @@ def passes_to(passes: np.ndarray, norms: np.ndarray, losses: np.ndarray, target:
     k = int(hit[0])
     if k == 0 or norms[k] <= 0:
         return float(passes[k])
-    low, high = np.log(norms[k]), np.log(norms[k - 1])
-    share = np.clip((high - np.log(target)) / (high - low), 0, 1) if high > low else 1.0
+    share = 1.0
+    low = np.log(norms[k])
+    high = np.log(norms[k - 1])
+    if high > low:
+        fallen = high - np.log(target)
+        share = np.clip(fallen / (high - low), 0, 1)
     return float(passes[k - 1] + share * (passes[k] - passes[k - 1]))
 
 
@@ -145,6 +161,10 @@ class _Curve:
     outcome: str
 
 
+def _column(done: Result, key: str) -> np.ndarray:
+    return np.array([row[key] for row in done.records])
+
+
 def _outcome(done: Result, loss: np.ndarray) -> str:
     if done.diverged:
         return "diverged"
@@ -154,9 +174,9 @@ def _outcome(done: Result, loss: np.ndarray) -> str:
 
 def _curve(done: Result, passes: float) -> _Curve:
     "The records of a run; a diverged one is back at its start when its `passes` are over."
-    at, loss, norm = (
-        np.array([row[key] for row in done.records]) for key in ("passes", "loss", "grad_norm")
-    )
+    at = _column(done, "passes")
+    loss = _column(done, "loss")
+    norm = _column(done, "grad_norm")
     norm = norm / norm[0]
     outcome = _outcome(done, loss)
     if outcome == "diverged":
@@ -243,19 +263,27 @@ def horvath_run(
 
 # %% ../../nbs/14_reproduce/08_horvath.ipynb #0281d449
 def _merged(
-    made: pd.DataFrame, old: pd.DataFrame, key: str, missing: Sequence[str]
+    made: pd.DataFrame,
+    old: pd.DataFrame,
+    key: str,
+    missing: Sequence[str],
 ) -> pd.DataFrame:
     "Rows of `made` and those of `old` for `missing`, settings in the order of `old`."
     import pandas as pd
 
     kept = old[old[key].isin(missing)]
-    both = pd.concat([table for table in (made, kept) if len(table)], ignore_index=True)
+    filled = [table for table in (made, kept) if len(table)]
+    both = pd.concat(filled, ignore_index=True)
     order = dict.fromkeys([*old[key], *both[key]])
     return pd.concat([both[both[key] == setting] for setting in order], ignore_index=True)
 
 
 def merge_records(
-    name: str, key: str, made: pd.DataFrame, missing: Sequence[str], folder: str = "records"
+    name: str,
+    key: str,
+    made: pd.DataFrame,
+    missing: Sequence[str],
+    folder: str = "records",
 ) -> pd.DataFrame:
     """Write data/<folder>/<name>.csv: the rows `made`, and committed rows for `missing` settings.
 

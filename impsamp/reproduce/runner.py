@@ -20,7 +20,7 @@ from ..data.fetch import project_root
 from ..errors import RecordError, UnknownName, unknown
 from .extras import require
 from .store import write_text
-from .where import output_root, records_dir
+from .where import PathLike, output_root, records_dir
 
 # %% auto #0
 __all__ = [
@@ -87,7 +87,7 @@ def _check_manifest(manifest: Manifest, path: Path) -> None:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #61972b72
-def load_manifest(path: str | Path | None = None) -> Manifest:
+def load_manifest(path: PathLike | None = None) -> Manifest:
     """The manifest as {"experiment": [...], "result": [...]}.
 
     `path`: nbs/experiments/experiments.toml of the project. Raises `RecordError` if it is not what
@@ -146,7 +146,11 @@ def _versions() -> dict[str, str]:
     }
 
 
-def write_provenance(experiment: str, parameters: Parameters, outputs: Iterable[str]) -> None:
+def write_provenance(
+    experiment: str,
+    parameters: Parameters,
+    outputs: Iterable[str],
+) -> None:
     """Write data/records/<experiment>.json: parameters, versions, and sha256 of each output.
 
     `outputs`: paths relative to the output root. Raises `RecordError` when the disk refuses."""
@@ -171,7 +175,11 @@ def _differences(recorded: Parameters, asked: Parameters) -> dict[str, tuple[obj
     }
 
 
-def check_provenance(experiment: str, parameters: Parameters, outputs: Iterable[str]) -> None:
+def check_provenance(
+    experiment: str,
+    parameters: Parameters,
+    outputs: Iterable[str],
+) -> None:
     """Raise `RecordError` unless the record of `experiment` is what was asked for.
 
     It was made with `parameters`, and its outputs are the files on disk."""
@@ -202,7 +210,7 @@ def _assigned(source: str) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def declared_parameters(notebook: str | Path) -> set[str]:
+def declared_parameters(notebook: PathLike) -> set[str]:
     "Names that the notebook's cell tagged `parameters` assigns."
     for cell in json.loads(Path(notebook).read_text())["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
@@ -278,7 +286,12 @@ def _fate(before: str | None, now: str | None) -> str:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #53cae0c7
-def _run_entry(kind: str, entry: Entry, parameters: Parameters, copies: Path) -> list[str]:
+def _run_entry(
+    kind: str,
+    entry: Entry,
+    parameters: Parameters,
+    copies: Path,
+) -> list[str]:
     "Execute one manifest entry and check what it promised; returns its outputs."
     name = entry["id"]
     outputs = _promised(kind, entry)
@@ -300,7 +313,12 @@ def _run_entry(kind: str, entry: Entry, parameters: Parameters, copies: Path) ->
 _Job: TypeAlias = tuple[Entry, Parameters]
 
 
-def _chosen(manifest: Manifest, kind: str, profile: str, only: Sequence[str] | None) -> list[_Job]:
+def _chosen(
+    manifest: Manifest,
+    kind: str,
+    profile: str,
+    only: Sequence[str] | None,
+) -> list[_Job]:
     "Entries of one kind, with parameters, that the profile computes; of them those in `only`."
     jobs = []
     for entry in manifest.get(kind, []):
@@ -325,7 +343,12 @@ def _long_first(job: _Job) -> tuple[float, int]:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #cd687042
-def _run_kind(kind: str, chosen: list[_Job], profile: str, jobs: int) -> list[str]:
+def _run_kind(
+    kind: str,
+    chosen: list[_Job],
+    profile: str,
+    jobs: int,
+) -> list[str]:
     "Run the chosen entries of one kind; returns the paths written."
     from concurrent.futures import ThreadPoolExecutor
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from scipy import stats
@@ -16,6 +17,7 @@ from ..typing import Array, Vector
 
 # %% auto #0
 __all__ = [
+    "Interval",
     "bootstrap_difference",
     "bootstrap_interval",
     "detectable_effect",
@@ -63,7 +65,10 @@ def _all_bits(start: int, rows: int, n: int) -> np.ndarray:
 
 
 def _signs(
-    n: int, flips: int, generator: np.random.Generator | None, chunk: int = 20_000
+    n: int,
+    flips: int,
+    generator: np.random.Generator | None,
+    chunk: int = 20_000,
 ) -> Iterator[np.ndarray]:
     "Blocks of rows of +1 and -1: all 2^n of them if they are at most `flips`, else random ones."
     exact = n < 63 and 2**n <= flips
@@ -96,12 +101,14 @@ def flip_tails(
     flips = check_count(flips, "flips")
     seen = d.sum() - d.size * centres
     # sums that are equal on paper must count as ties
-    tolerance = 1e-9 * (np.abs(d).sum() + d.size * np.abs(centres))
+    size_of_sums = np.abs(d).sum() + d.size * np.abs(centres)
+    tolerance = 1e-9 * size_of_sums
     below = np.zeros(centres.size)
     above = np.zeros(centres.size)
     total = 0
     for signs in _signs(d.size, flips, generator):
-        sums = (signs @ d)[:, None] - signs.sum(1)[:, None] * centres
+        at_zero = (signs @ d)[:, None]
+        sums = at_zero - signs.sum(1)[:, None] * centres
         below += (sums <= seen + tolerance).sum(0)
         above += (sums >= seen - tolerance).sum(0)
         total += len(signs)
@@ -132,7 +139,9 @@ def sign_flip_test(
 
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #2bde3398
-_WHOLE_LINE = (-np.inf, np.inf)
+Interval: TypeAlias = tuple[float, float]  # (low, high)
+
+_WHOLE_LINE: Interval = (-np.inf, np.inf)
 
 
 def bootstrap_interval(
@@ -141,7 +150,7 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = 9_999,
     generator: np.random.Generator | None,
-) -> tuple[float, float]:
+) -> Interval:
     """BCa bootstrap interval `(low, high)` for the mean of `d` (n,).
 
     A point if all values agree, the whole line if n < 3. Raises `InvalidArgument`."""
@@ -175,7 +184,7 @@ def bootstrap_difference(
     level: float = 0.95,
     resamples: int = 9_999,
     generator: np.random.Generator | None,
-) -> tuple[float, float]:
+) -> Interval:
     """BCa bootstrap interval `(low, high)` for mean(x) - mean(y), two independent samples.
 
     The whole line if one of them has fewer than 3 values."""
@@ -298,8 +307,10 @@ def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> 
     if d.size < 2:
         return np.inf
     t = stats.t(d.size - 1)
-    quantiles = t.ppf(1 - _fraction(alpha, "alpha") / 2) + t.ppf(_fraction(power, "power"))
-    return float(quantiles * d.std(ddof=1) / np.sqrt(d.size))
+    rejecting = t.ppf(1 - _fraction(alpha, "alpha") / 2)
+    finding = t.ppf(_fraction(power, "power"))
+    spread = d.std(ddof=1)
+    return float((rejecting + finding) * spread / np.sqrt(d.size))
 
 
 def runs_needed(
@@ -318,7 +329,7 @@ def runs_needed(
 
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #199b2650
-def prediction_interval(x: Vector, *, level: float = 0.95) -> tuple[float, float]:
+def prediction_interval(x: Vector, *, level: float = 0.95) -> Interval:
     """Interval `(low, high)` for one more value of the kind of `x` (m,): mean +- t s sqrt(1 + 1/m).
 
     The whole line if m < 2."""
@@ -326,7 +337,8 @@ def prediction_interval(x: Vector, *, level: float = 0.95) -> tuple[float, float
     level = _fraction(level, "level")
     if x.size < 2:
         return _WHOLE_LINE
-    half = stats.t(x.size - 1).ppf((1 + level) / 2) * x.std(ddof=1) * np.sqrt(1 + 1 / x.size)
+    t = stats.t(x.size - 1).ppf((1 + level) / 2)
+    half = t * x.std(ddof=1) * np.sqrt(1 + 1 / x.size)
     return float(x.mean() - half), float(x.mean() + half)
 
 
@@ -354,5 +366,6 @@ def order_chance(
             equal = np.full(len(curve), 1 / len(curve))
             counts = generator.multinomial(runs, equal, size=resamples)
         means[arm] = counts @ curve / runs
-    holds = np.all([means[lower] < means[higher] for lower, higher in pairs], axis=0)
+    shown = [means[lower] < means[higher] for lower, higher in pairs]
+    holds = np.all(shown, axis=0)
     return float((holds.mean(1) >= share).mean())

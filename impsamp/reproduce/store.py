@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import InvalidArgument, RecordError
 from .extras import require
-from .where import runs_dir
+from .where import PathLike, runs_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +98,10 @@ def _version(module: str, root: Path) -> str:
     sources = _sources(module, root)
     if not sources:
         raise InvalidArgument(f"the package has no module {module!r}")
-    text = b"".join(name.encode() + sources[name] for name in sorted(sources))
-    return hashlib.sha256(text).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(name.encode() + sources[name])
+    return digest.hexdigest()[:16]
 
 
 def code_version(module: str) -> str:
@@ -124,7 +126,7 @@ def run_name(config: Mapping[str, object], version: str) -> str:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #cdaf50f8
-def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
     """Call `write(file)` on a temporary neighbour of `path`, flush it to disk, then rename.
 
     On any error the neighbour is removed. Raises `RecordError` when the disk refuses (full,
@@ -148,7 +150,7 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #b21a01ae
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: PathLike, text: str) -> None:
     "Write `text` (UTF-8, line ends as they are) as the file `path`, whole or not at all."
     write_atomic(path, lambda file: file.write(text.encode()))
 
@@ -159,21 +161,26 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #5ae7ceec
-def save_run(path: str | Path, config: Mapping[str, object], arrays: Mapping[str, object]) -> None:
+def save_run(
+    path: PathLike,
+    config: Mapping[str, object],
+    arrays: Mapping[str, object],
+) -> None:
     """One finished run in one `.npz`: its configuration (JSON) and its arrays.
 
     The bytes depend on nothing else."""
-    text = np.frombuffer(json.dumps(config, sort_keys=True).encode(), np.uint8)
+    text = json.dumps(config, sort_keys=True).encode()
+    characters = np.frombuffer(text, np.uint8)
     members = {key: np.asarray(value) for key, value in sorted(arrays.items())}
 
     def write(file: BinaryIO) -> None:
         # the stub takes ** for the keyword `allow_pickle`
-        np.savez_compressed(file, config=text, **members)  # type: ignore[arg-type]
+        np.savez_compressed(file, config=characters, **members)  # type: ignore[arg-type]
 
     write_atomic(path, write)
 
 
-def load_run(path: str | Path) -> tuple[Config, Arrays] | None:
+def load_run(path: PathLike) -> tuple[Config, Arrays] | None:
     """(config, arrays) of a finished run, or None if there is no readable file at `path`.
 
     A damaged file is removed with a warning."""
@@ -229,23 +236,33 @@ def _missing(todo: _Todo) -> _Todo:
     return [(config, path) for config, path in todo if not path.is_file()]
 
 
-def _compute_once(function: RunFunction, todo: _Todo, jobs: int, label: str) -> None:
+def _compute_once(
+    function: RunFunction,
+    todo: _Todo,
+    jobs: int,
+    label: str,
+) -> None:
     "One round over the missing runs, with a bar."
     import joblib
     from tqdm.auto import tqdm
 
-    backend = _backend(min(jobs, len(todo)))
-    with backend, tqdm(total=len(todo), desc=label, unit="run", mininterval=2) as bar:
+    with _backend(min(jobs, len(todo))):
         pool = joblib.Parallel(return_as="generator_unordered")
-        for _ in pool(joblib.delayed(_finish)(function, config, path) for config, path in todo):
-            bar.update()
+        finished = pool(joblib.delayed(_finish)(function, *one) for one in todo)
+        for _ in tqdm(finished, total=len(todo), desc=label, unit="run", mininterval=2):
+            pass  # what it computed is on disk
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #2453bbac
 _ROUNDS = 3
 
 
-def _compute(function: RunFunction, todo: _Todo, jobs: int, label: str) -> None:
+def _compute(
+    function: RunFunction,
+    todo: _Todo,
+    jobs: int,
+    label: str,
+) -> None:
     "The missing runs; a worker that dies costs its own run, which is tried again."
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -268,7 +285,12 @@ def _compute(function: RunFunction, todo: _Todo, jobs: int, label: str) -> None:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #4dd0dac6
-def _fill(folder: Path, function: RunFunction, todo: _Todo, jobs: int) -> None:
+def _fill(
+    folder: Path,
+    function: RunFunction,
+    todo: _Todo,
+    jobs: int,
+) -> None:
     "Compute what `folder` lacks, alone in it."
     from filelock import FileLock, Timeout
 
@@ -293,7 +315,7 @@ def run_all(
     *,
     experiment: str,
     jobs: int = 2,
-    root: str | Path | None = None,
+    root: PathLike | None = None,
 ) -> list[Arrays]:
     """Results of `function(**config)` (a dict of arrays) for each of `configs`, in order.
 

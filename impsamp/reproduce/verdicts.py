@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zlib import crc32
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import RecordError, unknown
 from ..randomness import counter_generator
-from .statistics import bootstrap_interval, flip_tails
+from .statistics import Interval, bootstrap_interval, flip_tails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,9 @@ def _refuse_doubled(records: pd.DataFrame) -> None:
 
 def _lost(curve: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     "Which seeds left the finite numbers, stopped early, or end above the cap."
-    lost = (~np.isfinite(curve)).any(axis=1) | (curve.iloc[:, -1] > CAP)
+    finite = np.isfinite(curve).all(axis=1)
+    ends_above = curve.iloc[:, -1] > CAP
+    lost = ~finite | ends_above
     if "diverged_at" in rows:
         lost |= rows.groupby("seed").diverged_at.max() >= 0
     return lost
@@ -99,7 +101,8 @@ def loss_curves(records: pd.DataFrame, *, loss: str = "train_loss") -> tuple[Cur
     for setting, rows in records.groupby("setting", sort=True):
         steps = np.sort(rows.step.unique())
         for arm, own in rows.groupby("arm", sort=True):
-            curve = own.pivot(index="seed", columns="step", values=loss).reindex(columns=steps)
+            curve = own.pivot(index="seed", columns="step", values=loss)
+            curve = curve.reindex(columns=steps)
             lost = _lost(curve, own)
             curves[setting, arm] = curve.clip(upper=CAP).mask(lost, CAP)
             diverged[setting, arm] = lost
@@ -184,8 +187,8 @@ class Comparison:
 
     name: str  # seeds the random numbers
     pair: tuple[str, str]
-    d: np.ndarray
-    region: tuple[float, float]  # of equivalence: (log low, log high)
+    d: np.ndarray = field(repr=False)
+    region: Interval  # of equivalence: (log low, log high)
     flips: int = 100_000
     resamples: int = 9_999
 
@@ -203,9 +206,10 @@ class Comparison:
         centres = [0.0, *self.region]
         generator = self._generator(_FLIPS)
         found = flip_tails(self.d, centres, flips=self.flips, generator=generator)
-        return {name: Tails(*row) for name, row in zip(("zero", "low", "high"), found)}
+        zero, low, high = (Tails(*row) for row in found)
+        return {"zero": zero, "low": low, "high": high}
 
-    def interval(self, level: float) -> tuple[float, float]:
+    def interval(self, level: float) -> Interval:
         "BCa interval `(low, high)` of the mean difference at confidence `level`."
         generator = self._generator(_RESAMPLES)
         return bootstrap_interval(
@@ -259,7 +263,7 @@ def claim_pvalue(kind: str, comparisons: Sequence[Comparison]) -> float:
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #5a0315f5
-def holds(kind: str, comparison: Comparison, interval: tuple[float, float]) -> bool:
+def holds(kind: str, comparison: Comparison, interval: Interval) -> bool:
     "Whether an interval of the mean difference lies where a claim of this `kind` wants it."
     low, high = interval
     region_low, region_high = comparison.region
@@ -271,18 +275,23 @@ def holds(kind: str, comparison: Comparison, interval: tuple[float, float]) -> b
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #a24a7482
-def _refutes_order(c: Comparison, low: float, high: float, level: float) -> bool:
-    worse = low > 0 and c.tails["zero"].above <= level
+def _refutes_order(c: Comparison, interval: Interval, level: float) -> bool:
+    low, high = interval
     region_low, region_high = c.region
+    worse = low > 0 and c.tails["zero"].above <= level
     nothing = region_low < low <= 0 <= high < region_high and c.p_inside <= level
     return worse or nothing
 
 
-def _refutes_no_gain(c: Comparison, low: float, high: float, level: float) -> bool:
-    return high < 0 and c.mean <= c.region[0] and c.tails["zero"].below <= level
+def _refutes_no_gain(c: Comparison, interval: Interval, level: float) -> bool:
+    _, high = interval
+    region_low, _ = c.region
+    gains = high < 0 and c.mean <= region_low
+    return gains and c.tails["zero"].below <= level
 
 
-def _refutes_same(c: Comparison, low: float, high: float, level: float) -> bool:
+def _refutes_same(c: Comparison, interval: Interval, level: float) -> bool:
+    low, high = interval
     region_low, region_high = c.region
     outside = high < region_low or low > region_high
     return outside and c.p_outside <= level
@@ -303,7 +312,7 @@ def _refuted(kind: str, comparisons: Sequence[Comparison], alpha: float) -> bool
     "One pair contradicts the claim at its share of `alpha`."
     share = alpha / len(comparisons)
     refutes = _REFUTES[kind]
-    return any(refutes(c, *c.interval(1 - share), share / 2) for c in comparisons)
+    return any(refutes(c, c.interval(1 - share), share / 2) for c in comparisons)
 
 
 def verdict(kind: str, comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:

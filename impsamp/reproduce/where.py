@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from ..data.fetch import project_root
 
 _all_ = ["project_root"]
 
+PathLike: TypeAlias = str | Path
+
 # %% auto #0
-__all__ = ["figures_dir", "output_root", "project_root", "records_dir", "runs_dir", "timings_dir"]
+__all__ = [
+    "PathLike",
+    "figures_dir",
+    "output_root",
+    "project_root",
+    "records_dir",
+    "runs_dir",
+    "timings_dir",
+]
 
 
 # %% ../../nbs/14_reproduce/01_where.ipynb #c9ccab12

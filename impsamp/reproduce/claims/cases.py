@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ...errors import InvalidArgument, RecordError, unknown
-from ..statistics import mcnemar_exact
+from ..statistics import Interval, mcnemar_exact
 from ..verdicts import STATISTICS, Comparison, holds
 from .reading import Claim
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ["Case", "Pair", "Rules", "find_cases"]
+__all__ = ["Case", "Pair", "Row", "Rules", "find_cases"]
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #75a9f290
@@ -37,7 +37,10 @@ class Rules:
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #16bcba46
 def _joined(
-    stats: pd.DataFrame, setting: str, pair: Sequence[str], measure: str
+    stats: pd.DataFrame,
+    setting: str,
+    pair: Sequence[str],
+    measure: str,
 ) -> pd.DataFrame | None:
     "The two arms' rows side by side, or None if one of them was not run."
     own = stats[stats.setting == setting]
@@ -60,7 +63,7 @@ class Pair:
     "A comparison, and the joined rows behind it."
 
     comparison: Comparison
-    rows: pd.DataFrame
+    rows: pd.DataFrame = field(repr=False)
 
     @property
     def has_outcomes(self) -> bool:
@@ -94,6 +97,9 @@ class Pair:
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #760e0652
+Row: TypeAlias = dict[str, object]
+
+
 def _in_the_way(kind: str, comparison: Comparison) -> float:
     "Large where a comparison stands in the way of a claim of this kind."
     if kind == "order":
@@ -118,6 +124,10 @@ class Case:
     setting: str
     pairs: list[Pair]
 
+    def __repr__(self) -> str:
+        pairs = ", ".join(" against ".join(c.pair) for c in self.comparisons)
+        return f"Case({self.claim['id']}: {pairs}; {self.measure}, {self.setting})"
+
     @property
     def kind(self) -> str:
         return self.claim["kind"]
@@ -135,7 +145,7 @@ class Case:
         "Whether every pair's interval at confidence `level` lies where the claim wants it."
         return all(holds(self.kind, c, c.interval(level)) for c in self.comparisons)
 
-    def row(self, level: float) -> dict[str, object]:
+    def row(self, level: float) -> Row:
         "The numbers to report, with intervals at confidence `level`; effects are ratios."
         limiting = self.limiting
         comparison = limiting.comparison
@@ -158,7 +168,7 @@ class Case:
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #b45e6d4b
-def _log_region(claim: Claim, margin: float) -> tuple[float, float]:
+def _log_region(claim: Claim, margin: float) -> Interval:
     "The region of equivalence, as logarithms."
     margin = claim.get("margin", margin)
     low, high = claim.get("region", (1 / (1 + margin), 1 + margin))
@@ -170,7 +180,12 @@ def _log_region(claim: Claim, margin: float) -> tuple[float, float]:
 
 
 def _pair(
-    claim: Claim, measure: str, stats: pd.DataFrame, setting: str, arms: Sequence[str], rules: Rules
+    claim: Claim,
+    measure: str,
+    stats: pd.DataFrame,
+    setting: str,
+    arms: Sequence[str],
+    rules: Rules,
 ) -> Pair | None:
     rows = _joined(stats, setting, arms, measure)
     if rows is None:
@@ -189,7 +204,11 @@ def _pair(
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #7aa4472c
 def _case(
-    claim: Claim, measure: str, stats: pd.DataFrame, setting: str, rules: Rules
+    claim: Claim,
+    measure: str,
+    stats: pd.DataFrame,
+    setting: str,
+    rules: Rules,
 ) -> Case | None:
     pairs = []
     for arms in claim["pairs"]:
@@ -201,7 +220,10 @@ def _case(
 
 
 def find_cases(
-    claims: Iterable[Claim], stats: pd.DataFrame, settings: Sequence[str], rules: Rules
+    claims: Iterable[Claim],
+    stats: pd.DataFrame,
+    settings: Sequence[str],
+    rules: Rules,
 ) -> list[Case]:
     """The cases of `claims` in `settings` that `stats` holds runs for, claim by claim.
 

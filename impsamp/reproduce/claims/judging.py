@@ -29,7 +29,7 @@ from impsamp.reproduce.verdicts import (
 
 from ...errors import InvalidArgument, RecordError
 from ...randomness import counter_generator
-from .cases import Case, Rules, find_cases
+from .cases import Case, Row, Rules, find_cases
 from .reading import Claim
 from .timings import time_matched, timing_statistics
 
@@ -55,7 +55,12 @@ def _is_equivalent(case: Case, level: float) -> bool:
     )
 
 
-def _anchor_row(case: Case, p: float, p_holm: float, level: float) -> dict[str, object]:
+def _anchor_row(
+    case: Case,
+    p: float,
+    p_holm: float,
+    level: float,
+) -> Row:
     "The row of a case that gets a verdict, tested at Holm's `level`."
     differences = case.limiting.comparison.d
     return {
@@ -68,7 +73,7 @@ def _anchor_row(case: Case, p: float, p_holm: float, level: float) -> dict[str, 
     }
 
 
-def _anchor_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[dict[str, object]]:
+def _anchor_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[Row]:
     "Rows of the cases at the anchor, corrected together."
     cases = find_cases(claims, stats, [rules.anchor], rules)
     if not cases:
@@ -80,8 +85,10 @@ def _anchor_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list
 
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #33d0ade8
 def _unmeasured_rows(
-    claims: list[Claim], rows: list[dict[str, object]], anchor: str
-) -> list[dict[str, object]]:
+    claims: list[Claim],
+    rows: list[Row],
+    anchor: str,
+) -> list[Row]:
     measured = {row["id"] for row in rows}
     common = {"setting": anchor, "verdict": "not measured"}
     return [
@@ -91,7 +98,7 @@ def _unmeasured_rows(
     ]
 
 
-def _other_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[dict[str, object]]:
+def _other_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[Row]:
     "Rows of the cases in settings other than the anchor."
     settings = sorted(set(stats.setting) - {rules.anchor})
     return [case.row(0.95) for case in find_cases(claims, stats, settings, rules)]
@@ -179,7 +186,13 @@ def _looked_at(measure: str, steps: np.ndarray) -> np.ndarray:
     return steps > 0
 
 
-def _chance(claim: Claim, measure: str, curves: Curves, anchor: str, runs: int) -> float:
+def _chance(
+    claim: Claim,
+    measure: str,
+    curves: Curves,
+    anchor: str,
+    runs: int,
+) -> float:
     "The chance of the printed order (for `no_gain`: of no visible gain); NaN if none is printed."
     pairs = [(first, second) for first, second in claim["pairs"]]
     arms = {arm for pair in pairs for arm in pair}
@@ -196,7 +209,10 @@ def _chance(claim: Claim, measure: str, curves: Curves, anchor: str, runs: int) 
 
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #1fe30bb8
 def _families(
-    records: pd.DataFrame, timings: pd.DataFrame | None, loss: str, anchor: str
+    records: pd.DataFrame,
+    timings: pd.DataFrame | None,
+    loss: str,
+    anchor: str,
 ) -> dict[str, pd.DataFrame]:
     "The tables of runs that the families of claims are judged by."
     import pandas as pd
@@ -213,7 +229,11 @@ def _families(
 
 
 def _add_chances(
-    table: pd.DataFrame, claims: list[Claim], curves: Curves, anchor: str, runs: int
+    table: pd.DataFrame,
+    claims: list[Claim],
+    curves: Curves,
+    anchor: str,
+    runs: int,
 ) -> None:
     "The column `chance` of the loss family's rows at the anchor."
     by_id = {claim["id"]: claim for claim in claims}

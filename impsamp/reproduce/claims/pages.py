@@ -158,7 +158,8 @@ def _settings_part(table: pd.DataFrame, anchor: str) -> list[str]:
     cells = {(row.id, row.measure, row.setting): _setting_cell(row) for row in measured}
     rows = []
     for name, measure in dict.fromkeys(zip(table.id, table.measure)):
-        at_anchor, *elsewhere = [cells.get((name, measure, s), "") for s in (anchor, *others)]
+        at_anchor = cells.get((name, measure, anchor), "")
+        elsewhere = [cells.get((name, measure, other), "") for other in others]
         if any(elsewhere):
             rows.append((name, _words(measure), at_anchor, *elsewhere))
     return [

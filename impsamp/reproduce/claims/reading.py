@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import TypedDict
 
 from ...errors import DataError, unknown
 from ..verdicts import KINDS
+from ..where import PathLike
 
 # %% auto #0
 __all__ = ["Claim", "read_claims"]
@@ -41,7 +41,7 @@ _NEEDED = {
 }
 
 
-def _check(claim: Claim, path: str | Path) -> None:
+def _check(claim: Claim, path: PathLike) -> None:
     missing = [key for key in _ALWAYS if key not in claim]
     if missing:
         raise DataError(f"{path}: claim {claim.get('id', '?')!r} lacks {', '.join(missing)}")
@@ -54,7 +54,7 @@ def _check(claim: Claim, path: str | Path) -> None:
 
 
 # %% ../../../nbs/14_reproduce/05_claims/01_reading.ipynb #d6c0c3bd
-def read_claims(path: str | Path) -> list[Claim]:
+def read_claims(path: PathLike) -> list[Claim]:
     """The `[[claim]]` tables of a TOML file, checked.
 
     Known kind, unique id, pairs and measures where the kind needs them. Raises `DataError`,

@@ -98,3 +98,9 @@ def test_cases_are_claims_by_measures_by_settings_and_missing_arms_are_left_out(
 def test_what_is_refused(one, change, error, words):
     with pytest.raises(error, match=words):
         case(one, table().assign(**change))
+
+
+def test_a_case_is_shown_in_one_line():
+    found = case(claim(("a", "c"), ("b", "c")), table())
+    assert repr(found) == "Case(x: a against c, b against c; mean_log, anchor)"
+    assert "0.01" not in repr(found.pairs[0])
