@@ -120,14 +120,24 @@ def check_scores(
 
 
 # %% ../nbs/01_checks.ipynb #1e3a72f9
-def check_count(k: float, name: str, *, low: int = 1, high: float | None = None) -> int:
+def _whole(k: object) -> int | None:
+    "`k` as an int, None if it is no whole number: True, 2.5, nan, None, a word."
+    try:
+        count = int(k)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(k, bool) or count != k else count
+
+
+def check_count(k: object, name: str, *, low: int = 1, high: float | None = None) -> int:
     "`k` as an int in [low, high]; `InvalidArgument` otherwise."
-    if isinstance(k, bool) or int(k) != k:
+    count = _whole(k)
+    if count is None:
         raise InvalidArgument(f"{name} must be a whole number, got {k!r}")
-    if k < low or (high is not None and k > high):
+    if count < low or (high is not None and count > high):
         ceiling = "" if high is None else f" and at most {high}"
         raise InvalidArgument(f"{name} must be at least {low}{ceiling}, got {k}")
-    return int(k)
+    return count
 
 
 # %% ../nbs/01_checks.ipynb #ed447d64

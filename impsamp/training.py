@@ -93,8 +93,9 @@ def draw_batch(
 
     `weight` is 1/(b n p_i), to the power `beta` as `importance_weights` has it."""
     q = to_float64(p, "p", ndim=1)
-    idx = inverse_cdf(q, point)
-    return idx, importance_weights(q, idx, batch=len(point), beta=beta), q[idx]
+    idx = np.asarray(inverse_cdf(q, point))
+    weight = np.asarray(importance_weights(q, idx, batch=len(point), beta=beta))
+    return idx, weight, q[idx]
 
 
 # %% ../nbs/12_training.ipynb #805fc0d2

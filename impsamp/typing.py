@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
+
+# Python 3.11's own `isinstance` reads the properties of what it looks at: O(n^2) for some samplings
+from typing_extensions import Protocol, runtime_checkable  # noqa: UP035
 
 if TYPE_CHECKING:  # tables and pages are made without torch
     import torch

@@ -76,7 +76,7 @@ def choose_items(
     m = check_count(sample_size, "sample_size", low=2, high=population)
     if m == population:
         return np.arange(population)
-    order = np.argsort(uniforms(generator, population), kind="stable")
+    order = np.argsort(uniforms(generator, population), kind="stable")  # type: ignore[arg-type]
     return np.sort(order[:m])
 
 

@@ -239,7 +239,8 @@ class DistributedGradNorm:
         if len(x) != len(y):
             raise InvalidShape(f"x has {len(x)} samples but y has {len(y)}")
         self.loss_fn = loss_fn
-        self.options = {"method": method, "chunk_size": chunk_size}
+        self.method = method
+        self.chunk_size = chunk_size
         self.group = group
         self.rank, self.world_size = ranks_of(group)
         self.n = len(x)
@@ -250,14 +251,21 @@ class DistributedGradNorm:
 
     def __repr__(self) -> str:
         shard = f"rank {self.rank} of {self.world_size}: {len(self.x)} of {self.n} items"
-        return f"DistributedGradNorm({shard}, method={self.options['method']!r})"
+        return f"DistributedGradNorm({shard}, method={self.method!r})"
 
     def __call__(self, model: torch.nn.Module) -> torch.Tensor:
         "Norms (n,) float64 of all items, the same on every rank."
         model = getattr(model, "module", model)  # what DistributedDataParallel wraps
         norms = torch.empty(0, dtype=torch.float64)
         if len(self.x):
-            own = grad_norms(model, self.loss_fn, self.x, self.y, **self.options)
+            own = grad_norms(
+                model,
+                self.loss_fn,
+                self.x,
+                self.y,
+                method=self.method,
+                chunk_size=self.chunk_size,
+            )
             norms = own.double().cpu()
         most = -(-self.n // self.world_size)
         return gather_rows(norms[:, None], most, self.group)[:, 0]

@@ -20,11 +20,11 @@ from impsamp.samplers.subsets import (
     NiceSampling,
     SerialSampling,
     SystematicSampling,
-    is_subset,
     uniform_subset,
 )
 
 from ..errors import UnsupportedModel
+from ..typing import SubsetSampling
 from .alias import AliasTable
 from .draws import Draw, InverseCDF
 from .sumtree import SumTree
@@ -191,7 +191,7 @@ RandomSubset: TypeAlias = (
 # %% ../../nbs/08_samplers/08_enumeration.ipynb #67be4553
 def _play(sampler, script, size, options):
     "The one draw of `sampler` that belongs to `script`."
-    if is_subset(sampler):
+    if isinstance(sampler, SubsetSampling):
         return sampler.draw(script)
     return sampler.draw(size, script, **options)
 

@@ -21,7 +21,6 @@ from ..randomness import counter_generator, uniforms
 from ..typing import Array, Generator, Items, SubsetSampling, Vector
 from .alias import AliasTable
 from .draws import Draw, DrawnBatch, InverseCDF, check_rows, weights_of
-from .subsets import is_subset
 from .sumtree import SumTree
 
 # %% auto #0
@@ -176,7 +175,7 @@ def _source(law: Law, size: int | None, stream: Callable[[int], np.random.Genera
     "Where the draws of `law` come from; `stream` is the generator of an epoch."
     if isinstance(law, SumTree):
         return _Tree(law, size)
-    if is_subset(law):
+    if isinstance(law, SubsetSampling):
         return _Subset(law, size)
     if not hasattr(law, "probabilities"):
         return _Static(law, size)
@@ -270,7 +269,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self.lag = check_count(lag, "lag", low=0)
         self.world_size = check_count(world_size, "world_size")
         self.rank = check_count(rank, "rank", low=0, high=self.world_size - 1)
-        subset = is_subset(p_or_scheme)
+        subset = isinstance(p_or_scheme, SubsetSampling)
         if subset and batch_size is not None:
             raise InvalidArgument("a random subset has its own size: give batch_size=None")
         self.batch_size = None if subset else check_count(batch_size, "batch_size")

@@ -22,7 +22,6 @@ __all__ = [
     "NiceSampling",
     "SerialSampling",
     "SystematicSampling",
-    "is_subset",
     "uniform_subset",
 ]
 
@@ -97,12 +96,6 @@ class _Sampling(SubsetSampling):
 
     def _weighted(self, rows: np.ndarray, prob: np.ndarray, step: int) -> Draw:
         return make_draw(rows, prob, n=self.n, batch=self.b, step=step, replacement=False)
-
-
-# %% ../../nbs/08_samplers/04_subsets.ipynb #f1e961c8
-def is_subset(law: object) -> bool:
-    "Whether `law` is a `SubsetSampling`; without a look at the v of those of this package."
-    return isinstance(law, (_Sampling, SubsetSampling))
 
 
 # %% ../../nbs/08_samplers/04_subsets.ipynb #dc243e51
