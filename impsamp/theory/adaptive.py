@@ -394,7 +394,9 @@ def optimal_probabilities_given_optimum(
     and global up to the grid of a Lagrangian dual, polished by SLSQP from several starts; meant for
     small N (cost about N^3). With floor = 0 entries may be 0: such an item is best never drawn, and
     the supremum over p > 0 is not attained. `floor` = 1/(W N) allows weights up to W. First paper,
-    section 3.2, which says that the solution depends on theta*."""
+    section 3.2, which says that the solution depends on theta*. Example:
+    `optimal_probabilities_given_optimum(np.array([[1.0], [-1.5]]), [1.0], [0.0], 0.0, lr=0.25)` is
+    (1, 0): the second gradient points away from theta*."""
     if optimizer not in _MOVES:
         raise unknown("optimizer", optimizer, _MOVES)
     n = len(to_float64(grads, "grads", ndim=2))

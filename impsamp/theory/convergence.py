@@ -145,8 +145,8 @@ def convergence_speed_momentum(
     With mu = `momentum` and v = `velocity` (d,) before the step, S(p) is S_sgd(p) plus
     2 lr mu (theta - theta*).v - lr^2 mu^2 ||v||^2 - 2 lr^2 mu v.gbar. Shapes as in
     `convergence_speed_sgd`. Only S_sgd depends on p, so p^GN stays optimal. First paper, section
-    3.2 and appendix C. Example: with `velocity=[1]`, `lr=0.5`, `momentum=0.5` the speed of
-    `convergence_speed_sgd`'s example is 51/16."""
+    3.2 and appendix C. Example: `convergence_speed_momentum([0.5, 0.5], [[1], [3]], [2], [0], [1],
+    lr=0.5, momentum=0.5)` is 51/16."""
     p, G, theta, star, v = check_step(p, grads, theta, theta_star, velocity)
     lr = check_number(lr, "lr")
     mu = check_number(momentum, "momentum", strict=False)

@@ -86,8 +86,8 @@ def variance_factors(sampling: Array | KnowsPairs) -> np.ndarray:
     0 <= c <= 1 (nice, independent, approximate independent, serial): v_i = 1 - c p_i. Otherwise
     v_i = (1 - p_i) times the largest eigenvalue of the correlation matrix of the inclusion
     indicators, at most k. v_i = 0 where p_i = 1. Second paper, Lemma 1 (the eigenvalue is this
-    project's sharpening of its k). Example: `variance_factors(NiceSampling(6, 3))` is 3/5 for
-    every item."""
+    project's sharpening of its k). Example: `variance_factors(NiceSampling(3, 2))` is
+    (1/2, 1/2, 1/2)."""
     P, p = _pairwise(sampling)
     free = np.flatnonzero(p < 1 - 1e-12)
     q = p[free]

@@ -1,11 +1,15 @@
 """The package's own names: what the four modules offer, without torch."""
 
+import inspect
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from impsamp import theory
+from impsamp.samplers import NiceSampling
 from impsamp.theory import adaptive, convergence, divergences, minibatch
 
 MODULES = [adaptive, convergence, divergences, minibatch]
@@ -20,6 +24,17 @@ def test_the_package_offers_what_its_modules_do():
 def test_a_name_means_the_same_in_the_package(module):
     for name in set(module.__all__) & set(theory.__all__):
         assert getattr(theory, name) is getattr(module, name)
+
+
+FUNCTIONS = [name for name in theory.__all__ if inspect.isfunction(getattr(theory, name))]
+EXAMPLE = re.compile(r"Example:\s+`([^`]+)`\s+is\s+([^:]+)[.:]", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_example_of_a_docstring_is_right(name):
+    code, value = EXAMPLE.search(inspect.getdoc(getattr(theory, name))).groups()
+    words = {**vars(theory), "np": np, "ln": np.log, "NiceSampling": NiceSampling}
+    assert np.allclose(eval(code.replace("\n", " "), words), eval(value, words))
 
 
 def test_theory_of_arrays_costs_no_torch():
