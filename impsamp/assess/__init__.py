@@ -14,6 +14,7 @@ __all__ = [
     "best_pool",
     "certify",
     "choose_items",
+    "compare_with_uniform",
     "distances",
     "log_ratio_error",
     "mean_gradient_norm",
@@ -29,7 +30,6 @@ __all__ = [
     "theory_applies",
     "time_ratio",
     "unpull",
-    "verdict",
 ]
 
 # %% ../../nbs/13_assess/index.ipynb #ee54e13a
@@ -53,10 +53,10 @@ from impsamp.assess.measures import (
 )
 from impsamp.assess.pages import (
     Assessment,
+    compare_with_uniform,
     plot_evolution,
     plot_histograms,
     theory_applies,
-    verdict,
 )
 
 from ..checks import check_count, check_number, check_probabilities, check_scores
@@ -423,6 +423,7 @@ _all_ = [
     "MEASURES",
     "Probe",
     "best_pool",
+    "compare_with_uniform",
     "distances",
     "log_ratio_error",
     "measure",
@@ -435,5 +436,4 @@ _all_ = [
     "theory_applies",
     "time_ratio",
     "unpull",
-    "verdict",
 ]
