@@ -179,10 +179,10 @@ def plot_histograms(
         size = (2.6 * columns, 2.3)
         _, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False)
     panels = np.asarray(axes, dtype=object).ravel()
-    for ax, measure in zip(panels, measures):
-        if measure not in MEASURES:
-            raise unknown("measure", measure, MEASURES)
-        _draw_histogram(ax, assessment, measure)
+    for ax, name in zip(panels, measures):
+        if name not in MEASURES:
+            raise unknown("measure", name, MEASURES)
+        _draw_histogram(ax, assessment, name)
     panels[0].set_ylabel("evaluations")
     panels[0].legend(frameon=False, fontsize="small")
     return panels[0].figure

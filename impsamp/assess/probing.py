@@ -26,7 +26,6 @@ from impsamp.assess.predicting import (
     Seconds,
     candidates,
     noise_scale,
-    time_ratio,
 )
 
 from ..checks import check_scores
@@ -35,11 +34,10 @@ from ..gradnorms import grad_norms, per_sample_losses, upper_bound_scores
 from ..randomness import counter_generator
 from ..typing import Items as Indices
 from ..typing import LossFunction
+from .predicting import time_ratio as time_ratio  # named here as well
 
 if TYPE_CHECKING:
     import pandas
-
-_all_ = ["time_ratio"]
 
 # %% auto #0
 __all__ = [
@@ -53,7 +51,6 @@ __all__ = [
     "Probe",
     "Score",
     "probe",
-    "time_ratio",
     "write_probe_page",
 ]
 
