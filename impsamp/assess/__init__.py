@@ -13,6 +13,7 @@ __all__ = [
     "best_pool",
     "certify",
     "choose_items",
+    "compare_with_uniform",
     "distances",
     "log_ratio_error",
     "mean_gradient_norm",
@@ -28,7 +29,6 @@ __all__ = [
     "theory_applies",
     "time_ratio",
     "unpull",
-    "verdict",
 ]
 
 # %% ../../nbs/13_assess/index.ipynb #82bbb53c
@@ -45,10 +45,10 @@ from impsamp.assess.measures import (
 )
 from impsamp.assess.pages import (
     Assessment,
+    compare_with_uniform,
     plot_evolution,
     plot_histograms,
     theory_applies,
-    verdict,
 )
 
 from .callback import AssessCallback, assess, mean_gradient_norm
@@ -66,6 +66,7 @@ _all_ = [
     "best_pool",
     "certify",
     "choose_items",
+    "compare_with_uniform",
     "distances",
     "log_ratio_error",
     "mean_gradient_norm",
@@ -81,5 +82,4 @@ _all_ = [
     "theory_applies",
     "time_ratio",
     "unpull",
-    "verdict",
 ]

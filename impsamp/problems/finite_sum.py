@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ..checks import check_count, check_scores
@@ -20,13 +21,13 @@ __all__ = ["FiniteSum"]
 
 
 # %% ../../nbs/05_problems/02_finite_sum.ipynb #dab1d3b8
-def _check_model(model: torch.nn.Module) -> None:
+def _check_model(model: nn.Module) -> None:
     "`UnsupportedModel` where nothing can be minimised, or where items are tied together."
     if not any(True for _ in model.parameters()):
         raise UnsupportedModel(
             f"{type(model).__name__} has no parameters: nothing to minimise over"
         )
-    norm = torch.nn.modules.batchnorm._BatchNorm
+    norm = nn.modules.batchnorm._BatchNorm
     if any(isinstance(m, norm) and m.training for m in model.modules()):
         raise UnsupportedModel(
             "batch normalisation in training mode ties the items together: "
@@ -35,7 +36,7 @@ def _check_model(model: torch.nn.Module) -> None:
 
 
 # %% ../../nbs/05_problems/02_finite_sum.ipynb #e6faea52
-def _flat(tensors: Iterable[torch.Tensor]) -> np.ndarray:
+def _flat(tensors: Iterable[Tensor]) -> np.ndarray:
     "All entries in one vector, float64."
     parts = [t.double().reshape(-1) for t in tensors]
     return torch.cat(parts).cpu().numpy()
@@ -51,10 +52,10 @@ class FiniteSum:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: nn.Module,
         loss_fn: LossFunction,
-        inputs: torch.Tensor,
-        targets: torch.Tensor,
+        inputs: Tensor,
+        targets: Tensor,
         *,
         L: float | Vector | None = None,
         chunk_size: int = 256,
@@ -71,9 +72,9 @@ class FiniteSum:
         self.targets = targets
         self.n = len(inputs)
         self.chunk = check_count(chunk_size, "chunk_size")  # items at a time
-        named = {k: p.detach() for k, p in model.named_parameters()}
+        named = dict(model.named_parameters())
         self.shapes = {k: (p.shape, p.dtype) for k, p in named.items()}
-        self.start = _flat(named.values())
+        self.start = _flat(p.detach() for p in named.values())
         self.d = self.start.size
         self._L = None if L is None else self._constants(L)
         self._try_loss()
@@ -108,7 +109,7 @@ class FiniteSum:
             )
         return self._L
 
-    def tensors(self, x: Vector) -> dict[str, torch.Tensor]:
+    def tensors(self, x: Vector) -> dict[str, Tensor]:
         "The flat vector as named tensors."
         x = torch.as_tensor(np.asarray(x))
         out = {}
@@ -119,14 +120,14 @@ class FiniteSum:
             at = end
         return out
 
-    def _losses(self, named: dict[str, torch.Tensor], idx: torch.Tensor) -> torch.Tensor:
+    def _losses(self, named: dict[str, Tensor], idx: Tensor) -> Tensor:
         output = functional_call(self.model, named, (self.inputs[idx],))
         return self.loss_fn(output, self.targets[idx])
 
-    def _chunks(self) -> tuple[torch.Tensor, ...]:
+    def _chunks(self) -> tuple[Tensor, ...]:
         return torch.arange(self.n).split(self.chunk)
 
-    def items(self, x: Vector, idx: Items) -> torch.Tensor:
+    def items(self, x: Vector, idx: Items) -> Tensor:
         "Losses of the items `idx`, a tensor (len(idx),)."
         return self._losses(self.tensors(x), torch.as_tensor(idx))
 

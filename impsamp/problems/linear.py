@@ -232,7 +232,7 @@ class LinearSum:
 
     def _regularise(self, l2: float | Vector, nonconvex: float) -> None:
         l2 = np.asarray(l2, dtype=np.float64)
-        if l2.ndim > 1 or (l2.ndim == 1 and l2.shape != (self.k,)):
+        if l2.ndim > 0 and l2.shape != (self.k,):
             raise InvalidShape(f"l2 must be a number or ({self.k},), got shape {l2.shape}")
         _check_strength(l2, "l2")
         _check_strength(nonconvex, "nonconvex")
@@ -245,7 +245,8 @@ class LinearSum:
         "L_i = w_i c_i (||a_i||^2 + [intercept]) + max_j l2_j + 2 nonconvex, (n,)."
         squared_norms = _squared_row_norms(self.X) + self.fit_intercept
         curvature = self.weights * loss_curvature(self.kind, self.y)
-        L = curvature * squared_norms + self.penalty.max() + 2 * self.nonconvex
+        L = curvature * squared_norms + self.penalty.max()
+        L = L + 2 * self.nonconvex
         if not np.isfinite(L).all():
             raise DataError("the squared row norms of X overflow: scale its columns")
         return L
@@ -281,7 +282,8 @@ class LinearSum:
         "w_i phi'(a_i'x), the coefficient of row i in the gradient of item i, float64."
         at = slice(None) if idx is None else idx
         z = self.margins(x, idx).astype(np.float64)
-        return self.weights[at] * loss_slope(self.kind, z, self.y[at])
+        slopes = loss_slope(self.kind, z, self.y[at])
+        return self.weights[at] * slopes
 
     def combine(self, coefficients: Vector, idx: Items | None = None) -> np.ndarray:
         "sum_i coefficients_i a_i as a float64 vector (d,), the intercept's entry last."
@@ -315,7 +317,8 @@ class LinearSum:
 
     def loss_from_margins(self, z: np.ndarray, x: Vector) -> float:
         "f(x) where the margins `z` (n,) at x are known already."
-        return float(np.mean(self._weighted_losses(z))) + self.regulariser(x)
+        mean = float(np.mean(self._weighted_losses(z)))
+        return mean + self.regulariser(x)
 
     def loss(self, x: Vector) -> float:
         "f(x)."
@@ -337,7 +340,8 @@ class LinearSum:
         if not isinstance(rows, np.ndarray):
             rows = rows.toarray()
         if self.fit_intercept:
-            rows = np.hstack([rows, np.ones((len(rows), 1))])
+            ones = np.ones((len(rows), 1))
+            rows = np.hstack([rows, ones])
         return self.slopes(x, idx)[:, None] * rows + self.regulariser_grad(x)
 
     def saturation(self, x: Vector) -> float:

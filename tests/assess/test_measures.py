@@ -1,4 +1,4 @@
-"""The arithmetic of an assessment: what a subset hides, what a pool adds, what a distance proves."""
+"""Arithmetic of an assessment: what a subset hides, a pool adds, and a distance proves."""
 
 from itertools import combinations, product
 
@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 from impsamp.assess.measures import (
     MEASURES,
     best_pool,
+    compare_with_uniform,
     distances,
     log_ratio_error,
     measure,
     pool_variance_ratio,
     pull,
     restrict,
+    summarise,
     unpull,
 )
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 from impsamp.theory.convergence import optimal_probabilities, second_moment
+from tests.assess.helpers import a_row
 
 positive = st.floats(0.01, 100)
 
@@ -32,24 +35,22 @@ def vectors(n):
 @given(st.integers(3, 6).flatmap(lambda n: st.tuples(vectors(n), vectors(n), st.integers(2, n))))
 def test_unpull_is_exactly_unbiased_over_every_subset(case):
     g, s, m = case
-    n, k = g.size, pull(m, g.size)
-    subsets = [list(j) for j in combinations(range(n), m)]
-    fixed = np.mean(
-        [unpull(np.mean(g[j] ** 2 / s[j]) * np.mean(s[j]), np.mean(g[j] ** 2), k) for j in subsets]
-    )
-    assert np.isclose(fixed, second_moment(s / s.sum(), g), rtol=1e-9)
+    k = pull(m, g.size)
+    fixed = []
+    for j in map(list, combinations(range(g.size), m)):
+        squares = g[j] ** 2
+        product_of_means = np.mean(squares / s[j]) * np.mean(s[j])
+        fixed.append(unpull(product_of_means, np.mean(squares), k))
+    assert np.isclose(np.mean(fixed), second_moment(s / s.sum(), g), rtol=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 12).flatmap(lambda n: st.tuples(vectors(n), vectors(n))))
 def test_chi2_from_the_optimum_is_the_extra_second_moment(case):
     g, s = case
-    gn = optimal_probabilities(g)
-    assert np.isclose(
-        1 + distances(s / s.sum(), gn)["chi2_reverse"],
-        second_moment(s / s.sum(), g) / second_moment(gn, g),
-        rtol=1e-8,
-    )
+    p, gn = s / s.sum(), optimal_probabilities(g)
+    ratio = second_moment(p, g) / second_moment(gn, g)
+    assert np.isclose(1 + distances(p, gn)["chi2_reverse"], ratio, rtol=1e-8)
 
 
 def vector_second_moment(p, G):
@@ -65,28 +66,30 @@ def test_variance_ratio_is_that_of_weighted_draws_of_vectors(seed):
     def cov(q):
         return sum(q[i] * np.square(G[i] / (7 * q[i]) - mean).sum() for i in range(7))
 
+    u = np.full(7, 1 / 7)
     row = measure(s, np.linalg.norm(G, axis=1), mean_norm=np.linalg.norm(mean))
-    assert np.isclose(row["variance_ratio"], cov(p) / cov(np.full(7, 1 / 7)))
-    assert np.isclose(
-        row["second_moment_ratio"],
-        vector_second_moment(p, G) / vector_second_moment(np.full(7, 1 / 7), G),
-    )
+    assert np.isclose(row["variance_ratio"], cov(p) / cov(u))
+    ratio = vector_second_moment(p, G) / vector_second_moment(u, G)
+    assert np.isclose(row["second_moment_ratio"], ratio)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sample_variances_carry_one_common_factor(seed):
-    "V(p~) and V(u~) on a subset both have expectation (1 - k) V, by enumeration: the ratio needs no correction."
+    "By enumeration: V(p~) and V(u~) have expectation (1 - k) V, the ratio needs no correction."
     rng = np.random.default_rng(seed)
-    G, s, m = rng.normal(size=(6, 2)) + 0.5, rng.uniform(0.2, 2, 6), 3
+    G, s = rng.normal(size=(6, 2)) + 0.5, rng.uniform(0.2, 2, 6)
+    m = 3
     k, u = pull(m, 6), np.full(6, 1 / 6)
 
     def V(p, G):
         return vector_second_moment(p / p.sum(), G) - np.square(G.mean(0)).sum()
 
     def over(p):
-        return np.mean([V(p[list(j)], G[list(j)]) for j in combinations(range(6), m)])
+        subsets = map(list, combinations(range(6), m))
+        return np.mean([V(p[j], G[j]) for j in subsets])
 
-    assert np.isclose(over(s), (1 - k) * V(s, G)) and np.isclose(over(u), (1 - k) * V(u, G))
+    assert np.isclose(over(s), (1 - k) * V(s, G))
+    assert np.isclose(over(u), (1 - k) * V(u, G))
 
 
 @pytest.mark.parametrize("pool,batch", [(2, 1), (3, 1), (2, 2)])
@@ -103,28 +106,22 @@ def test_pool_variance_by_enumeration_of_pools_and_draws(pool, batch):
     assert np.allclose(mean, G.mean(0))  # unbiased
     row = measure(s, np.linalg.norm(G, axis=1), mean_norm=np.linalg.norm(G.mean(0)))
     V_u = np.square(G - G.mean(0)).sum(1).mean()
-    assert np.isclose(
-        variance, V_u / batch * pool_variance_ratio(row["variance_ratio"], batch, pool)
-    )
+    ratio = pool_variance_ratio(row["variance_ratio"], batch, pool)
+    assert np.isclose(variance, V_u / batch * ratio)
 
 
 def test_pool_of_distinct_items_by_enumeration():
-    G, s = (
-        np.array([[1.0, 0.0], [3.0, 1.0], [-1.0, 2.0], [0.0, 1.5]]),
-        np.array([1.0, 2.5, 1.5, 0.7]),
-    )
-    outcomes = [
-        (1 / 4 * q, G[i] / (3 * q))
-        for members in combinations(range(4), 3)
-        for i, q in zip(members, s[list(members)] / s[list(members)].sum())
-    ]
+    G = np.array([[1.0, 0.0], [3.0, 1.0], [-1.0, 2.0], [0.0, 1.5]])
+    s = np.array([1.0, 2.5, 1.5, 0.7])
+    outcomes = []
+    for members in map(list, combinations(range(4), 3)):
+        within = s[members] / s[members].sum()
+        outcomes += [(1 / 4 * q, G[i] / (3 * q)) for i, q in zip(members, within)]
     mean = sum(w * e for w, e in outcomes)
     row = measure(s, np.linalg.norm(G, axis=1), mean_norm=np.linalg.norm(G.mean(0)))
     V_u = np.square(G - G.mean(0)).sum(1).mean()
-    assert np.isclose(
-        sum(w * np.square(e - mean).sum() for w, e in outcomes),
-        V_u * pool_variance_ratio(row["variance_ratio"], 1, 3, 4),
-    )
+    variance = sum(w * np.square(e - mean).sum() for w, e in outcomes)
+    assert np.isclose(variance, V_u * pool_variance_ratio(row["variance_ratio"], 1, 3, 4))
     assert pool_variance_ratio(0.3, 5, 4, 4) == 0.3  # the whole set is no pool
 
 
@@ -158,11 +155,8 @@ def test_praised_by_total_variation_condemned_by_theory():
 
 def test_zero_probability_with_a_gradient_is_infinitely_bad_and_harmless_without():
     row = measure([0.5, 0.5, 0], [1, 1, 1])
-    assert (
-        row["second_moment_ratio"] == np.inf
-        and row["max_weight"] == np.inf
-        and row["chi2_reverse_p"] == np.inf
-    )
+    for key in ("second_moment_ratio", "max_weight", "chi2_reverse_p"):
+        assert row[key] == np.inf
     row = measure([0.5, 0.5, 0], [1, 1, 0])
     assert np.isclose(row["second_moment_ratio"], 2 / 3) and np.isclose(row["speed_gain"], 1)
 
@@ -196,7 +190,40 @@ def test_bad_input(call, error, words):
 def test_error_is_zero_on_the_whole_set_and_shrinks_with_m():
     rng = np.random.default_rng(1)
     g, s = rng.lognormal(size=500), rng.uniform(0.5, 2, 500)
-    assert log_ratio_error(s, g) == 0 and log_ratio_error(s, g, population=10**9) > log_ratio_error(
-        np.tile(s, 4), np.tile(g, 4), population=10**9
-    )
+    assert log_ratio_error(s, g) == 0
+    few = log_ratio_error(s, g, population=10**9)
+    many = log_ratio_error(np.tile(s, 4), np.tile(g, 4), population=10**9)
+    assert few > many
     assert np.isnan(log_ratio_error([1, 0], [1, 1], population=5))
+
+
+@pytest.mark.parametrize(
+    "change,word",
+    [
+        ({}, "better"),
+        (dict(second_moment_ratio=1.5), "worse"),
+        (dict(second_moment_ratio=0.99), "undecided"),
+        (dict(tv_to_u=0.0), "equal"),
+        (dict(second_moment_ratio=np.inf), "worse"),
+    ],
+)
+def test_comparison_with_uniform(change, word):
+    assert compare_with_uniform(a_row(**change)) == word
+
+
+def test_summary_by_hand():
+    "Two rows: ratios 1/2 and 2 average to 1, costs by their median, TV praises both."
+    rows = [a_row(tv_p=0.05), a_row(tv_p=0.05, second_moment_ratio=2.0, seconds_norms=2.5)]
+    s = summarise(rows)
+    assert (s["evaluations"], s["better"], s["worse"], s["undecided"]) == (2, 1, 1, 0)
+    assert s["second_moment_ratio"] == pytest.approx(1)
+    assert (s["norms_cost"], s["scores_cost"]) == (2.0, 0.5)
+    assert (s["tv_says_better"], s["tv_misleads"], s["tv_silent"]) == (2, 1, 0)
+    assert (s["kl_says_better"], s["kl_misleads"], s["kl_silent"]) == (0, 0, 2)
+
+
+def test_summary_of_infinite_distances_and_of_nothing_timed():
+    row = a_row(chi2_p=np.inf, chi2_u=np.inf, kl_p=np.inf, seconds_plain=0.0)
+    s = summarise([row])
+    assert (s["chi2_silent"], s["kl_says_better"], s["kl_misleads"]) == (1, 0, 1)
+    assert np.isnan(s["norms_cost"]) and s["chi2_p"] == np.inf

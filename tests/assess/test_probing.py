@@ -3,6 +3,7 @@
 import copy
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,10 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from impsamp.assess import probe, time_ratio
 from impsamp.assess.probing import Items, Probe
 from impsamp.errors import InvalidArgument, InvalidScores, InvalidShape, UnsupportedModel
-
-
-def squares(out, y):
-    return 0.5 * (out - y).square().sum(1)
+from tests.assess.helpers import gradient_rows
+from tests.assess.helpers import half_squares as squares
 
 
 def make(n=60, heavy=0, dropout=0.0, seed=1):
@@ -30,73 +29,75 @@ def make(n=60, heavy=0, dropout=0.0, seed=1):
     return net, TensorDataset(x, y)
 
 
-def explicit(net, data):
-    x, y = data.tensors
-    return torch.stack(
-        [
-            torch.cat(
-                [
-                    t.flatten()
-                    for t in torch.autograd.grad(
-                        squares(net(x[i : i + 1]), y[i : i + 1]).sum(), list(net.parameters())
-                    )
-                ]
-            )
-            for i in range(len(x))
-        ]
-    ).double()
-
-
 def test_facts_and_bound_against_explicit_gradients():
     net, data = make()
-    G = explicit(net, data)
-    mean, g = G.mean(0), G.norm(dim=1)
-    V = (g.square().mean() - mean.square().sum()).item()
+    G = gradient_rows(net, *data.tensors)
+    g = G.norm(dim=1)
+    mean_sq = G.mean(0).square().sum().item()
+    V = g.square().mean().item() - mean_sq
     p = probe(net, squares, DataLoader(data, batch_size=4), seconds=0.2)
     assert p.facts["sample_size"] == 60 and p.facts["batch"] == 4
-    assert p.facts["noise_scale"] == pytest.approx(V / mean.square().sum().item(), rel=1e-4)
+    assert p.facts["noise_scale"] == pytest.approx(V / mean_sq, rel=1e-4)
     ideal = p.rows[0]
-    assert ideal["variance_ratio"] == pytest.approx(
-        (g.mean().item() ** 2 - mean.square().sum().item()) / V, rel=1e-4
-    )
-    assert (
-        ideal["variance_low"]
-        == pytest.approx(ideal["variance_ratio"])
-        == pytest.approx(ideal["variance_high"])
-    )  # M = N: nothing is estimated
-    assert ideal["time_ratio"] == pytest.approx(
-        time_ratio(ideal["variance_ratio"], 1, p.facts["noise_per_batch"])
-    )
+    ratio = ideal["variance_ratio"]
+    assert ratio == pytest.approx((g.mean().item() ** 2 - mean_sq) / V, rel=1e-4)
+    # M = N: nothing is estimated
+    assert ideal["variance_low"] == pytest.approx(ratio)
+    assert ideal["variance_high"] == pytest.approx(ratio)
+    steps = time_ratio(ratio, 1, p.facts["noise_per_batch"])
+    assert ideal["time_ratio"] == pytest.approx(steps)
 
 
 def test_pool_variance_is_what_pools_do():
     "10^4 simulated pools and draws with scores = norms against the predicted variance."
     net, data = make()
-    G = explicit(net, data).numpy()
-    g, mean, rng = np.linalg.norm(G, axis=1), G.mean(0), np.random.default_rng(0)
+    G = gradient_rows(net, *data.tensors).numpy()
+    g, mean = np.linalg.norm(G, axis=1), G.mean(0)
     p = probe(net, squares, DataLoader(data, batch_size=4), seconds=0.2)
     row = next(r for r in p.rows if r["scheme"] == "norm, pool")
-    V_u, found = np.square(G - mean).sum(1).mean() / 4, []
+    V_u = np.square(G - mean).sum(1).mean() / 4
+    rng = np.random.default_rng(0)
+    size = row["pool"]
+    found = []
     for _ in range(10_000):
-        pool = rng.choice(60, row["pool"], replace=False)
+        pool = rng.choice(60, size, replace=False)
         q = g[pool] / g[pool].sum()
-        j = rng.choice(row["pool"], 4, p=q)
-        found.append(np.square((G[pool[j]] / (row["pool"] * q[j])[:, None]).mean(0) - mean).sum())
+        j = rng.choice(size, 4, p=q)
+        estimate = (G[pool[j]] / (size * q[j])[:, None]).mean(0)
+        found.append(np.square(estimate - mean).sum())
     error = 4 * np.std(found) / 100 / V_u
     assert abs(np.mean(found) / V_u - row["variance_ratio"]) < error < 0.1
 
 
 def state_bytes(net, optimizer):
+    "Parameters, buffers, gradients and the optimizer's tensors."
+    weights = [t.detach() for t in net.state_dict().values()]
+    grads = [p.grad for p in net.parameters()]
+    kept = [t for s in optimizer.state_dict()["state"].values() for t in s.values()]
+    tensors = [*weights, *grads, *(t for t in kept if isinstance(t, torch.Tensor))]
+    return [t.numpy().tobytes() for t in tensors]
+
+
+def random_states(loader):
+    "The states of all generators that a data set may draw from, as bytes."
     return (
-        [t.detach().numpy().tobytes() for t in net.state_dict().values()]
-        + [p.grad.numpy().tobytes() for p in net.parameters()]
-        + [
-            t.numpy().tobytes()
-            for s in optimizer.state_dict()["state"].values()
-            for t in s.values()
-            if isinstance(t, torch.Tensor)
-        ]
+        torch.get_rng_state().numpy().tobytes(),
+        loader.generator.get_state().numpy().tobytes(),
+        random.getstate(),
+        np.random.get_state()[1].tobytes(),
     )
+
+
+def check_untouched_by(probing, net, optimizer, loader):
+    "Everything is after `probing()` as it was before, and no hook is left."
+    before = state_bytes(net, optimizer)
+    mode = [m.training for m in net.modules()]
+    rng = random_states(loader)
+    probing()
+    assert before == state_bytes(net, optimizer)
+    assert mode == [m.training for m in net.modules()]
+    assert rng == random_states(loader)
+    assert not any(m._forward_hooks or m._backward_hooks for m in net.modules())
 
 
 class Augmented(TensorDataset):
@@ -107,44 +108,28 @@ class Augmented(TensorDataset):
         return x + random.random() * 0.01 + np.random.random() * 0.01 + torch.rand(()) * 0.01, y
 
 
-def test_training_goes_on_as_if_the_probe_had_not_been():
-    def run(probed):
-        random.seed(0), np.random.seed(0), torch.manual_seed(0)
-        net, data = make(dropout=0.0)
-        loader = DataLoader(
-            Augmented(*data.tensors),
-            batch_size=8,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(5),
-        )
-        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-        for epoch in range(3):
-            for k, (x, y) in enumerate(loader):
-                optimizer.zero_grad()
-                squares(net(x), y).mean().backward()
-                if probed and k == 2:
-                    before, mode = state_bytes(net, optimizer), [m.training for m in net.modules()]
-                    rng = (
-                        torch.get_rng_state(),
-                        loader.generator.get_state(),
-                        random.getstate(),
-                        np.random.get_state()[1].copy(),
-                    )
-                    probe(net, squares, loader, seconds=0.05)
-                    assert before == state_bytes(net, optimizer) and mode == [
-                        m.training for m in net.modules()
-                    ]
-                    assert torch.equal(rng[0], torch.get_rng_state()) and torch.equal(
-                        rng[1], loader.generator.get_state()
-                    )
-                    assert rng[2] == random.getstate() and np.array_equal(
-                        rng[3], np.random.get_state()[1]
-                    )
-                    assert not any(m._forward_hooks or m._backward_hooks for m in net.modules())
-                optimizer.step()
-        return state_bytes(net, optimizer)
+def trained(probed):
+    "The state after three epochs, with or without a probe in each of them."
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    net, data = make(dropout=0.0)
+    order = torch.Generator().manual_seed(5)
+    loader = DataLoader(Augmented(*data.tensors), batch_size=8, shuffle=True, generator=order)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    short = partial(probe, net, squares, loader, seconds=0.05)
+    for _ in range(3):
+        for k, (x, y) in enumerate(loader):
+            optimizer.zero_grad()
+            squares(net(x), y).mean().backward()
+            if probed and k == 2:
+                check_untouched_by(short, net, optimizer, loader)
+            optimizer.step()
+    return state_bytes(net, optimizer)
 
-    assert run(True) == run(False)
+
+def test_training_goes_on_as_if_the_probe_had_not_been():
+    assert trained(probed=True) == trained(probed=False)
 
 
 def test_untouched_on_failure_too():
@@ -155,16 +140,14 @@ def test_untouched_on_failure_too():
     bad = TensorDataset(torch.full((9, 6), np.nan), torch.zeros(9, 2))
     with pytest.raises(InvalidScores, match="not finite"):
         probe(net, squares, DataLoader(bad, batch_size=4), seconds=0.1)
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items()) and torch.equal(
-        rng, torch.get_rng_state()
-    )
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
 
 
 def test_verdicts_follow_the_variance():
     net, even = make()
-    assert (
-        probe(net, squares, DataLoader(even, batch_size=32), seconds=0.2).verdict == "do not bother"
-    )  # no room for a pool worth its cost
+    p = probe(net, squares, DataLoader(even, batch_size=32), seconds=0.2)
+    assert p.verdict == "do not bother"  # no room for a pool worth its cost
     net, rare = make(n=4000, heavy=40)  # one item in a hundred holds all gradient
     p = probe(net, squares, DataLoader(rare, batch_size=8), seconds=2)
     assert p.rows[0]["variance_ratio"] < 0.1 and p.rows[0]["steps_ratio"] < 0.5
@@ -206,12 +189,18 @@ def test_verdict_words(ends, word):
         loading="",
     )
     p = Probe(rows(*ends), facts, {})
-    assert (
-        p.verdict == word
-        and p.page().startswith(f"# Probe: {word}")
-        and "loss, pool" in str(p)
-        and len(p.table()) == 2
-    )
+    assert p.verdict == word
+    assert p.page().startswith(f"# Probe: {word}")
+    assert "loss, pool" in str(p)
+    assert len(p.table()) == 2
+    time = f"{ends[1]:.2f}"
+    assert repr(p) == f"Probe({word!r}, 2 candidates, best 'loss, pool' at {time} of the time)"
+
+
+def test_a_probe_without_candidates_does_not_bother():
+    p = Probe(rows(0.5, 0.6, 0.7)[:1], {}, {})
+    assert p.best is None and p.verdict == "do not bother"
+    assert repr(p) == "Probe('do not bother', 1 candidates)"
 
 
 def test_time_is_kept():
@@ -236,26 +225,13 @@ def test_a_list_of_batches_and_a_stream():
 
 def test_frozen_parameters_are_left_out():
     net, data = make()
-    net[0].weight.requires_grad_(False), net[0].bias.requires_grad_(False)
-    x, y = data.tensors
-    G = torch.stack(
-        [
-            torch.cat(
-                [
-                    t.flatten()
-                    for t in torch.autograd.grad(
-                        squares(net(x[i : i + 1]), y[i : i + 1]).sum(), list(net[3].parameters())
-                    )
-                ]
-            )
-            for i in range(60)
-        ]
-    ).double()
+    for p in net[0].parameters():
+        p.requires_grad_(False)
+    G = gradient_rows(net, *data.tensors, params=list(net[3].parameters()))
+    mean_sq = G.mean(0).square().sum()
+    scale = ((G.square().sum(1).mean() - mean_sq) / mean_sq).item()
     found = probe(net, squares, DataLoader(data, batch_size=4), seconds=0.1).facts["noise_scale"]
-    assert found == pytest.approx(
-        ((G.square().sum(1).mean() - G.mean(0).square().sum()) / G.mean(0).square().sum()).item(),
-        rel=1e-4,
-    )
+    assert found == pytest.approx(scale, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -307,13 +283,12 @@ def test_models_that_cannot_be_probed():
 
 def test_items_read_what_the_loader_would():
     data = TensorDataset(torch.arange(12.0).reshape(6, 2), torch.arange(6))
-    loader = DataLoader(
-        data,
-        batch_size=2,
-        collate_fn=lambda rows: (
-            torch.stack([r[0] for r in rows]) * 2,
-            torch.stack([r[1] for r in rows]),
-        ),
-    )
-    x, y = Items(loader).fetch(np.array([4, 1]))
+
+    def doubled(rows):
+        x, y = map(torch.stack, zip(*rows))
+        return x * 2, y
+
+    items = Items(DataLoader(data, batch_size=2, collate_fn=doubled))
+    assert repr(items) == "Items(n=6, batch=2, device='cpu')"
+    x, y = items.fetch(np.array([4, 1]))
     assert y.tolist() == [4, 1] and torch.equal(x, data.tensors[0][[4, 1]] * 2)
