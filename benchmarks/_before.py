@@ -1,8 +1,8 @@
 """Two checkouts side by side in one run: `python -m benchmarks._before OTHER_CHECKOUT`.
 
 Each case is a call of the public interface. The checkouts take turns, a fresh process each; a
-process times every case as the fastest of a few repeats. Printed: seconds here and there, and the
-median over rounds of the ratio here / there with its range. Read ratios; below 1 this one is faster.
+process times every case as the fastest of a few repeats. Printed: milliseconds here and there, and
+the median over rounds of the ratio here / there with its range. Read ratios; below 1 this one is faster.
 """
 
 import argparse

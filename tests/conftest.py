@@ -6,10 +6,12 @@ from hypothesis import settings
 
 from impsamp.data.fetch import resolve_data_env
 
-# A relative IMPSAMP_DATA means: from where the tests were started. Fixed once, because tests change folders.
+# A relative IMPSAMP_DATA means: from where the tests were started. Fixed once, because tests
+# change folders.
 resolve_data_env()
 
-# The same examples every time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for new ones.
+# The same examples every time, so that a change is judged by what it changed;
+# HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))

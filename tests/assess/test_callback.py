@@ -1,4 +1,4 @@
-"""assess and AssessCallback: the right numbers, nothing touched, bad input refused, pages that say what the rows say."""
+"""assess and AssessCallback: the right numbers, nothing touched, bad input refused."""
 
 import copy
 import itertools
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from impsamp.assess import AssessCallback, assess, choose_items, mean_gradient_norm, probe
+from impsamp.assess import AssessCallback, assess, mean_gradient_norm, probe
 from impsamp.assess.pages import compare_with_uniform
 from impsamp.errors import (
     InvalidArgument,
@@ -188,20 +188,6 @@ def test_without_any_gradient(task):
     assert callback(0) is None and callback.assessment.skipped == 1
     with pytest.raises(InvalidArgument, match="no evaluation yet"):
         callback.assessment.page()
-
-
-def test_items_are_distinct_and_uniform():
-    rng = np.random.default_rng(0)
-    seen = np.zeros(6)
-    for _ in range(3000):
-        j = choose_items(6, 2, rng)
-        assert len(set(j)) == 2
-        seen[j] += 1
-    assert abs(seen / 3000 - 1 / 3).max() < 4 * np.sqrt(2 / 9 / 3000)
-    assert np.array_equal(
-        choose_items(9, 4, torch.Generator().manual_seed(1)),
-        choose_items(9, 4, torch.Generator().manual_seed(1)),
-    )
 
 
 def test_equal_arguments_give_equal_rows(task):
