@@ -145,7 +145,8 @@ class Items:
 
     def fetch(self, idx: Indices) -> Batch:
         "The items `idx` as (x, y)."
-        x, y = _pair(self._read([int(i) for i in idx]))
+        rows = [int(i) for i in idx]
+        x, y = _pair(self._read(rows))
         return x.to(self.device), y.to(self.device)
 
 
@@ -210,8 +211,8 @@ CHEAP: dict[str, Score] = {"upper": upper_bound_scores, "loss": _losses}
 def _gradient(task: _Task, x: Tensor, y: Tensor) -> Tensor:
     "The gradient of the summed loss, one float64 vector: a plain forward and backward."
     with torch.enable_grad():
-        loss = per_sample_losses(task.net, task.loss_fn, x, y).sum()
-        grads = torch.autograd.grad(loss, task.params, allow_unused=True)
+        losses = per_sample_losses(task.net, task.loss_fn, x, y)
+        grads = torch.autograd.grad(losses.sum(), task.params, allow_unused=True)
     full = [torch.zeros_like(p) if g is None else g for p, g in zip(task.params, grads)]
     return torch.cat([g.flatten().double() for g in full])
 
@@ -243,7 +244,8 @@ def _sample(task: _Task, until: float, most: int = 8192) -> tuple[Scores, float]
         m += len(x)
     scores = {}
     for name in SCORES:
-        scores[name] = np.concatenate([block[name] for block in blocks])
+        parts = [block[name] for block in blocks]
+        scores[name] = np.concatenate(parts)
     total = sum(totals[1:], start=totals[0])
     return scores, float(total.norm()) / m
 
@@ -277,8 +279,8 @@ def _plain(task: _Task, idx: Indices) -> None:
     "Loading a batch, and a forward and backward pass."
     x, y = task.items.fetch(idx)
     with torch.enable_grad():
-        loss = per_sample_losses(task.net, task.loss_fn, x, y).mean()
-        torch.autograd.grad(loss, task.params, allow_unused=True)
+        losses = per_sample_losses(task.net, task.loss_fn, x, y)
+        torch.autograd.grad(losses.mean(), task.params, allow_unused=True)
 
 
 def _scoring(task: _Task, score: Score, idx: Indices) -> None:
@@ -319,6 +321,10 @@ class Facts(TypedDict):
 
 
 # %% ../../nbs/13_assess/03_probing.ipynb #a970df12
+def _time(candidate: Candidate) -> float:
+    return candidate["time_ratio"]
+
+
 @dataclass(repr=False)
 class Probe:
     """What `probe` found, all measured at this moment of training; print it for the page.
@@ -334,8 +340,7 @@ class Probe:
     @property
     def best(self) -> Candidate | None:
         "The affordable candidate of least predicted time, None without any."
-        affordable = self.rows[1:]
-        return min(affordable, key=lambda r: r["time_ratio"], default=None)
+        return min(self.rows[1:], key=_time, default=None)
 
     @property
     def verdict(self) -> str:
