@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 
 # Python 3.11's own `isinstance` reads the properties of what it looks at: O(n^2) for some samplings
-from typing_extensions import Protocol, runtime_checkable  # noqa: UP035
+from typing_extensions import Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # tables and pages are made without torch
     import torch

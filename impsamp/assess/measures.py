@@ -25,12 +25,14 @@ from ..typing import Items, Vector
 
 # One evaluation of a scheme: name -> number, the keys of the table at `measure`.
 Row: TypeAlias = "dict[str, float]"
+Rows: TypeAlias = "Sequence[Row]"
 
 # %% auto #0
 __all__ = [
     "ANSWERS",
     "MEASURES",
     "Row",
+    "Rows",
     "best_pool",
     "compare_with_uniform",
     "distances",
@@ -75,7 +77,9 @@ def pull(sample_size: int, population: int) -> float:
 
     The share of the mean product in its expectation, for items drawn without replacement."""
     m = check_count(sample_size, "sample_size", low=1, high=population)
-    return (population - m) / (m * (population - 1)) if population > 1 else 0.0
+    if population == 1:
+        return 0.0
+    return (population - m) / (m * (population - 1))
 
 
 def unpull(value: float, at_uniform: float, k: float) -> float:
@@ -121,7 +125,8 @@ def log_ratio_error(p: Vector, g: Vector, *, population: int | None = None) -> f
     m = norms.size
     n = population or m
     shrink = (n - m) / (m * max(n - 1, 1))
-    return float(t.std(ddof=1) * np.sqrt(shrink))
+    spread = t.std(ddof=1)
+    return float(spread * np.sqrt(shrink))
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #ab5b76fb
@@ -138,16 +143,19 @@ def _variance_ratios(h: float, h_u: float, h_gn: float, mean_norm: float | None)
     "V(p)/V(u) and V(p^GN)/V(u), nan where V(u) is unknown or nothing but rounding."
     drift = np.nan if mean_norm is None else mean_norm**2
     spread = h_u - drift
-    known = spread > 1e-12 * h_u
+    if not spread > 1e-12 * h_u:
+        return {"variance_ratio": np.nan, "best_variance_ratio": np.nan}
     return {
-        "variance_ratio": float((h - drift) / spread) if known else np.nan,
-        "best_variance_ratio": float((h_gn - drift) / spread) if known else np.nan,
+        "variance_ratio": float((h - drift) / spread),
+        "best_variance_ratio": float((h_gn - drift) / spread),
     }
 
 
 def _largest_weight(p: np.ndarray) -> float:
     least = p.min()
-    return float(1 / (p.size * least)) if least > 0 else float("inf")
+    if least == 0:
+        return float("inf")
+    return float(1 / (p.size * least))
 
 
 def _named(found: dict[str, float], about: str) -> Row:
@@ -213,14 +221,16 @@ def compare_with_uniform(row: Row) -> str:
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #557606d3
-def _column(rows: Sequence[Row], key: str) -> np.ndarray:
+def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([r[key] for r in rows], dtype=float)
 
 
 def _geomean(x: np.ndarray) -> float:
     "Geometric mean of the positive finite entries, nan if there are none."
-    logs = np.log(x[np.isfinite(x) & (x > 0)])
-    return float(np.exp(logs.mean())) if logs.size else float("nan")
+    kept = np.isfinite(x) & (x > 0)
+    if not kept.any():
+        return float("nan")
+    return float(np.exp(np.log(x[kept]).mean()))
 
 
 _RATIOS = (
@@ -234,15 +244,15 @@ _RATIOS = (
 _SHARES = ("speed_gain", "between")
 
 
-def _typical(rows: Sequence[Row]) -> Row:
+def _typical(rows: Rows) -> Row:
     "Each ratio's geometric mean, each share's mean."
     ratios = {key: _geomean(_column(rows, key)) for key in _RATIOS}
-    shares = {key: float(np.mean(_column(rows, key))) for key in _SHARES}
+    shares = {key: float(_column(rows, key).mean()) for key in _SHARES}
     return ratios | shares
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #375bb97c
-def _median_cost(rows: Sequence[Row], what: str) -> float:
+def _median_cost(rows: Rows, what: str) -> float:
     "Seconds of the norms or the scores over those of a plain pass, nan where nothing was timed."
     timed = [r for r in rows if r.get("seconds_plain")]
     if not timed:
@@ -252,35 +262,36 @@ def _median_cost(rows: Sequence[Row], what: str) -> float:
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #cb60128c
-def _lead(row: Row, measure: str) -> float:
+def _lead(row: Row, name: str) -> float:
     "D(u, p^GN) - D(p, p^GN): positive where the distance prefers p; 0 where both are infinite."
-    p, u = row[f"{measure}_p"], row[f"{measure}_u"]
+    p, u = row[f"{name}_p"], row[f"{name}_u"]
     return u - p if np.isfinite(u) or np.isfinite(p) else 0.0
 
 
 _TRUTH = {"better": 1, "worse": -1}
 
 
-def _distance_summary(rows: Sequence[Row], answers: Sequence[str], measure: str) -> Row:
+def _distance_summary(rows: Rows, answers: Sequence[str], name: str) -> Row:
     "Mean distances of p and u, and how often the distance agrees with H, misleads, says nothing."
-    prefers = np.sign([_lead(r, measure) for r in rows])
+    leads = [_lead(r, name) for r in rows]
+    prefers = np.sign(leads)
     truth = np.array([_TRUTH.get(a, 0) for a in answers])
     return {
-        f"{measure}_p": float(_column(rows, f"{measure}_p").mean()),
-        f"{measure}_u": float(_column(rows, f"{measure}_u").mean()),
-        f"{measure}_says_better": int((prefers > 0).sum()),
-        f"{measure}_misleads": int((prefers * truth < 0).sum()),
-        f"{measure}_silent": int((prefers == 0).sum()),
+        f"{name}_p": float(_column(rows, f"{name}_p").mean()),
+        f"{name}_u": float(_column(rows, f"{name}_u").mean()),
+        f"{name}_says_better": int((prefers > 0).sum()),
+        f"{name}_misleads": int((prefers * truth < 0).sum()),
+        f"{name}_silent": int((prefers == 0).sum()),
     }
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #6b12b8bd
-def _distance_summaries(rows: Sequence[Row], answers: Sequence[str]) -> Row:
+def _distance_summaries(rows: Rows, answers: Sequence[str]) -> Row:
     by_measure = [_distance_summary(rows, answers, m) for m in MEASURES]
     return {key: value for found in by_measure for key, value in found.items()}
 
 
-def summarise(rows: Sequence[Row]) -> Row:
+def summarise(rows: Rows) -> Row:
     "Means over the evaluations (geometric for ratios): a flat dict, the numbers of the page."
     answers = [compare_with_uniform(r) for r in rows]
     return {

@@ -143,13 +143,15 @@ def _histogram_title(measure: str, infinite: int) -> str:
 
 def _draw_histogram(ax: Axes, assessment: Assessment, measure: str) -> None:
     "The distances of u and of p over all evaluations, over one another."
-    found = {name: _column(assessment.rows, f"{measure}_{name}") for name in "up"}
+    rows = assessment.rows
+    found = {name: _column(rows, f"{measure}_{name}") for name in "up"}
     both = np.concatenate(list(found.values()))
     bins, log = _bins(both, linear=measure == "tv")
     labels = {"u": "uniform", "p": assessment.scheme}
     for name, values in found.items():
+        finite = values[np.isfinite(values)]
         ax.hist(
-            np.clip(values[np.isfinite(values)], bins[0], bins[-1]),
+            np.clip(finite, bins[0], bins[-1]),
             bins.tolist(),
             histtype="stepfilled",
             color=_INK[name],
@@ -159,7 +161,8 @@ def _draw_histogram(ax: Axes, assessment: Assessment, measure: str) -> None:
     if log:
         ax.set_xscale("log")
         ax.minorticks_off()
-    title = _histogram_title(measure, int(np.isinf(both).sum()))
+    infinite = int(np.isinf(both).sum())
+    title = _histogram_title(measure, infinite)
     ax.set(title=title, xlabel="distance to the optimum")
 
 

@@ -79,12 +79,14 @@ def variance_interval(
         "The ratio where item i counts w_i."
         second = w @ squares
         spread = np.maximum(second - mean_sq, 1e-12 * second)
-        return ((w @ a) * (w @ s) - mean_sq) / spread
+        product = (w @ a) * (w @ s)
+        return (product - mean_sq) / spread
 
     m = len(g)
     once = np.full(m, 1 / m)
     rng = counter_generator(2)
-    draws = [ratio(rng.multinomial(m, once) / m) for _ in range(resamples)]
+    counts = [rng.multinomial(m, once) for _ in range(resamples)]
+    draws = [ratio(c / m) for c in counts]
     here = float(ratio(once))
     shrink = np.sqrt((population - m) / max(population - 1, 1))
     ends = here + shrink * (np.quantile(draws, (0.05, 0.95)) - here)
@@ -133,8 +135,8 @@ def _scaled_interval(g: np.ndarray, s: np.ndarray, mean_sq: float, n: int) -> In
     if not s.max() > 0:
         return Interval(1.0, 1.0, 1.0)
     largest = g.max()
-    norms = g / largest
-    return variance_interval(norms, s / s.max(), mean_sq / largest**2, n)
+    scaled = mean_sq / largest**2
+    return variance_interval(g / largest, s / s.max(), scaled, n)
 
 
 def _pooled(rho: Interval, batch: int, pool: int, n: int) -> Interval:
@@ -157,7 +159,8 @@ def candidates(
     g = scores["norm"]
     step = seconds["step", 1]
     rho = {name: _scaled_interval(g, s, mean_sq, n) for name, s in scores.items()}
-    rows = [_candidate("ideal", n, rho["norm"], np.ones(1), q)]
+    free = np.ones(1)
+    rows = [_candidate("ideal", n, rho["norm"], free, q)]
     if ("norm", 2) in seconds:
         cost = 1 + seconds["norm", 2] / step * n / (2 * batch)
         rows.append(_candidate("norm, all", n, rho["norm"], cost, q))
@@ -165,5 +168,6 @@ def candidates(
         if r > 1:
             pool = r * batch
             pooled = _pooled(rho[name], batch, pool, n)
-            rows.append(_candidate(f"{name}, pool", pool, pooled, 1 + t / step, q))
+            cost = 1 + t / step
+            rows.append(_candidate(f"{name}, pool", pool, pooled, cost, q))
     return rows

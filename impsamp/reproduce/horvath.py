@@ -63,7 +63,7 @@ def make_sampling(name: str, L: np.ndarray, b: float) -> SubsetSampling:
     "approximate": the same probabilities by the paper's cheaper scheme. Raises `UnknownName`,
     `InvalidArgument`."""
     if name == "nice":
-        return NiceSampling(len(L), b)
+        return NiceSampling(len(L), check_count(b, "b"))
     if name == "importance":
         return IndependentSampling(minibatch_probabilities(L, b))
     if name == "approximate":
@@ -81,12 +81,17 @@ def _epoch(plan: Plan) -> int:
 
 def _smallest_gamma(plan: Plan, n: int, L_mean: float) -> float:
     "Gamma = min_t Gamma_t for SVRG or SAGA, with the step and epoch of `plan`."
-    if plan.method == "saga":
-        horizon = {"steps": 10 * n, "refresh": plan.table / n}
-    else:
-        horizon = {"steps": _epoch(plan), "refresh": 0.0}
-    constants = {"n": n, "b": plan.b, "alpha": plan.alpha, "L_mean": L_mean}
-    return plan.lr * gammas(plan.lr, **constants, **horizon).min()
+    saga = plan.method == "saga"
+    every = gammas(
+        plan.lr,
+        n=n,
+        b=plan.b,
+        alpha=plan.alpha,
+        L_mean=L_mean,
+        steps=10 * n if saga else _epoch(plan),
+        refresh=plan.table / n if saga else 0.0,
+    )
+    return plan.lr * every.min()
 
 
 def predicted_evaluations(
