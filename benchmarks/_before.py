@@ -2,7 +2,7 @@
 
 Each case is a call of the public interface. The checkouts take turns, a fresh process each; a
 process times every case as the fastest of a few repeats. Printed: milliseconds here and there, and
-the median over rounds of the ratio here / there with its range. Read ratios; below 1 this one is faster.
+the median over rounds of the ratio here / there with its range. Below 1 this one is faster.
 """
 
 import argparse

@@ -18,9 +18,8 @@ from .callback import AssessCallback
 from .judged import as_scheme, scheme_name, scheme_scope, tensors_of
 
 if TYPE_CHECKING:
-    from impsamp.assess.judged import Data
+    from impsamp.assess.judged import Data, ForeignScheme
     from impsamp.assess.pages import Assessment
-    from impsamp.schemes import Scheme
     from impsamp.typing import Generator, LossFunction
 
 # %% auto #0
@@ -41,7 +40,7 @@ def _own_copy(scheme, n, batch):
 
 
 def certify(
-    scheme: Scheme,
+    scheme: ForeignScheme,
     model: torch.nn.Module,
     loss_fn: LossFunction,
     data: Data,

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..assess import Assessment, certify
+from ..assess.judged import ForeignScheme
 from ..checks import check_count
 from ..data.fetch import resolve_data_env
 from ..errors import ImpsampError, InvalidArgument, UnknownName, unknown
@@ -57,12 +58,13 @@ def _import_module(module: str) -> ModuleType:
 
 
 # %% ../../nbs/14_reproduce/12_command.ipynb #9530ecad
-def _load_scheme(spec: str) -> object:
+def _load_scheme(spec: str) -> ForeignScheme:
     "The scheme that `module:Name` names: an instance as it is, a class without arguments made."
     module, attribute = _split_spec(spec)
     home = _import_module(module)
     if not hasattr(home, attribute):
-        names = [name for name in vars(home) if not name.startswith("_")]
+        shown = getattr(home, "__all__", vars(home))
+        names = [name for name in shown if not name.startswith("_")]
         raise unknown(f"scheme in {module}", attribute, names)
     scheme = getattr(home, attribute)
     if not isinstance(scheme, type):

@@ -48,7 +48,7 @@ def test_an_epoch_of_shuffle_visits_every_item_once():
     certify(Shuffle(), watched, squares, (x, y), batch=5, steps=8, every=8)
     assert [len(b) for b in watched.batches] == [5] * 8
     for epoch in (watched.batches[:4], watched.batches[4:]):
-        assert sorted(sum(epoch, start=[])) == list(range(20))
+        assert sorted(item for batch in epoch for item in batch) == list(range(20))
     assert watched.batches[:4] != watched.batches[4:]
 
 
