@@ -186,7 +186,7 @@ def _check_strength(value: Vector | float, name: str) -> None:
 
 # %% ../../nbs/05_problems/01_linear.ipynb #ef23e343
 class LinearSum:
-    """f(x) = (1/n) sum_i w_i phi(a_i'x, y_i) + r(x), with the regulariser r of the formula above.
+    """f(x) = (1/n) sum_i w_i phi(a_i'x, y_i) + r(x): losses of a margin, regularised.
 
     r(x) = 1/2 sum_j l2_j x_j^2 + nonconvex sum_j x_j^2 / (1 + x_j^2).
     X (n, k) dense or CSR (never made dense), y (n,), `l2` a number or (k,), `sample_weight` (n,)
