@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +19,6 @@ from .typing import Generator, Seeded
 __all__ = [
     "CounterStream",
     "Made",
-    "SequentialStream",
     "Stream",
     "as_numpy_generator",
     "counter_generator",
@@ -111,28 +110,6 @@ class CounterStream:
 
     def permutation(self, epoch: int, n: int) -> np.ndarray:
         return counter_generator(self.seed, _EPOCH, epoch).permutation(n)
-
-
-@dataclass
-class SequentialStream:
-    "What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts."
-
-    generator: Generator
-    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, np.int64)), repr=False)
-
-    def uniforms(self, step: int, size: int) -> np.ndarray:
-        return uniforms(self.generator, size)
-
-    def pool(self, step: int, n: int, size: int) -> np.ndarray:
-        return np.sort(self._shuffled(n)[:size]) if size < n else np.arange(n)
-
-    def permutation(self, epoch: int, n: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._shuffled(n))
-        return self._order[1]
-
-    def _shuffled(self, n):
-        return np.argsort(uniforms(self.generator, n), kind="stable")
 
 
 # %% ../nbs/02_randomness.ipynb #246843d9

@@ -17,12 +17,12 @@ import torch
 from .checks import check_count, to_float64
 from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
-from .randomness import CounterStream, Stream
-from .samplers import importance_weights, inverse_cdf
+from .randomness import CounterStream, Stream, uniforms
+from .samplers import importance_weights, inverse_cdf, uniform_subset
 from .schemes import Scheme
 
 if TYPE_CHECKING:
-    from impsamp.typing import Array, LossFunction, Vector
+    from impsamp.typing import Array, Generator, LossFunction, Vector
 
 # %% auto #0
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Lap",
     "Look",
     "Pass",
+    "SequentialStream",
     "Step",
     "choose",
     "columns",
@@ -73,6 +74,27 @@ def scores_for(
         return SCORES[scheme.needs](model, loss_fn, x, y)
     precondition = scheme.precondition(optimizer, model)  # type: ignore[arg-type]
     return grad_norms(model, loss_fn, x, y, precondition=precondition)
+
+
+# %% ../nbs/12_training.ipynb #c67e2c8f
+@dataclass
+class SequentialStream:
+    "What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts."
+
+    generator: Generator
+    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, np.int64)), repr=False)
+
+    def uniforms(self, step: int, size: int) -> np.ndarray:
+        return uniforms(self.generator, size)
+
+    def pool(self, step: int, n: int, size: int) -> np.ndarray:
+        return np.sort(uniform_subset(n, size, self.generator)) if size < n else np.arange(n)
+
+    def permutation(self, epoch: int, n: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            order = np.argsort(uniforms(self.generator, n), kind="stable")
+            self._order = (epoch, order)
+        return self._order[1]
 
 
 # %% ../nbs/12_training.ipynb #a798397f

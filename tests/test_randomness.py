@@ -10,12 +10,12 @@ import torch
 from impsamp.errors import InvalidArgument
 from impsamp.randomness import (
     CounterStream,
-    SequentialStream,
     as_numpy_generator,
     counter_generator,
     seeded,
     uniforms,
 )
+from impsamp.training import SequentialStream
 
 
 @pytest.mark.parametrize("size", [5, (2, 3)])

@@ -12,8 +12,8 @@ import torch
 
 from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument
-from ..randomness import SequentialStream, counter_generator
-from ..training import training_step
+from ..randomness import counter_generator
+from ..training import SequentialStream, training_step
 from .callback import AssessCallback
 from .judged import as_scheme, scheme_name, scheme_scope, tensors_of
 

@@ -13,7 +13,7 @@ import torch
 
 from ..checks import check_count, check_probabilities
 from ..errors import InvalidArgument, InvalidShape, unknown
-from ..randomness import uniforms
+from ..samplers import uniform_subset
 from ..schemes import Scheme
 from .measures import restrict
 
@@ -76,8 +76,7 @@ def choose_items(
     m = check_count(sample_size, "sample_size", low=2, high=population)
     if m == population:
         return np.arange(population)
-    order = np.argsort(uniforms(generator, population), kind="stable")  # type: ignore[arg-type]
-    return np.sort(order[:m])
+    return np.sort(uniform_subset(population, m, generator))  # type: ignore[arg-type]
 
 
 # %% ../../nbs/13_assess/05_judged.ipynb #809bffad

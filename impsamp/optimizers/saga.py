@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -31,17 +30,14 @@ __all__ = ["SAGA"]
 
 # %% ../../nbs/10_optimizers/03_saga.ipynb #a2df9f64
 def _default_table_size(sampling: Sampling, n: int) -> int:
-    "|J| for the sampling's alpha at equal L_i; b where it tells no v or alpha is infinite."
+    "|J| for the sampling's alpha at L proportional to p; b where it tells no v."
     # |J| is a ceiling, and sums of n terms miss whole numbers by rounding: cut off what is noise
     b = round(_expected_size(sampling), 9)
     if not isinstance(sampling, SubsetSampling):
         return max(1, round(b))
     p = to_float64(sampling.inclusion_probabilities)
     v = to_float64(sampling.v)
-    a = round(alpha(np.ones(n), p, v), 9)
-    if not np.isfinite(a):
-        return max(1, round(b))
-    return table_updates(n, b, a)
+    return table_updates(n, b, round(alpha(p, p, v), 9))
 
 
 # %% ../../nbs/10_optimizers/03_saga.ipynb #41de862c
@@ -82,8 +78,8 @@ class SAGA(VarianceReduced):
     `SVRG`. Second paper, Algorithm 2.
 
     Departure: the analysis wants |J| = `table_updates(n, b, alpha(L, p, v))`. The L_i are unknown
-    here, so the default takes them as equal; it may be too few where p follows very uneven L_i:
-    give `table_size` then. `two_draws` is deprecated, the opposite of `one_draw`."""
+    here, so the default reads them off p, as Lemma 2 has it; give `table_size` if you know them.
+    `two_draws` is deprecated, the opposite of `one_draw`."""
 
     def __init__(
         self,

@@ -100,8 +100,7 @@ def test_a_preconditioned_scheme_without_its_optimizer_is_refused(optimizer):
 
 def test_the_step_is_the_one_of_train():
     "The same draws in the same order give the same weights."
-    from impsamp.randomness import SequentialStream
-    from impsamp.training import training_step
+    from impsamp.training import SequentialStream, training_step
 
     net, x, y = task()
     twin, _, _ = task()

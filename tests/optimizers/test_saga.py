@@ -16,6 +16,7 @@ from impsamp.samplers import (
     SerialSampling,
     SystematicSampling,
 )
+from impsamp.theory import minibatch_probabilities
 from tests.optimizers.helpers import SAMPLINGS, Draw, Fixed, N, P, grad_items, make
 
 GENERATOR = np.random.default_rng(1)
@@ -97,11 +98,15 @@ def test_a_table_size_beyond_n_is_refused():
         (NiceSampling(N, 1), 1),  # alpha = 1
         (NiceSampling(N, N), N),  # alpha = 0: nothing is random
         (NiceSampling(100, 5), 6),  # 5 * 99 / 95 = 5.2
-        (SerialSampling(P / P.sum()), 1),  # alpha = mean of 1/(n p_i), at least 1
+        (SerialSampling(P / P.sum()), 1),  # alpha = 1 for L proportional to p
         (IndependentSampling(np.full(8, 0.25)), 3),  # alpha = 3/4, 2 / (3/4) = 2.7
         (IndependentSampling(np.full(8, 0.75)), 8),  # alpha = 1/4, 6 / (1/4) = 24 > n
         (SystematicSampling(np.full(4, 0.5)), 2),
-        (IndependentSampling([0.0, 1.0, 1.0]), 2),  # an item never drawn: alpha is infinite
+        (IndependentSampling([0.0, 1.0, 1.0]), 3),  # alpha = 0, one item never drawn: all of them
+        (
+            IndependentSampling([0.2, 0.8]),
+            2,
+        ),  # alpha = 0.8 * 0.2 + 0.2 * 0.8 = 0.32, 1 / 0.32 = 3.1 > n
         (Fixed(*SAMPLINGS["nice3"][:2]), 3),  # tells no v: b
         (ImportanceBatchSampler(P / P.sum(), 4, steps=3, generator=GENERATOR), 4),
     ],
@@ -111,12 +116,30 @@ def test_default_table_size(sampling, size):
     assert saga(sampling, table_size=2).table_size == 2
 
 
-def test_the_default_is_what_minimize_takes_where_all_smoothness_constants_are_equal():
-    X = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]  # rows of norm one
+def orthonormal_rows():
+    "A problem whose smoothness constants are all equal."
+    X = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
     problem = LogisticRegression(X, np.arange(12) % 2)
     assert np.ptp(problem.L) < 1e-12
-    for law in (NiceSampling(12, 3), IndependentSampling(np.tile(P, 2)), NiceSampling(12, 8)):
+    return problem
+
+
+def test_the_default_is_what_minimize_takes_where_constants_and_probabilities_are_equal():
+    problem = orthonormal_rows()
+    for law in (NiceSampling(12, 3), IndependentSampling(np.full(12, 0.3)), NiceSampling(12, 8)):
         assert saga(law).table_size == make_plan(problem, "saga", law).table
+
+
+def test_the_default_is_what_minimize_takes_where_p_is_proportional_to_the_constants():
+    X = np.diag(np.sqrt(np.arange(1.0, 13.0)))
+    problem = LogisticRegression(X, np.arange(12) % 2)
+    law = IndependentSampling(minibatch_probabilities(problem.L, 3))
+    assert saga(law).table_size == make_plan(problem, "saga", law).table > 3
+
+
+def test_the_default_is_no_smaller_where_only_the_constants_are_equal():
+    law = IndependentSampling(np.tile(P, 2))
+    assert saga(law).table_size >= make_plan(orthonormal_rows(), "saga", law).table
 
 
 def test_two_draws_still_works_and_says_that_it_is_deprecated():
