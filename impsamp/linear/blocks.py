@@ -73,7 +73,7 @@ def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     idx = np.concatenate([np.empty(0, np.int64), *rows])
     high = idx.max(initial=0)
     low = idx.min(initial=0)
-    if low < 0 or high >= n:
+    if idx.size and (low < 0 or high >= n):
         stray = high if high >= n else low
         raise InvalidShape(f"a draw holds item {stray}, outside 0..{n - 1}")
     ends = np.cumsum([0, *(r.size for r in rows)])
