@@ -16,17 +16,20 @@ from impsamp import Scheme
 
 class Clipped(Scheme):
     "p proportional to min(norm, 3 x median norm): no outlier takes the whole batch."
-    needs, scope = "norm", "all"        # which score, of whom
-    def shape(self, norms): return np.minimum(norms, 3 * np.median(norms))
+    needs = "norm"  # which score
+    scope = "all"   # of whom
+
+    def shape(self, norms):
+        return np.minimum(norms, 3 * np.median(norms))
 """
 
 SAMPLER = """
 from impsamp import ImportanceBatchSampler, Stale, WithDraw
 
-sampler = ImportanceBatchSampler(Stale("loss").init(len(dataset)), 16, steps=50, \
-generator=generator)
-loader = DataLoader(WithDraw(dataset), batch_sampler=sampler, collate_fn=WithDraw(dataset)\
-.collate)  # instead of DataLoader(dataset, 16, shuffle=True)
+scheme = Stale("loss").init(len(dataset))
+sampler = ImportanceBatchSampler(scheme, 16, steps=50, generator=generator)
+drawn = WithDraw(dataset)
+loader = DataLoader(drawn, batch_sampler=sampler, collate_fn=drawn.collate)  # for shuffle=True
 for (x, y), draw in loader:
     losses = loss_fn(model(x), y)                        # loss_fn: reduction="none"
     optimizer.zero_grad()
@@ -40,7 +43,8 @@ from impsamp import Thinning, VarianceBound, skip_zero_rows
 
 thinning = Thinning(model.parameters(), keep=VarianceBound(0.1), generator=generator)
 for x, y in loader:                                      # any loader, any augmentation
-    with skip_zero_rows(): output = model(x)             # optional: makes fewer rows cost less time
+    with skip_zero_rows():                               # optional: fewer rows cost less time
+        output = model(x)
     losses = loss_fn(output, y)
     optimizer.zero_grad()
     thinning.backward(losses, output)                    # instead of losses.mean().backward()
