@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -383,9 +384,17 @@ class _Account:
     diverged_at: int | None = None
     rows: list[dict[str, float]] = field(default_factory=list)
 
-    def add(self, done: Step) -> None:
+    def add(self, make_step: Callable[..., Step], t: int) -> None:
+        "Make step `t` and count it; a loss or score that is not finite ends the training."
+        try:
+            done = make_step(step=t)
+        except Diverged:
+            self.diverged_at = t
+            return
         self.grad_evals += len(done.choice.idx)
         self.score_evals += done.scored
+        if not done.finite:
+            self.diverged_at = t
 
     def columns(self, length: int) -> dict[str, np.ndarray]:
         "name -> (length,): checkpoints that a diverged run did not reach hold inf."
@@ -421,36 +430,29 @@ def train(
     check_count(eval_every, "eval_every")
     check_count(batch, "batch", high=None if scheme.replacement else n)
     scheme.init(n)
-    stream = CounterStream(seed)
     account = _Account()
     clock = _Clock()
+    make_step = partial(
+        training_step,
+        scheme,
+        model,
+        loss_fn,
+        x,
+        y,
+        optimizer,
+        batch=batch,
+        stream=CounterStream(seed),
+        lap=clock.lap,
+    )
     for t in range(steps + 1):
         if evaluate is not None and t % eval_every == 0:
             account.rows.append(evaluate(model))
             clock.lap("evaluation")
         if t == steps:
             break
-        try:
-            done = training_step(
-                scheme,
-                model,
-                loss_fn,
-                x,
-                y,
-                optimizer,
-                batch=batch,
-                stream=stream,
-                step=t,
-                lap=clock.lap,
-            )
-        except Diverged:
-            account.diverged_at = t
-            clock.lap("step")
-            break
-        account.add(done)
+        account.add(make_step, t)
         clock.lap("step")
-        if not done.finite:
-            account.diverged_at = t
+        if account.diverged_at is not None:
             break
     checkpoints = range(0, steps + 1, eval_every)
     return History(

@@ -181,3 +181,30 @@ def test_all_norms_zero_falls_back_to_uniform_and_says_so():
             steps=2,
             seed=0,
         )
+
+
+def test_a_checkpoint_right_after_the_divergence_holds_inf():
+    x, y, model = tiny()
+    seen = []
+
+    def loss(out, target):
+        seen.append(len(out))
+        bad = math.inf if len(seen) == 3 else 1.0
+        return nll(out, target) * bad
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    history = train(
+        model,
+        loss,
+        x,
+        y,
+        optimizer,
+        schemes.Uniform(),
+        batch=4,
+        steps=6,
+        seed=0,
+        evaluate=lambda m: {"loss": 1.0},
+        eval_every=3,
+    )
+    assert history.diverged_at == 2 and list(history.values["loss"]) == [1.0, math.inf, math.inf]
+    assert history.grad_evals == 12, "the step that failed has cost its gradients"
