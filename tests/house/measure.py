@@ -96,6 +96,12 @@ def is_annotated(function):
     return complete and all(x.annotation is not None for x in parameters(function))
 
 
+def annotations(function):
+    "What the arguments and the result are said to be, as written."
+    written = [x.annotation for x in parameters(function)] + [function.returns]
+    return {ast.unparse(a) for a in written if a is not None}
+
+
 def is_shown(name):
     return not name.startswith("_") or name in ("__init__", "__call__")
 
@@ -148,6 +154,8 @@ def violations(path):
     for name, function in public_functions(tree):
         if not is_annotated(function):
             yield function.lineno, f"{name} is not annotated"
+        if "Any" in annotations(function):
+            yield function.lineno, f"{name} takes or gives a bare Any"
     size = len(code_lines(text, tree))
     if size > MODULE:
         yield 1, f"{size} code lines, the limit is {MODULE}"

@@ -59,3 +59,10 @@ def test_a_fault_is_found(code, fault):
 )
 def test_plain_lines_are_no_fault(code):
     assert [what for node in ast.walk(ast.parse(code)) for what in faults_of(node)] == []
+
+
+def test_unannotated_and_bare_signatures_are_found(tmp_path):
+    module = tmp_path / "m.py"
+    module.write_text("def f(x): ...\ndef g(x: Any) -> int: ...\ndef _h(x): ...\n")
+    found = [what for _, what in violations(module)]
+    assert found == ["f is not annotated", "g takes or gives a bare Any"]
