@@ -31,6 +31,7 @@ __all__ = [
     "SCORES",
     "Backward",
     "Choice",
+    "DivergedScores",
     "Free",
     "History",
     "Lap",
@@ -44,6 +45,7 @@ __all__ = [
     "forward",
     "scores_for",
     "shuffled_batch",
+    "taken",
     "train",
     "training_step",
     "weighted_backward",
@@ -64,17 +66,17 @@ def scores_for(
 ) -> torch.Tensor | None:
     """What `scheme` wants to see of the items, by its `needs` ("none", "norm", "loss", "upper").
 
-    Returns (n,) scores, None for "none". A scheme that `preconditions` gets norms of the
-    preconditioned gradients, and refuses to go without its `optimizer` (`InvalidArgument`). Raises
-    `UnknownName` for other needs."""
+    Returns (n,) scores, None for "none". A scheme with a method `precondition(optimizer, model)`
+    gets norms of the preconditioned gradients; `PreconditionedGradNorm` refuses to go without its
+    optimizer (`InvalidArgument`). Raises `UnknownName` for other needs."""
     if scheme.needs == "none":
         return None
     if scheme.needs not in SCORES:
         raise unknown("kind of score", scheme.needs, ("none", *SCORES))
-    if not scheme.preconditions:
+    if scheme.needs != "norm" or not hasattr(scheme, "precondition"):
         return SCORES[scheme.needs](model, loss_fn, x, y)
-    precondition = scheme.precondition(optimizer, model)  # type: ignore[arg-type]
-    return grad_norms(model, loss_fn, x, y, precondition=precondition)
+    metric = scheme.precondition(optimizer, model)
+    return grad_norms(model, loss_fn, x, y, precondition=metric)
 
 
 # %% ../nbs/12_training.ipynb #c67e2c8f
@@ -144,6 +146,16 @@ def _no_clock(phase: str) -> None:
     "Nobody measures."
 
 
+class DivergedScores(Diverged):
+    "A score that a draw needs is not finite any more."
+
+
+def taken(data: torch.Tensor, idx: np.ndarray) -> torch.Tensor:
+    "The items `idx` (b,) of `data` (n, ...), wherever it lies."
+    rows = torch.from_numpy(np.asarray(idx))
+    return data[rows.to(getattr(data, "device", rows.device))]
+
+
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -160,8 +172,8 @@ def choose(
 ) -> Choice:
     """The draws of one step by `scheme` (after `init`), with fresh scores where it is due.
 
-    `lap(phase)` is called after "scoring" and "draw". Raises `Diverged` for a score that is not
-    finite."""
+    `lap(phase)` is called after "scoring" and "draw". Raises `DivergedScores` for a score that is
+    not finite."""
     n = len(x)
     if not scheme.replacement:
         return shuffled_batch(stream, n, batch, step, drop_last)
@@ -171,10 +183,10 @@ def choose(
         pool = stream.pool(step, n, min(scheme.pool_size or n, n))
     scores = None
     if fresh:
-        seen = slice(None) if pool is None else torch.from_numpy(pool).to(x.device)
-        scores = scores_for(scheme, model, loss_fn, x[seen], y[seen], optimizer)
+        seen = (x, y) if pool is None else (taken(x, pool), taken(y, pool))
+        scores = scores_for(scheme, model, loss_fn, *seen, optimizer)
     if scores is not None and not torch.isfinite(scores).all():
-        raise Diverged(
+        raise DivergedScores(
             f"step {step}: a {scheme.needs} score is not finite; lower the learning rate"
         )
     lap("scoring")
@@ -232,18 +244,21 @@ def weighted_step(
     *,
     look: Look = _look_away,
     backward: Backward = weighted_backward,
+    guard: bool = False,
 ) -> torch.Tensor:
     """One optimizer step on sum_b w_b loss_b; returns the per-item losses (b,), detached.
 
     `look(pass)` sees the graph before anything changes; `backward(losses, output, weight)` leaves
-    gradients in `.grad`. No step is made if a loss is not finite."""
+    gradients in `.grad`. With `guard` no step is made if a loss is not finite; not for several
+    ranks, where one that skips its backward pass leaves the others waiting."""
     done = forward(model, loss_fn, x, y)
     losses = done.losses.detach()
-    if torch.isfinite(losses).all():
-        look(done)
-        optimizer.zero_grad(set_to_none=True)
-        backward(done.losses, done.output, weight)
-        optimizer.step()
+    if guard and not torch.isfinite(losses).all():
+        return losses
+    look(done)
+    optimizer.zero_grad(set_to_none=True)
+    backward(done.losses, done.output, weight)
+    optimizer.step()
     return losses
 
 
@@ -266,6 +281,8 @@ class Step(NamedTuple):
 
 def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     "A function of (losses, output) that gives the scores of the batch, and how many it computes."
+    if scheme.needs == "none":
+        return (lambda losses, output: None), 0
     if scheme.needs == "loss":
         return (lambda losses, output: losses.detach()), 0
     if free is not None:
@@ -297,7 +314,7 @@ def training_step(
     `x`, `y`: all n items; `batch` draws; randomness from `stream` at number `step`. `forward_with`
     runs the batch in place of `model` (None), `free(losses, output)` gives the visited items'
     scores without a pass of their own, `look` and `backward` as in `weighted_step`. If a loss is
-    not finite no step is made (`Step.finite`); if a score is not, `Diverged` is raised."""
+    not finite no step is made (`Step.finite`); if a score is not, `DivergedScores` is raised."""
     choice = choose(
         scheme,
         model,
@@ -311,11 +328,11 @@ def training_step(
         drop_last=drop_last,
         lap=lap,
     )
-    rows = torch.from_numpy(np.asarray(choice.idx)).to(x.device)
-    x_batch, y_batch = x[rows], y[rows]
+    x_batch = taken(x, choice.idx)
+    y_batch = taken(y, choice.idx)
     scored = choice.scored
     remember = None
-    if scheme.scope == "visits" and scheme.needs != "none":
+    if scheme.scope == "visits":
         remember, extra = _visited_scores(scheme, model, loss_fn, x_batch, y_batch, optimizer, free)
         scored += extra
 
@@ -333,6 +350,7 @@ def training_step(
         choice.weight,
         look=look_and_remember,
         backward=backward,
+        guard=True,
     )
     return Step(choice, losses, scored)
 
@@ -352,11 +370,13 @@ class History(NamedTuple):
     seconds: dict[str, float]
 
 
+def _column(rows: Sequence[dict[str, float]], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows])
+
+
 def columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
-    "name -> (k,): the columns of k rows that have the same names."
-    names = list(rows[0])
-    values = zip(*(row.values() for row in rows), strict=True)
-    return {name: np.array(column) for name, column in zip(names, values, strict=True)}
+    "name -> (k,): the columns of k rows, by the names of the first."
+    return {name: _column(rows, name) for name in rows[0]}
 
 
 PHASES = ("scoring", "draw", "step", "evaluation")
@@ -388,7 +408,7 @@ class _Account:
         "Make step `t` and count it; a loss or score that is not finite ends the training."
         try:
             done = make_step(step=t)
-        except Diverged:
+        except DivergedScores:
             self.diverged_at = t
             return
         self.grad_evals += len(done.choice.idx)

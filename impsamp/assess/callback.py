@@ -91,10 +91,9 @@ def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     "(scores or None, seconds): plain norms are at hand, all else is computed and timed."
     if needs == "none":
         return None, 0.0
-    own = as_scheme(scheme)
-    if needs == "norm" and not own.preconditions:
+    if needs == "norm" and not hasattr(scheme, "precondition"):
         return norms, seconds
-    return _timed(scores_for, own, model, loss_fn, x, y, optimizer)
+    return _timed(scores_for, as_scheme(scheme), model, loss_fn, x, y, optimizer)
 
 
 def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):

@@ -34,9 +34,9 @@ def _own_copy(scheme, n, batch):
             "certify trains with a scheme; fixed probabilities p are one, too: "
             "impsamp.schemes.Lipschitz(p)"
         )
-    own = as_scheme(copy.deepcopy(scheme))
+    own = as_scheme(copy.deepcopy(scheme)).init(n)
     check_count(batch, "batch", high=None if own.replacement else n)
-    return own.init(n)
+    return own
 
 
 def certify(

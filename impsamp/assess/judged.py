@@ -174,7 +174,7 @@ def restricted_probabilities(
 
 
 # %% ../../nbs/13_assess/05_judged.ipynb #1707106b
-_OPTIONS = ("unbiased", "replacement", "beta", "every")
+_OPTIONS = ("unbiased", "replacement", "every", "precondition")
 
 
 class AdaptedScheme(Scheme):
@@ -182,34 +182,43 @@ class AdaptedScheme(Scheme):
 
     def __init__(self, inner: ForeignScheme) -> None:
         self.inner = inner
-        self.needs = getattr(inner, "needs", "none")
-        self.scope = scheme_scope(inner)
-        self.pool_size = max(getattr(inner, "pool_size", None) or 0, 2)  # type: ignore[assignment]
-        self.preconditions = hasattr(inner, "precondition")
+        self._read()
+
+    def _read(self) -> None:
+        "What the object says of itself now; `init` may change it."
+        self.needs = getattr(self.inner, "needs", "none")
+        self.scope = scheme_scope(self.inner)
+        self.pool_size = max(getattr(self.inner, "pool_size", None) or 0, 2)
         for option in _OPTIONS:
-            if hasattr(inner, option):
-                setattr(self, option, getattr(inner, option))
+            if hasattr(self.inner, option):
+                setattr(self, option, getattr(self.inner, option))
+
+    @property
+    def beta(self) -> float:  # type: ignore[override]
+        "May change from step to step."
+        return getattr(self.inner, "beta", 1.0)
 
     def init(self, n: int, *, fingerprint: str | None = None) -> AdaptedScheme:
         super().init(n, fingerprint=fingerprint)
         self.inner = _init(self.inner, n)
+        self._read()
         return self
 
     def due(self) -> bool:
-        if hasattr(self.inner, "due"):
-            return self.inner.due()
-        return self.needs != "none" and self.scope in ("all", "pool")
+        if self.needs == "none" or self.scope not in ("all", "pool"):
+            return False
+        return self.inner.due() if hasattr(self.inner, "due") else True
 
     def probabilities(self, scores: Vector | None = None) -> Array:
         return self.inner.probabilities(scores)  # type: ignore[return-value]
 
-    def precondition(
-        self, optimizer: torch.optim.Optimizer, model: torch.nn.Module
-    ) -> dict[str, torch.Tensor] | None:
-        return self.inner.precondition(optimizer, model)  # type: ignore[attr-defined]
-
-    def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
-        self.inner.update(idx, scores)  # type: ignore[attr-defined]
+    def update(self, idx: Items, scores: Vector | None, prob: Vector | None = None) -> None:
+        "Items and scores, as tensors on one device; a scheme without scores is told nothing."
+        if scores is None:
+            return
+        told = torch.as_tensor(scores)
+        at = torch.as_tensor(idx).to(told.device)
+        self.inner.update(at, told)  # type: ignore[attr-defined]
 
 
 def as_scheme(scheme: ForeignScheme) -> Scheme:

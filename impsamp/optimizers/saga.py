@@ -100,7 +100,9 @@ class SAGA(VarianceReduced):
         )
         self.one_draw = _is_one_draw(one_draw, two_draws)
         self.table_bytes = _check_memory(self.n, self._params, max_bytes)
-        if table_size is None:
+        if table_size is None and self.one_draw:
+            table_size = max(1, round(_expected_size(sampling)))  # J = S
+        elif table_size is None:
             table_size = _default_table_size(sampling, self.n)
         self.table_size = check_count(table_size, "table_size", high=self.n)  # |J|
         self._moved: tuple[Tensor, list[Tensor]]  # J and its gradients, of this step

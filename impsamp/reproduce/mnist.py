@@ -21,7 +21,7 @@ from impsamp.thinning import (
 )
 
 from ..data import load_mnist, load_mnist01
-from ..errors import unknown
+from ..errors import Diverged, unknown
 from ..gradnorms import grad_norms, output_scores
 from ..randomness import CounterStream, counter_generator, seeded
 from ..schemes import Scheme, Shuffle, Stale, Uniform
@@ -73,6 +73,11 @@ def _mlp(inputs, width):
         nn.ReLU(),
         nn.Linear(width, 10),
     )
+
+
+def _refuse_divergence(done):
+    if not done.finite:
+        raise Diverged("the loss is not finite any more: lower the learning rate")
 
 
 def _columns(names, rows):
@@ -177,7 +182,7 @@ def thinning_run(
     per_epoch = math.ceil(n / batch)
     ends = []
     for t in range(epochs * per_epoch):
-        training_step(
+        done = training_step(
             scheme,
             model,
             _loss,
@@ -191,6 +196,7 @@ def thinning_run(
             look=run.look,
             backward=run.backward,
         )
+        _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, run.rows, *images.evaluate(model)))
     measured = _columns(("step", "kept", "added", "signal"), run.measured)
@@ -247,7 +253,7 @@ def stale_run(
         if t % max(1, per_epoch // looks) == 0:
             norms = grad_norms(model, _loss, images.x[sample], images.y[sample]).numpy()
             looked.append((t, *_gains(scheme.probabilities(), norms, sample)))
-        training_step(
+        done = training_step(
             scheme,
             model,
             _loss,
@@ -260,6 +266,7 @@ def stale_run(
             free=output_scores,
             drop_last=True,
         )
+        _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, *images.evaluate(model)))
     return _columns(("step", "gain", "ideal"), looked) | _columns(

@@ -196,7 +196,6 @@ class Scheme:
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False
-    preconditions: bool = False  # are the norms it needs those of `precondition`'s metric?
 
     step: int = 0  # calls of `probabilities` since `init`
     scores: np.ndarray  # (n,) the remembered scores, NaN where never seen
@@ -254,14 +253,6 @@ class Scheme:
         `prob` (b,): the probabilities they were drawn with, for schemes that calibrate."""
         i, s = self._visited(idx, scores)
         self.scores[i] = s
-
-    def precondition(
-        self, optimizer: torch.optim.Optimizer, model: torch.nn.Module
-    ) -> dict[str, torch.Tensor] | None:
-        """The metric of the norms that the scheme needs, by parameter name; None: plain norms.
-
-        Asked by whoever computes its scores, where `preconditions` is true."""
-        return None
 
     def _ready(self) -> int:
         "The number of items; refuses to go on before `init`."
@@ -401,6 +392,14 @@ class GradNorm(Scheme):
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #b2f1afd9
+def _metric(scheme: Scheme) -> tuple[object, ...]:
+    "What tells the metric of a scheme's norms: empty for plain ones."
+    if not hasattr(scheme, "precondition"):
+        return ()
+    owner = getattr(scheme.precondition, "__self__", scheme)
+    return type(owner), getattr(owner, "power", None), getattr(owner, "clip", None)
+
+
 class Composite(Scheme):
     """A scheme made of `parts` that share one kind of score.
 
@@ -417,15 +416,17 @@ class Composite(Scheme):
                 f"the parts of a {type(self).__name__} must need the same score: "
                 f"got needs {sorted(kinds)}, scope {sorted(scopes)}"
             )
-        metrics = {s.preconditions for s in parts if s.needs == "norm"}
+        metrics = {_metric(s) for s in parts if s.needs == "norm"}
         if len(metrics) > 1:
             raise InvalidArgument(
                 f"the parts of a {type(self).__name__} must need the same score: "
-                "got plain norms and preconditioned ones"
+                "got norms in different metrics, plain or preconditioned"
             )
+        for s in parts:
+            if hasattr(s, "precondition"):
+                self.precondition = s.precondition  # asked by whoever computes the norms
         self.needs = next(iter(kinds), "none")
         self.scope = next(iter(scopes), "none")
-        self.preconditions = any(metrics)
         self.pool_size = next((s.pool_size for s in parts if s.pool_size), None)
         self.replacement = all(s.replacement for s in parts)
         if not self.replacement:
@@ -454,12 +455,6 @@ class Composite(Scheme):
     def due(self) -> bool:
         self._ready()
         return any(s.due() for s in self.parts)
-
-    def precondition(
-        self, optimizer: torch.optim.Optimizer, model: torch.nn.Module
-    ) -> dict[str, torch.Tensor] | None:
-        asked = (s for s in self.parts if s.preconditions)
-        return next((s.precondition(optimizer, model) for s in asked), None)
 
     def probabilities(self, scores: Vector | None = None) -> Array:
         "(n,) float64: `combine` of the parts' probabilities for the same `scores`."

@@ -28,8 +28,6 @@ class PreconditionedGradNorm(GradNorm):
     it. Not to be used with plain SGD (D = 1: use `GradNorm`) nor as an optimum: see the first
     paper, section 3.2."""
 
-    preconditions = True
-
     def __init__(self, every: int = 1, *, power: float = 0.5, clip: float | None = 10.0) -> None:
         super().__init__(every)
         if not (0 < power <= 1):
@@ -46,7 +44,7 @@ class PreconditionedGradNorm(GradNorm):
 
         None before the optimizer's first step (then the plain norms are used). Raises
         `InvalidArgument` for anything but the torch optimizer of the model's parameters."""
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        if not (hasattr(optimizer, "state") and hasattr(optimizer, "param_groups")):
             raise InvalidArgument(
                 f"{type(self).__name__} needs the torch optimizer whose step it preconditions: "
                 f"pass optimizer=..., got {optimizer!r}"

@@ -148,13 +148,14 @@ def test_a_foreign_scheme_is_dressed_with_the_defaults():
     assert isinstance(dressed, AdaptedScheme) and dressed.n == dressed.inner.n == 3
     assert dressed.due() and dressed.scope == "all" and dressed.needs == "norm"
     assert (dressed.unbiased, dressed.replacement, dressed.beta) == (True, True, 1.0)
-    assert not dressed.preconditions
+    assert not hasattr(dressed, "precondition")
     assert np.allclose(dressed.probabilities(np.array([1.0, 1.0, 2.0])), [1 / 6, 1 / 6, 4 / 6])
 
 
 def test_a_foreign_scheme_keeps_what_it_says_of_itself():
     dressed = as_scheme(Replaced()).init(2)
     assert not dressed.due() and not dressed.unbiased and dressed.inner.n == 2
-    dressed.update([1], [5.0], prob=[0.5])
-    assert dressed.inner.heard == ([1], [5.0])
+    dressed.update([1], torch.tensor([5.0]), prob=[0.5])
+    idx, scores = dressed.inner.heard
+    assert idx.tolist() == [1] and scores.tolist() == [5.0]
     assert as_scheme(dressed) is dressed

@@ -1,12 +1,14 @@
 """Norms in an adaptive optimizer's metric, against one gradient at a time."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from impsamp.errors import InvalidArgument
 from impsamp.gradnorms import grad_norms
-from impsamp.schemes import GradNorm, Mixture, PreconditionedGradNorm, Tempered, Uniform
+from impsamp.schemes import Floored, GradNorm, Mixture, PreconditionedGradNorm, Tempered, Uniform
 
 
 @pytest.mark.parametrize(
@@ -46,14 +48,18 @@ def test_preconditioned_norms_are_those_of_the_stretched_gradient():
 
 def test_parts_of_a_composite_share_one_metric():
     mixed = Mixture(PreconditionedGradNorm(), Uniform())
-    assert mixed.preconditions and Tempered(mixed, 0.5).preconditions
-    assert not Mixture(GradNorm(), Uniform()).preconditions
-    with pytest.raises(InvalidArgument, match="plain norms and preconditioned ones"):
-        Mixture(PreconditionedGradNorm(), GradNorm())
+    assert hasattr(mixed, "precondition") and hasattr(Tempered(mixed, 0.5), "precondition")
+    assert not hasattr(Mixture(GradNorm(), Uniform()), "precondition")
+    for other in (GradNorm(), PreconditionedGradNorm(power=1.0), PreconditionedGradNorm(clip=None)):
+        with pytest.raises(InvalidArgument, match="different metrics"):
+            Mixture(PreconditionedGradNorm(), other)
+    Mixture(PreconditionedGradNorm(every=2), Floored(PreconditionedGradNorm(), 0.1))
+    twin = copy.deepcopy(mixed)
+    assert twin.precondition.__self__ is twin.parts[0]
     net = nn.Linear(2, 1)
     optimizer = torch.optim.Adam(net.parameters())
     assert mixed.precondition(optimizer, net) is None
     net(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     stretched = mixed.precondition(optimizer, net)
-    assert set(stretched) == {"weight", "bias"} and GradNorm().precondition(optimizer, net) is None
+    assert set(stretched) == {"weight", "bias"}
