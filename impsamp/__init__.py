@@ -4,8 +4,8 @@ Names are resolved on first use, so `import impsamp` costs milliseconds and need
 numpy. What a referee needs besides (statistics, claims, figures) lies in `impsamp.reproduce`.
 """
 
-from difflib import get_close_matches
-from importlib import import_module
+from difflib import get_close_matches as _get_close_matches
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -62,10 +62,12 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        value = getattr(_import_module(f"{__name__}.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    near = get_close_matches(name, __all__, n=1)
+    if name in _PUBLIC:
+        return _import_module(f"{__name__}.{name}")
+    near = _get_close_matches(name, __all__, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; public names: {', '.join(__all__)}"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from impsamp import schemes, training
-from impsamp.errors import InvalidArgument
+from impsamp.errors import Diverged, InvalidArgument
 from impsamp.randomness import CounterStream, seeded
 from impsamp.reproduce.lahire import nll
 from impsamp.training import train
@@ -208,3 +208,97 @@ def test_a_checkpoint_right_after_the_divergence_holds_inf():
     )
     assert history.diverged_at == 2 and list(history.values["loss"]) == [1.0, math.inf, math.inf]
     assert history.grad_evals == 12, "the step that failed has cost its gradients"
+
+
+class Duck:
+    "All that a training loop asks of a scheme, and no base class."
+
+    n = None
+    unbiased = True
+    replacement = True
+    beta = 1.0
+    pool_size = None
+
+    def __init__(self, needs, scope):
+        self.needs = needs
+        self.scope = scope
+        self.told = []
+
+    def init(self, n):
+        self.n = n
+
+    def due(self):
+        return self.needs != "none" and self.scope == "all"
+
+    def probabilities(self, scores=None):
+        return np.full(self.n, 1 / self.n)
+
+    def update(self, idx, scores, prob=None):
+        self.told.append((idx, scores, prob))
+
+
+@pytest.mark.parametrize("needs", ["none", "norm", "loss", "upper"])
+@pytest.mark.parametrize("scope", ["none", "all", "visits"])
+def test_a_scheme_of_ones_own_trains_and_hears_of_visits(needs, scope):
+    duck = Duck(needs, scope)
+    history, _ = run(duck)
+    assert history.diverged_at is None and history.grad_evals == 24
+    assert len(duck.told) == (6 if scope == "visits" else 0)
+    for idx, scores, prob in duck.told:
+        assert len(idx) == len(prob) == 4 and (needs == "none") == (scores is None)
+
+
+def test_values_are_matched_by_name():
+    x, y, model = tiny()
+    answers = iter([{"a": 1.0, "b": 2.0}, {"b": 4.0, "a": 3.0, "late": 0.0}])
+    history = train(
+        model,
+        nll,
+        x,
+        y,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        schemes.Uniform(),
+        batch=4,
+        steps=1,
+        seed=0,
+        evaluate=lambda m: next(answers),
+        eval_every=1,
+    )
+    assert {k: list(v) for k, v in history.values.items()} == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_an_error_of_the_optimizers_own_is_not_swallowed():
+    x, y, model = tiny()
+
+    class Broken(torch.optim.SGD):
+        def step(self, closure=None):
+            raise Diverged("the second moment is not finite")
+
+    with pytest.raises(Diverged, match="second moment"):
+        train(
+            model,
+            nll,
+            x,
+            y,
+            Broken(model.parameters(), lr=0.1),
+            schemes.Uniform(),
+            batch=4,
+            steps=1,
+            seed=0,
+        )
+
+
+def test_a_single_step_is_made_whatever_the_loss_is_unless_it_is_guarded():
+    x, y, model = tiny()
+    before = model[0].weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def broken(out, target):
+        return nll(out, target) * math.nan
+
+    losses = training.weighted_step(
+        model, broken, x[:4], y[:4], optimizer, np.full(4, 0.25), guard=True
+    )
+    assert losses.isnan().all() and torch.equal(before, model[0].weight)
+    training.weighted_step(model, broken, x[:4], y[:4], optimizer, np.full(4, 0.25))
+    assert model[0].weight.isnan().any()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import signature
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -213,12 +214,18 @@ class AdaptedScheme(Scheme):
         return self.inner.probabilities(scores)  # type: ignore[return-value]
 
     def update(self, idx: Items, scores: Vector | None, prob: Vector | None = None) -> None:
-        "Items and scores, as tensors on one device; a scheme without scores is told nothing."
+        """Items and scores, as tensors on one device, and `prob` if it takes them.
+
+        A scheme without scores is told nothing."""
         if scores is None:
             return
         told = torch.as_tensor(scores)
         at = torch.as_tensor(idx).to(told.device)
-        self.inner.update(at, told)  # type: ignore[attr-defined]
+        update = self.inner.update  # type: ignore[attr-defined]
+        if "prob" in signature(update).parameters:
+            update(at, told, prob=prob)
+        else:
+            update(at, told)
 
 
 def as_scheme(scheme: ForeignScheme) -> Scheme:

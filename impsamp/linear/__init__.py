@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from impsamp.linear.plans import (
     Plan,
@@ -18,6 +19,10 @@ from impsamp.linear.plans import (
 from .blocks import Block, block_drawer
 from .restarts import RestartResult, restart
 from .solver import Result, minimize
+
+if TYPE_CHECKING:  # the estimators bring scikit-learn with them
+    from impsamp.linear.estimators import VRClassifier as VRClassifier
+    from impsamp.linear.estimators import VRRegressor as VRRegressor
 
 _all_ = [
     "Block",
@@ -34,8 +39,8 @@ _all_ = [
 ]
 
 
-def __getattr__(name):
-    "The estimators, on first use: they bring scikit-learn with them."
+def __getattr__(name: str) -> object:
+    "The estimators, on first use."
     if name in ("VRClassifier", "VRRegressor"):
         return getattr(import_module("impsamp.linear.estimators"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -220,10 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(sub)
     _add_figures(sub)
     sub.add_parser("list", help="what the manifest holds")
-    p = sub.add_parser(
-        "assess", help="judge a sampling scheme: impsamp assess module:Scheme", add_help=False
-    )
-    p.add_argument("rest", nargs=argparse.REMAINDER)
+    sub.add_parser("assess", help="judge a sampling scheme: impsamp assess module:Scheme")
     return parser
 
 
@@ -262,8 +259,6 @@ def _run(args: argparse.Namespace) -> list[str]:
 
 # %% ../../nbs/14_reproduce/12_command.ipynb #2008e79f
 def _dispatch(args: argparse.Namespace) -> int:
-    if args.command == "assess":
-        return main_assess(args.rest)
     if args.command == "list":
         _list(load_manifest())
         return 0
@@ -280,10 +275,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `impsamp`; returns the exit code.
 
     0 done, 1 refused with a sentence on stderr, 130 interrupted. Example: `main(["list"])`."""
-    args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     resolve_data_env()
     try:
-        return _dispatch(args)
+        if words[:1] == ["assess"]:  # has options of its own, help among them
+            return main_assess(words[1:])
+        return _dispatch(_parser().parse_args(words))
     except ImpsampError as e:
         print(f"impsamp: {e}", file=sys.stderr)
         return 1

@@ -35,9 +35,11 @@ __all__ = [
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #02c63ad3
-def _in_short(column: torch.Tensor) -> str:
+def _in_short(column: Vector | None) -> str:
     "The numbers of one column on one line, the middle of many left out."
-    numbers = column.detach().cpu().numpy()
+    if column is None:
+        return "None"
+    numbers = torch.as_tensor(column).detach().cpu().numpy()
     text = np.array2string(
         numbers,
         separator=", ",

@@ -28,16 +28,16 @@ __all__ = [
     "ImportanceBatchSampler",
     "Law",
     "MapStyleData",
+    "RememberingScheme",
     "SamplerState",
     "SavedDraw",
     "SavedReport",
-    "SchemeLike",
     "WithDraw",
 ]
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #8c143fcf
-class SchemeLike(Protocol):
+class RememberingScheme(Protocol):
     "A scheme as the loader sees it; `impsamp.schemes.Scheme` has all that is said here, and more."
 
     @property
@@ -52,7 +52,7 @@ class SchemeLike(Protocol):
         "p (n,) for the next draw."
 
 
-Law: TypeAlias = "Vector | SumTree | SubsetSampling | SchemeLike"
+Law: TypeAlias = "Vector | SumTree | SubsetSampling | RememberingScheme"
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #bcf9290a

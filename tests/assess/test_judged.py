@@ -159,3 +159,53 @@ def test_a_foreign_scheme_keeps_what_it_says_of_itself():
     idx, scores = dressed.inner.heard
     assert idx.tolist() == [1] and scores.tolist() == [5.0]
     assert as_scheme(dressed) is dressed
+
+
+class Wrapped:
+    "Delegates everything to a scheme, as wrappers do."
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+def test_a_wrapper_needs_what_its_scheme_needs():
+    dressed = as_scheme(Wrapped(Loss("all"))).init(3)
+    assert dressed.needs == "loss" and not hasattr(dressed, "precondition")
+
+
+class Annealed(Replaced):
+    "Its exponent moves, its pool is known after `init`, and it weighs by p."
+
+    scope = "pool"
+    calls = 0
+
+    def init(self, n):
+        self.n = n
+        self.pool_size = 7
+
+    @property
+    def beta(self):
+        return min(1.0, self.calls / 2)
+
+    def probabilities(self, scores=None):
+        self.calls += 1
+        return super().probabilities(scores)
+
+    def update(self, idx, scores, prob=None):
+        self.heard = prob
+
+
+def test_what_a_foreign_scheme_says_is_read_when_it_is_asked():
+    dressed = as_scheme(Annealed()).init(9)
+    assert dressed.pool_size == 7 and dressed.beta == 0
+    dressed.probabilities()
+    assert dressed.beta == 0.5
+    dressed.update([2], torch.ones(1), prob=[0.25])
+    assert dressed.inner.heard == [0.25]
+    dressed.update([2], None, prob=[0.5])
+    assert dressed.inner.heard == [0.25], "without scores there is nothing to tell"

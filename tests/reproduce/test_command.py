@@ -308,3 +308,11 @@ def test_a_missing_extra_is_refused_with_what_to_install(project, argv, blocked,
     assert done.returncode == 1
     assert done.stderr.splitlines() == [sentence]
     assert not (project.root / "_runs").exists()
+
+
+@pytest.mark.parametrize("words", [["assess", "--help"], ["assess", "-h"], ["--help"]])
+def test_help_is_help(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert "assess" in capsys.readouterr().out

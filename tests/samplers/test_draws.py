@@ -170,3 +170,8 @@ def test_zeros_start_on_a_cache_line(size):
     assert zeros.ctypes.data % 64 == 0
     assert zeros.shape == (size,)
     assert not zeros.any()
+
+
+def test_a_draw_of_arrays_shows_itself_too():
+    drawn = Draw(np.arange(2), np.full(2, 0.5), None, 3)
+    assert repr(drawn) == "Draw(idx=[0, 1], weight=[0.5, 0.5], prob=None, step=3)"
