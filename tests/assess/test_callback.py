@@ -41,19 +41,12 @@ def task():
 
 def exact(net, x, y):
     "(norms, mean gradient) one sample at a time, the slow way."
-    G = torch.stack(
-        [
-            torch.cat(
-                [
-                    t.flatten()
-                    for t in torch.autograd.grad(
-                        squares(net(x[i : i + 1]), y[i : i + 1]).sum(), list(net.parameters())
-                    )
-                ]
-            )
-            for i in range(len(x))
-        ]
-    )
+    params = list(net.parameters())
+    rows = []
+    for i in range(len(x)):
+        loss = squares(net(x[i : i + 1]), y[i : i + 1]).sum()
+        rows.append(torch.cat([t.flatten() for t in torch.autograd.grad(loss, params)]))
+    G = torch.stack(rows)
     return G.norm(dim=1).numpy(), G.mean(0)
 
 
@@ -126,9 +119,12 @@ def test_nothing_is_touched(task):
     squares(net(x), y).mean().backward()
     scheme = GradNorm(every=3).init(30)
     scheme.probabilities(np.arange(1.0, 31))
-    before, state, rng = snapshot(net), copy.deepcopy(scheme.__dict__), torch.get_rng_state()
+    before = snapshot(net)
+    state = copy.deepcopy(scheme.__dict__)
+    rng = torch.get_rng_state()
     callback = AssessCallback(scheme, net, squares, (x, y), sample_size=8)
-    callback(0), callback(1)
+    callback(0)
+    callback(1)
     assert same(before, snapshot(net)) and torch.equal(rng, torch.get_rng_state())
     assert scheme.step == state["step"] and np.array_equal(scheme.scores, state["scores"])
 

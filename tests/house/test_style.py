@@ -5,7 +5,16 @@ import ast
 import pytest
 
 from tests.house.measure import WIDTH, faults_of, picture, table, violations
-from tests.house.repository import GENERATED, MODULES, PACKAGE, PYTHON_FILES, short
+from tests.house.repository import (
+    GENERATED,
+    MODULES,
+    NOTEBOOKS,
+    PACKAGE,
+    PYTHON_FILES,
+    cells,
+    short,
+    source,
+)
 
 
 @pytest.mark.parametrize("module", GENERATED, ids=short)
@@ -17,6 +26,25 @@ def test_a_module_reads_a_thought_a_line(module):
 def test_no_line_is_wider_than_a_page(path):
     wide = [i for i, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH]
     assert wide == []
+
+
+@pytest.mark.parametrize("path", [p for p in PYTHON_FILES if p not in MODULES], ids=short)
+def test_tests_and_benchmarks_read_a_thought_a_line_too(path):
+    assert faults_in(path.read_text()) == []
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=short)
+def test_cells_read_a_thought_a_line_too(notebook):
+    code = [source(c) for c in cells(notebook) if c["cell_type"] == "code"]
+    plain = [text for text in code if not text.lstrip().startswith(("%", "!"))]
+    assert [fault for text in plain for fault in faults_in(text, shows_last=True)] == []
+
+
+def faults_in(text, shows_last=False):
+    "What no formatter mends in a text; the last expression of a cell is what it shows."
+    tree = ast.parse(text)
+    last = tree.body[-1] if shows_last and tree.body else None
+    return [f"{n.lineno}: {what}" for n in ast.walk(tree) if n is not last for what in faults_of(n)]
 
 
 @pytest.mark.parametrize("package", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])

@@ -54,7 +54,9 @@ def torch_run(method, loss, sampling, lr, steps, **kw):
         return (weight * LOSSES[loss](rows[idx] @ x, signs[idx])).sum()
 
     generator = np.random.default_rng(6)
-    iterates, draws, tables = [], [], []
+    iterates = []
+    draws = []
+    tables = []
     while len(draws) < steps:
         opens = method == "sarah" and opt.progress["inner"] == 0
         draw = None if opens else sampling.draw(generator)

@@ -58,10 +58,9 @@ def test_the_error_is_the_packages_own_and_an_import_error():
 def test_the_table_is_that_of_pyproject():
     "Every module of the table comes with the extra that the table names; dask brings distributed."
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    brings = {
-        extra: {re.match(r"[a-z0-9-]+", wanted).group() for wanted in requirements}
-        for extra, requirements in project["optional-dependencies"].items()
-    }
+    brings = {}
+    for extra, requirements in project["optional-dependencies"].items():
+        brings[extra] = {re.match(r"[a-z0-9-]+", wanted).group() for wanted in requirements}
     brings["cluster"].add("distributed")
     wrong = {
         module: extra for module, extra in extras.EXTRAS.items() if module not in brings[extra]

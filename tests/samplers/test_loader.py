@@ -329,8 +329,11 @@ def test_data_sets_with_their_own_getitems_are_asked_once_per_batch():
 # ---- slices ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
 def test_slices_of_all_ranks_are_the_global_draw(world):
-    whole = [b.draw for b in make()]
-    ranks = [[b.draw for b in make(rank=r, world_size=world)] for r in range(world)]
+    def draws(**place):
+        return [batch.draw for batch in make(**place)]
+
+    whole = draws()
+    ranks = [draws(rank=r, world_size=world) for r in range(world)]
     for d, *parts in zip(whole, *ranks):
         assert torch.cat([part.idx for part in parts]).equal(d.idx)
         weight = torch.cat([part.weight for part in parts]) / world

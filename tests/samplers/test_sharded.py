@@ -75,7 +75,11 @@ def test_ranks_together_are_the_single_tree(weights, cuts, seed, method):
 def test_systematic_points_share_the_work_by_the_totals():
     w = rng().pareto(2.0, 300)
     trees = shards(w, [100, 200], method="systematic")
-    sizes = np.array([[len(t.draw(64, rng(seed)).idx) for t in trees] for seed in range(200)])
+
+    def sizes_of(seed):
+        return [len(t.draw(64, rng(seed)).idx) for t in trees]
+
+    sizes = np.array([sizes_of(seed) for seed in range(200)])
     wanted = 64 * np.array([t.total for t in trees]) / w.sum()
     assert (sizes.sum(1) == 64).all()
     assert (np.abs(sizes - wanted) < 1).all()
