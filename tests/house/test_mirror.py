@@ -8,7 +8,7 @@ TESTS = ROOT / "tests"
 
 
 def mirror_of(module):
-    "impsamp/a/b.py -> tests/a/test_b.py; a package's door -> tests/a/test_init.py."
+    "impsamp/a/b.py -> tests/a/test_b.py; impsamp/a/__init__.py -> tests/a/test_init.py."
     name = "init" if module.stem == "__init__" else module.stem
     return TESTS / module.relative_to(PACKAGE).with_name(f"test_{name}.py")
 
