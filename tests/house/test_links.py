@@ -44,7 +44,9 @@ def test_relative_links_lead_to_a_file(path):
 def test_the_map_leads_to_every_package_and_every_single_module():
     targets = relative_links(prose(ROOT / "nbs" / "index.ipynb"))
     single = {nb.name for nb in (ROOT / "nbs").glob("[0-9]*.ipynb")}
-    packages = {f"{index.parent.name}/index.ipynb" for index in (ROOT / "nbs").glob("*/index.ipynb")}
+    packages = {
+        f"{index.parent.name}/index.ipynb" for index in (ROOT / "nbs").glob("*/index.ipynb")
+    }
     assert len(single) + len(packages) > 15
     assert (single | packages) - set(targets) == set()
 
