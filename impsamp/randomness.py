@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import lru_cache
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -96,11 +97,18 @@ _EPOCH = 2**31  # keys of streams that no step number reaches
 _POOL = 2**31 + 1
 
 
+@lru_cache(maxsize=1)
+def _order(n: int, *key: int) -> np.ndarray:
+    "The order of 0..n-1 that belongs to `key`: drawn once an epoch, read at each of its steps."
+    return counter_generator(*key).permutation(n)
+
+
 @dataclass(frozen=True)
 class CounterStream:
     "Streams counted by `seed` and step: the same numbers whatever was drawn before."
 
     seed: int
+    epochs: ClassVar[int] = _EPOCH  # the key of the orders of epochs
 
     def uniforms(self, step: int, size: int) -> np.ndarray:
         return counter_generator(self.seed, step).random(size)
@@ -109,7 +117,7 @@ class CounterStream:
         return counter_generator(self.seed, _POOL, step).choice(n, size, replace=False)
 
     def permutation(self, epoch: int, n: int) -> np.ndarray:
-        return counter_generator(self.seed, _EPOCH, epoch).permutation(n)
+        return _order(n, self.seed, self.epochs, epoch)
 
 
 # %% ../nbs/02_randomness.ipynb #246843d9

@@ -132,7 +132,7 @@ def shuffled_batch(
     The last batch of an epoch is smaller, or left out for `drop_last`. Each item weighs 1/size."""
     length = n // batch if drop_last else math.ceil(n / batch)
     epoch, place = divmod(step, length)
-    idx = stream.permutation(epoch, n)[place * batch : (place + 1) * batch]
+    idx = stream.permutation(epoch, n)[place * batch : (place + 1) * batch].copy()
     size = len(idx)
     uniform = np.full(n, 1 / n)
     return Choice(idx, np.full(size, 1 / size), uniform[idx], uniform, 0)

@@ -88,11 +88,10 @@ def _columns(names, rows):
 class _RunStream(CounterStream):
     "The random numbers of a run of this notebook: keys of its own for draws and epochs."
 
+    epochs = 2
+
     def uniforms(self, step: int, size: int) -> np.ndarray:
         return counter_generator(self.seed, 1, step).random(size)
-
-    def permutation(self, epoch: int, n: int) -> np.ndarray:
-        return counter_generator(self.seed, 2, epoch).permutation(n)
 
 
 # %% ../../nbs/14_reproduce/09_mnist.ipynb #aa43bb08

@@ -1,5 +1,6 @@
 """The wheel holds every module of every package, and what they read."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -60,3 +61,31 @@ def test_public_names_come_from_the_wheel(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 90
+
+
+USE = """
+import pathlib
+import sys
+
+import impsamp
+import impsamp.reproduce.figures as figures
+
+assert pathlib.Path(impsamp.__file__).parent.parent.name == "site"
+figures.set_style()
+assert "seaborn" not in sys.modules
+assert figures.plt.rcParams["font.size"] == 9.6
+print(len(impsamp.load_mnist01().y_test))
+"""
+
+
+def test_the_wheel_carries_the_embedded_set_and_the_style(wheel, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    used = subprocess.run(
+        [sys.executable, "-c", USE],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert used.stdout.strip() == "2115", used.stderr
