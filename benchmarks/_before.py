@@ -99,16 +99,19 @@ def linear_cases():
             )
 
 
-def measure():
+CASES = {"norms": norm_cases, "samplers": sampler_cases, "linear": linear_cases}
+
+
+def measure(kinds):
     "name -> seconds, as a line of JSON."
-    cases = [*norm_cases(), *sampler_cases(), *linear_cases()]
+    cases = [case for kind in kinds for case in CASES[kind]()]
     print(json.dumps({name: best(call, number) for name, call, number in cases}))
 
 
-def timed(checkout):
+def timed(checkout, kinds):
     "What `measure` gives with the package of another checkout."
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure"]
+    command = [sys.executable, str(Path(__file__).resolve()), "--measure", "--cases", *kinds]
     done = subprocess.run(
         command, env=environment, cwd=checkout, capture_output=True, text=True, check=True
     )
@@ -119,14 +122,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("other", nargs="?", type=Path, help="a checkout of another version")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        measure()
+        measure(args.cases)
         return
     if args.other is None or not (args.other / "impsamp").is_dir():
         parser.error("name a folder that holds another version of impsamp")
-    rounds = [(timed(HERE), timed(args.other.resolve())) for _ in range(args.rounds)]
+    other = args.other.resolve()
+    rounds = [(timed(HERE, args.cases), timed(other, args.cases)) for _ in range(args.rounds)]
     print(f"{'case':44} {'here':>10} {'there':>10}  ratio [range]")
     for name in rounds[0][0]:
         here = statistics.median(a[name] for a, _ in rounds)
