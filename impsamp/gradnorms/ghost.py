@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -19,20 +18,10 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UnsupportedModel
 from .affine import AFFINE
 from .contractions import CONTRACTIONS
-from .rules import Bound, Parameters, Rule, Scales, Use, direct_squares
+from .rules import Bound, Parameters, Rule
 
 # %% auto #0
-__all__ = [
-    "BATCH_STATISTICS",
-    "RULES",
-    "Call",
-    "Catch",
-    "Layout",
-    "find_layouts",
-    "ghost_squares",
-    "parameter_squares",
-    "uncovered",
-]
+__all__ = ["BATCH_STATISTICS", "RULES", "Call", "Catch", "uncovered"]
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #9755d1a4
 RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **AFFINE}
@@ -213,176 +202,3 @@ def uncovered(
     cut = {call.edge.node: call.inputs for call in calls}
     reached = map(id, _leaves(losses.grad_fn, cut))
     return {names[key] for key in reached if key in names}
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #63f2ab99
-@dataclass(frozen=True)
-class Layout:
-    """Samples run along `axis`.
-
-    Where it also holds positions, `major` says that a sample's positions are next to each other."""
-
-    axis: int
-    major: bool = True
-
-    def apply(self, t: Tensor, n: int) -> Tensor:
-        "t -> (n, ...) with the samples first; positions merged with them come second."
-        axis = self.axis
-        T = t.shape[axis] // n
-        if T == 1:
-            return t if axis == 0 else t.movedim(axis, 0)
-        if self.major:
-            return t.unflatten(axis, (n, T)).movedim(axis, 0)
-        return t.unflatten(axis, (T, n)).movedim(axis + 1, 0)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #9c72b677
-def _same(t: Tensor, u: Tensor) -> bool:
-    "Equal but for the rounding of another batch size; what is empty shows nothing."
-    if not t.is_floating_point():
-        return torch.equal(t, u)
-    if not t.numel():
-        return False
-    worst = (t - u).abs().max()
-    return bool(worst <= 1e-3 * u.abs().max())
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #8bbc6eb0
-def _possible_layouts(
-    big: torch.Size,
-    small: torch.Size,
-    lead: int,
-    n: int,
-) -> Iterator[Layout]:
-    "Layouts that the shapes of a batch and of one sample's input allow."
-    if len(big) != len(small):
-        return
-    for axis in range(lead):
-        # only this axis differs, and by a factor of n
-        expected = [*small]
-        expected[axis] *= n
-        if [*big] != expected:
-            continue
-        yield Layout(axis)
-        if small[axis] != 1:
-            yield Layout(axis, major=False)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #afa3e15d
-def find_layouts(
-    call: Call,
-    alone: Call,
-    n: int,
-    i: int,
-) -> list[Layout]:
-    "All layouts that show in `call.x` (a batch of n) the input that sample `i` has `alone`."
-    found = []
-    x = call.x
-    for layout in _possible_layouts(x.shape, alone.x.shape, call.lead, n):
-        expected = Layout(layout.axis).apply(alone.x, 1)[0]
-        if _same(layout.apply(x, n)[i], expected):
-            found.append(layout)
-    return found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #632c09bd
-_Kept = tuple[Call, Layout]
-
-
-def _output_gradients(
-    losses: Tensor,
-    kept: Sequence[_Kept],
-) -> Sequence[Tensor | None]:
-    "Gradients of the outputs of the calls, as the calls hold their samples."
-    if any(call.x._version != call.version for call, _ in kept):
-        raise UnsupportedModel(
-            "an input of a layer was modified in place after its use, "
-            "so its gradient cannot be computed (nor by backward)"
-        )
-    if not kept:
-        return ()
-    edges = [call.edge for call, _ in kept]
-    return torch.autograd.grad(losses.sum(), edges, allow_unused=True)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #18a01f5b
-def _samples_first(
-    call: Call,
-    layout: Layout,
-    b: Tensor,
-    n: int,
-) -> tuple[Tensor, Tensor]:
-    "The call's input and output gradient, samples first, in the pass's precision or float32."
-    a = layout.apply(call.x, n)
-    b = layout.apply(b, n)
-    if a.is_floating_point():
-        a = a.to(b.dtype)
-    if b.dtype not in (torch.float16, torch.bfloat16):
-        return a, b
-    return a.float() if a.is_floating_point() else a, b.float()
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #57d79860
-def _uses(
-    kept: Sequence[_Kept],
-    gradients: Sequence[Tensor | None],
-    skip: Collection[str],
-    n: int,
-) -> dict[str, list[Use]]:
-    "name of a parameter -> its uses, for those that are not in `skip`."
-    found: dict[str, list[Use]] = {}
-    for (call, layout), gradient in zip(kept, gradients):
-        if gradient is None:
-            continue
-        a, b = _samples_first(call, layout, gradient, n)
-        for slot, name in call.names.items():
-            if name not in skip:
-                use = Use(call.rule, slot, a, b, call.setting)
-                found.setdefault(name, []).append(use)
-    return found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #40d53340
-def parameter_squares(
-    uses: Sequence[Use],
-    param: Tensor,
-    scale: Tensor | None = None,
-) -> Tensor:
-    """(n,) float64: squared norms of one parameter's per-sample gradients.
-
-    `uses` and `scale` as in `direct_squares`."""
-    found = None
-    if len(uses) == 1:
-        rule, slot, a, b, setting = uses[0]
-        found = rule.squares(slot, a, b, scale, **setting)
-    return direct_squares(uses, param.shape, scale) if found is None else found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #3b5e8254
-def ghost_squares(
-    losses: Tensor,
-    calls: Sequence[Call],
-    layouts: Sequence[Layout | None],
-    params: Parameters,
-    skip: Collection[str] = (),
-    scales: Scales | None = None,
-) -> Tensor:
-    """(n,) float64: squared norms of each sample's gradient over the parameters in `calls`.
-
-    `losses` (n,) with its graph, `layouts` one per call (None: leave the call out), `skip` the
-    parameters to leave out, `scales` name -> D for ||D g||.
-    `UnsupportedModel` if an input of a layer was modified in place after its use."""
-    n = len(losses)
-    device = losses.device
-    total = torch.zeros(n, dtype=torch.float64, device=device)
-    kept = [
-        (call, layout)
-        for call, layout in zip(calls, layouts)
-        if layout is not None and not call.parameters() <= set(skip)
-    ]
-    gradients = _output_gradients(losses, kept)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for name, uses in _uses(kept, gradients, skip, n).items():
-            scale = None if scales is None else scales[name]
-            total += parameter_squares(uses, params[name], scale)
-    return total

@@ -29,7 +29,7 @@ __all__ = [
     "squares_by_owner",
 ]
 
-# %% ../../nbs/06_gradnorms/01_ownership.ipynb #6f681a5b
+# %% ../../nbs/06_gradnorms/01_ownership.ipynb #705f64d6
 # exponents on either side of zero
 _REACH = {torch.float16: 5, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
@@ -52,10 +52,9 @@ def sample_codes(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     base = 2 * reach + 1
     generator = torch.Generator().manual_seed(n)
     order = torch.randperm(n, generator=generator)
-    if n <= base:
-        codes = order[None] - n // 2
-    else:
-        codes = torch.stack(_digits(order, base)) - reach
+    digits = _digits(order, base)
+    middle = n // 2 if len(digits) == 1 else reach
+    codes = torch.stack(digits) - middle
     return torch.cat([codes, -codes])
 
 
