@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 # %% auto #0
 __all__ = ["Fingerprint", "fingerprint"]
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #810bfebc
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #1d75e970
 _ROWWISE = """
     AccumulateGrad
     Add Sub Mul Div Neg Pow Square Exp Exp2 Expm1 Log Log1p Log2 Log10 Sqrt Rsqrt Reciprocal Abs
@@ -25,7 +25,7 @@ _ROWWISE = """
     Softmax LogSoftmax SafeSoftmax Logsumexp Sum Mean Var Std VarMean StdMean Norm LinalgVectorNorm
     Max Min Amax Amin
     View UnsafeView ReshapeAlias Reshape T Transpose Permute Movedim Unsqueeze Squeeze Expand Alias
-    Clone ToCopy Copy Slice Select Narrow Split SplitWithSizes Chunk Unbind Unflatten Flatten Detach
+    Repeat Clone ToCopy Copy Slice Select Narrow Split SplitWithSizes Chunk Unbind Unflatten Flatten
     MaxPool1D MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D
     AdaptiveAvgPool3D AdaptiveMaxPool2D MeanPool ConstantPadNd ReflectionPad1D ReflectionPad2D
     ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle UpsampleNearest2D
@@ -96,7 +96,7 @@ def _integers(value: object) -> object:
     return None
 
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #025f48bc
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #a8972f9b
 _Inputs = tuple[tuple[int, int], ...]  # (number of the node below or -1, which of its outputs)
 
 
@@ -108,7 +108,10 @@ def _walk(root: Node) -> tuple[list[Node], list[_Inputs]]:
     for node in nodes:  # which grows
         read = []
         for below, output in node.next_functions:
-            number = -1 if below is None else numbers.setdefault(below, len(nodes))
+            if below is None:
+                read.append((-1, output))
+                continue
+            number = numbers.setdefault(below, len(nodes))
             if number == len(nodes):
                 nodes.append(below)
             read.append((number, output))
@@ -154,12 +157,15 @@ class _Graph(NamedTuple):
         return groups % self.n == 0 and self.n > 1
 
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #2ea69b04
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #6470e697
 def fingerprint(losses: Tensor, marks: Sequence[tuple[Node, object]] = ()) -> Fingerprint:
     """The fingerprint of the graph of `losses` (n,).
 
     `marks` are nodes of it with something hashable to be remembered of each."""
-    nodes, inputs = _walk(losses.grad_fn)
+    root = losses.grad_fn
+    if root is None:
+        return Fingerprint((), False)
+    nodes, inputs = _walk(root)
     kinds = [_kind(node) for node in nodes]
     graph = _Graph(nodes, kinds, inputs, len(losses))
     saved = [
