@@ -259,6 +259,14 @@ KNOWN = {
     nn.BatchNorm3d,
     nn.PReLU,
     nn.MultiheadAttention,
+    nn.EmbeddingBag,
+    nn.Bilinear,
+    nn.LSTM,
+    nn.GRU,
+    nn.RNN,
+    nn.LSTMCell,
+    nn.GRUCell,
+    nn.RNNCell,
 }
 if hasattr(nn, "RMSNorm"):
     KNOWN.add(nn.RMSNorm)
