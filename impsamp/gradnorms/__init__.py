@@ -27,7 +27,6 @@ from impsamp.gradnorms.oracle import (
 )
 from impsamp.gradnorms.plan import (
     GhostPlan,
-    check_samples,
     explicit_squares,
     plan_for,
     planned_squares,
@@ -42,6 +41,7 @@ from ..batches import Batch, batch_items, batch_length
 from ..checks import check_count
 from ..errors import InvalidArgument, UnsupportedModel, unknown
 from ..typing import LossFunction
+from .company import check_samples
 from .inputs import check_batch, device_of, uncompiled, unwrap
 from .rules import Parameters, Scales
 
@@ -50,6 +50,7 @@ __all__ = [
     "FEWEST",
     "KNOWN",
     "MEMORY",
+    "NAMED",
     "NORM_METHODS",
     "WORKING_SET",
     "choose_method",
@@ -79,6 +80,7 @@ _all_ = [
 WORKING_SET = 2**24  # bytes that stay in cache
 MEMORY = 2**28  # bytes that a chunk may take
 FEWEST = 50  # samples, where the memory allows
+NAMED = 121  # samples whose rows two weightings can name
 
 
 def _samples_with_gradients(numbers: int) -> int:
@@ -95,6 +97,8 @@ def _chunk(plan: GhostPlan, params: Parameters) -> int:
     bytes_each = 16 * max(1, plan.floats)
     fewest = min(FEWEST, MEMORY // bytes_each)
     size = max(1, WORKING_SET // bytes_each, fewest)
+    if plan.reordered:
+        size = min(size, NAMED)
     formed = plan.left("vmap") | plan.left("loop")
     numbers = sum(params[name].numel() for name in formed)
     if not numbers:

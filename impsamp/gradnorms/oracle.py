@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,9 +40,11 @@ __all__ = [
     "RANDOM",
     "Network",
     "checked_losses",
+    "checked_vmap_grads",
     "dense",
     "evaluation_statistics",
     "loop_grads",
+    "missed",
     "per_sample_losses",
     "trainable",
     "untouched",
@@ -338,5 +341,60 @@ def vmap_grads(
     return every(free, *tensors)
 
 
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd249073
+def _error_and_size(g: Tensor, weights: Tensor, total: Tensor) -> tuple[float, float]:
+    "How far the weighted sum of g (n, ...) is from `total`, and the largest sum of magnitudes."
+    wide = g.detach().double().reshape(len(g), -1)
+    error = (weights @ wide - total.double().flatten()).abs().max()
+    return error.item(), (weights @ wide.abs()).max().item()
+
+
+def missed(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+    grads: Mapping[str, Tensor],
+) -> set[str]:
+    "Names of the parameters whose per-sample `grads` do not add up to the gradient of the batch."
+    losses = checked_losses(model, loss_fn, x, y)
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.5 + torch.rand(len(losses), generator=generator, dtype=torch.float64)
+    # numbers that the losses' own dtype holds exactly
+    w = weights.to(losses)
+    leaves = list(params.values())
+    sums = torch.autograd.grad(losses, leaves, w, allow_unused=True)
+    totals = (_filled(g, p) for g, p in zip(sums, leaves))
+    pairs = zip(params, totals)
+    found = {name: _error_and_size(grads[name], w.double(), total) for name, total in pairs}
+    half = losses.dtype in (torch.float16, torch.bfloat16)
+    bound = 0.1 if half else 1e-3
+    # a bias before a normalisation has a gradient that is rounding alone
+    noise = 1e-3 * bound * max(size for _, size in found.values())
+    return {name for name, (error, size) in found.items() if error > bound * size + noise}
+
+
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #65a884d3
+def checked_vmap_grads(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+) -> dict[str, Tensor]:
+    "`vmap_grads` if they add up to the gradient of the batch, else `loop_grads` and a warning."
+    grads = vmap_grads(model, loss_fn, x, y, params)
+    lost = missed(model, loss_fn, x, y, params, grads)
+    if not lost:
+        return grads
+    warnings.warn(
+        f"vmap misses uses of {', '.join(sorted(lost))} outside the model (a penalty in the loss, "
+        "a parameter kept in a list, a hook): the gradients come from the loop",
+        stacklevel=2,
+    )
+    return loop_grads(model, loss_fn, x, y, params)
+
+
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #b343d64f
-GRADS = {"vmap": vmap_grads, "loop": loop_grads}
+GRADS = {"vmap": checked_vmap_grads, "loop": loop_grads}

@@ -371,7 +371,7 @@ EMBEDDINGS = {
         ghost=False,
     ),
     "embedding-batch-second": Case(lambda: TimeFirst(nn.Embedding(11, 4)), words),
-    "embedding-bag": Case(lambda: nn.EmbeddingBag(11, 4), words, ghost=False),
+    "embedding-bag": Case(lambda: nn.EmbeddingBag(11, 4), words),
 }
 
 AFFINE = {

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 
 from impsamp.batches import batch_call, batch_items, batch_length
+from impsamp.gradnorms.ghost import Catch
 
 # what `method` may be, in the order of the documentation
 ALL = ("auto", "ghost", "vmap", "loop")
@@ -30,6 +31,13 @@ def mlp(dtype=torch.float64):
     x = torch.randn(5, 6, dtype=dtype)
     y = torch.randn(5, 1, dtype=dtype)
     return model, x, y
+
+
+def caught(forward, params, *args):
+    "(what `forward` returns, the calls caught in it)."
+    with Catch(params) as catch:
+        out = forward(*args)
+    return out, catch.calls
 
 
 def contents(t):

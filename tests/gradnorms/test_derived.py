@@ -44,6 +44,28 @@ def low_rank(m, x):
     return F.linear(x, m.w + m.v @ m.u)
 
 
+def positions(m, x):
+    "Looked up once for all samples, as (1, T)."
+    return (x + F.embedding(torch.arange(4)[None], m.w)).tanh()
+
+
+def positions_twice(m, x):
+    "A table of (T,) that is shifted the second time."
+    h = (x + F.embedding(torch.arange(4), m.w)).tanh()
+    return h * F.embedding(torch.arange(4) + 2, m.w)
+
+
+def relative_bias(m, x):
+    "An attention's bias by distance, one for each of two heads, with a mask of each sample's."
+    places = torch.arange(4)
+    table = F.embedding((places[:, None] - places).clamp(-1, 1) + 1, m.w)
+    bias = table.permute(2, 0, 1)[None]
+    q = x.unflatten(2, (2, 3)).transpose(1, 2)
+    scores = q @ q.transpose(2, 3)
+    scores = scores + (bias + x[:, None, None, :, 0])
+    return (scores.softmax(-1) @ q).transpose(1, 2).flatten(2) @ m.v.t()
+
+
 def in_place(m, x):
     h = F.linear(x, m.w)
     h += m.b
@@ -72,6 +94,10 @@ MODELS = {
     "low rank": (low_rank, {"w": (5, 6), "v": (5, 2), "u": (2, 6)}),
     "exponential": (lambda m, x: x * m.w.exp(), {"w": ()}),
     "masked": (lambda m, x: F.linear(x, m.w * m.w.gt(0)), {"w": (5, 6)}),
+    "expanded": (lambda m, x: F.linear(x, m.w.expand(5, 6)), {"w": (1, 6)}),
+    "positions": (positions, {"w": (9, 6)}),
+    "positions twice": (positions_twice, {"w": (9, 6)}),
+    "relative bias": (relative_bias, {"w": (3, 2), "v": (2, 6)}),
     "in place": (in_place, {"w": (5, 6), "b": (5,)}),
     "bias used later": (bias_used_later, {"w": (5, 6), "b": (5,)}),
     "penalised": (penalised, {"w": (5, 6)}),

@@ -54,13 +54,17 @@ class Packed(Reader):
         return torch.cat([self.out(padded).sum(1).sin(), last.transpose(0, 1).flatten(1)], 1)
 
 
+def inputs(make, ids, lengths):
+    return (ids, lengths) if make is Packed else (ids,)
+
+
 def reading(make, kind, **settings):
     "(model, ids (5, 6), lengths, y) in float64."
     torch.manual_seed(0)
     model = make(kind, **settings).double()
     ids = torch.randint(0, 11, (5, 6))
     lengths = torch.tensor([3, 6, 1, 4, 6])
-    model(ids[:1], lengths[:1]) if make is Packed else model(ids[:1])
+    model(*inputs(make, ids[:1], lengths[:1]))
     for p in model.parameters():
         nn.init.normal_(p, std=0.5)
     return model, ids, lengths, torch.randn(5, 1, dtype=torch.float64)
@@ -82,13 +86,14 @@ def test_norms_of_packed_sequences(kind, settings):
     model, ids, lengths, y = reading(Packed, kind, **settings)
     oracle = backward_norms(model, squared, (ids, lengths), y)
     assert close(grad_norms(model, squared, (ids, lengths), y), oracle, 1e-10)
+    assert set(choose_method(model, squared, (ids, lengths), y).values()) == {"ghost"}
 
 
 @pytest.mark.parametrize("make", [Reader, Packed])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_outputs_are_those_of_torch(kind, make):
     model, ids, lengths, _ = reading(make, kind, bidirectional=True, num_layers=2)
-    x = (ids, lengths) if make is Packed else (ids,)
+    x = inputs(make, ids, lengths)
     with Catch(dict(model.named_parameters())) as catch:
         found = model(*x)
     assert torch.allclose(found, model(*x), rtol=1e-12)
