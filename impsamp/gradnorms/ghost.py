@@ -21,12 +21,13 @@ from .affine import AFFINE
 from .bags import BAGS
 from .contractions import CONTRACTIONS
 from .derived import derived_rule, is_weight
+from .evaluation import is_switched_off, takes_batch_statistics
 from .products import PRODUCTS
 from .recurrent import RECURRENT, weights_of
 from .rules import Bound, Parameters, Rule
 
 # %% auto #0
-__all__ = ["BATCH_STATISTICS", "RULES", "Call", "Catch", "uncovered"]
+__all__ = ["RULES", "Call", "Catch", "uncovered"]
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #9755d1a4
 RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **PRODUCTS, **BAGS, **AFFINE}
@@ -80,21 +81,15 @@ _COMPOSED: dict[Callable[..., object], Callable[..., object]] = {
     F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
 }
 
+
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #94945c32
-BATCH_STATISTICS = (
-    "batch normalisation with batch statistics makes samples interact, "
-    "so no sample has a gradient of its own: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
 def _takes_batch_statistics(
-    args: Sequence[object],
-    kwargs: Mapping[str, object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> bool:
     "`training` of `F.batch_norm`, by name or as the sixth argument."
     positional = args[5] if len(args) > 5 else False
-    if not (kwargs.get("training") or positional):
+    if not (kwargs.get("training") or positional) or is_switched_off(args, kwargs):
         return False
     x = args[0] if args else kwargs.get("input")
     # a weight may be standardised this way
@@ -159,7 +154,7 @@ class Catch(TorchFunctionMode):
             with self:
                 return composed(*args, **kwargs)
         if func is F.batch_norm and _takes_batch_statistics(args, kwargs):
-            raise UnsupportedModel(BATCH_STATISTICS)
+            raise UnsupportedModel(takes_batch_statistics())
         rule = RULES.get(func)
         if rule is None or not self.names or not torch.is_grad_enabled():
             return func(*args, **kwargs)
