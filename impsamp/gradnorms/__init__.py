@@ -20,7 +20,6 @@ from impsamp.gradnorms.cheap import (
 )
 from impsamp.gradnorms.oracle import (
     GRADS,
-    evaluation_statistics,
     per_sample_losses,
     trainable,
     untouched,
@@ -42,6 +41,7 @@ from ..checks import check_count
 from ..errors import InvalidArgument, UnsupportedModel, unknown
 from ..typing import LossFunction
 from .company import check_samples
+from .evaluation import evaluation_statistics
 from .inputs import check_batch, device_of, uncompiled, unwrap
 from .rules import Parameters, Scales
 
@@ -263,6 +263,14 @@ KNOWN = {
     nn.BatchNorm3d,
     nn.PReLU,
     nn.MultiheadAttention,
+    nn.EmbeddingBag,
+    nn.Bilinear,
+    nn.LSTM,
+    nn.GRU,
+    nn.RNN,
+    nn.LSTMCell,
+    nn.GRUCell,
+    nn.RNNCell,
 }
 if hasattr(nn, "RMSNorm"):
     KNOWN.add(nn.RMSNorm)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -17,14 +18,19 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModel
 from .affine import AFFINE
+from .bags import BAGS
 from .contractions import CONTRACTIONS
+from .derived import derived_rule, is_weight
+from .evaluation import is_switched_off, takes_batch_statistics
+from .products import PRODUCTS
+from .recurrent import RECURRENT, weights_of
 from .rules import Bound, Parameters, Rule
 
 # %% auto #0
-__all__ = ["BATCH_STATISTICS", "RULES", "Call", "Catch", "uncovered"]
+__all__ = ["RULES", "Call", "Catch", "uncovered"]
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #9755d1a4
-RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **AFFINE}
+RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **PRODUCTS, **BAGS, **AFFINE}
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #fea7f335
@@ -53,6 +59,10 @@ class Call:
         "Names of the parameters that the call uses."
         return set(self.names.values())
 
+    def reads_input(self) -> bool:
+        "The gradient of what is added does not look at the input again."
+        return any(slot.split()[0] != "bias" for slot in self.names)
+
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #791f6390
 def _opened(function: Any) -> types.FunctionType:
@@ -67,46 +77,51 @@ def _opened(function: Any) -> types.FunctionType:
     return copy
 
 
-_COMPOSED = {F.multi_head_attention_forward: _opened(F.multi_head_attention_forward)}
+_COMPOSED: dict[Callable[..., object], Callable[..., object]] = {
+    F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
+}
+
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #94945c32
-BATCH_STATISTICS = (
-    "batch normalisation with batch statistics makes samples interact, "
-    "so no sample has a gradient of its own: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
 def _takes_batch_statistics(
-    args: Sequence[object],
-    kwargs: Mapping[str, object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> bool:
     "`training` of `F.batch_norm`, by name or as the sixth argument."
     positional = args[5] if len(args) > 5 else False
-    return bool(kwargs.get("training") or positional)
+    if not (kwargs.get("training") or positional) or is_switched_off(args, kwargs):
+        return False
+    x = args[0] if args else kwargs.get("input")
+    # a weight may be standardised this way
+    return not (isinstance(x, Tensor) and is_weight(x))
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #f7c8e3b2
-def _call(
-    rule: Rule,
-    bound: Bound,
-    names: dict[str, str],
-    others: Sequence[Tensor | None],
-    out: Tensor,
-) -> Call:
-    "What is kept of one call; `others` is what it read besides the caught parameters."
-    x = bound.input
-    linked = [t for t in others if t is not None and t.requires_grad]
-    return Call(
-        rule=rule,
-        x=x.detach(),
-        names=names,
-        setting=bound.setting,
-        lead=bound.lead,
-        edge=get_gradient_edge(out),
-        inputs=[get_gradient_edge(t).node for t in linked],
-        version=x._version,
-    )
+@dataclass(eq=False)
+class _Reading:
+    "What is known of a call before it is made; one that works in place hides what it read."
+
+    rule: Rule
+    bound: Bound
+    # slot -> name of the caught parameter in it
+    names: dict[str, str]
+    # places of what it reads besides
+    inputs: list[Node]
+    version: int
+    # nodes of the graph that the rule accounts for
+    below: set[Node]
+
+    def call(self, out: Tensor) -> Call:
+        return Call(
+            rule=self.rule,
+            x=self.bound.input.detach(),
+            names=self.names,
+            setting=self.bound.setting,
+            lead=self.bound.lead,
+            edge=get_gradient_edge(out),
+            inputs=self.inputs,
+            version=self.version,
+        )
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #545e8920
@@ -115,8 +130,10 @@ class Catch(TorchFunctionMode):
 
     `UnsupportedModel` on batch statistics."""
 
-    def __init__(self, params: Parameters):
+    def __init__(self, params: Parameters, shared: Collection[str] = ()):
         super().__init__()
+        # parameters whose own calls have no samples in them: see `derived_rule`
+        self.shared = shared
         self.calls: list[Call] = []
         # id of a parameter -> its name
         self.names = {id(p): name for name, p in params.items()}
@@ -132,42 +149,63 @@ class Catch(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        if func in _COMPOSED:
+        composed = self.composition(func, args)
+        if composed is not None:
             with self:
-                return _COMPOSED[func](*args, **kwargs)
+                return composed(*args, **kwargs)
         if func is F.batch_norm and _takes_batch_statistics(args, kwargs):
-            raise UnsupportedModel(BATCH_STATISTICS)
-        out = func(*args, **kwargs)
+            raise UnsupportedModel(takes_batch_statistics())
         rule = RULES.get(func)
-        if rule is None or not isinstance(out, Tensor) or not out.requires_grad:
-            return out
-        if any(id(t) in self.names for t in (*args, *kwargs.values())):
-            self.catch(rule, out, args, kwargs)
+        if rule is None or not self.names or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        reading = self.read(rule, args, kwargs)
+        out = func(*args, **kwargs)
+        if reading is not None and isinstance(out, Tensor) and not out.is_complex():
+            self.calls = [call for call in self.calls if call.edge.node not in reading.below]
+            self.calls.append(reading.call(out))
         return out
 
-    def catch(
+    def composition(
+        self,
+        func: Callable[..., object],
+        args: Sequence[Any],
+    ) -> Callable[..., object] | None:
+        "`func` from parts that can be caught, if it holds parameters that are wanted."
+        if func not in RECURRENT:
+            return _COMPOSED.get(func)
+        wanted = any(id(w) in self.names for w in weights_of(func, args))
+        return RECURRENT[func] if wanted else None
+
+    def read(
         self,
         rule: Rule,
-        out: Tensor,
         args: Sequence[object],
         kwargs: Mapping[str, object],
-    ) -> None:
-        "Keep one call, unless the rule does not cover it: the graph will show what that leaves."
+    ) -> _Reading | None:
+        "None for a call that the rule does not cover: the graph will show what that leaves."
         try:
             bound = rule.bind(*args, **kwargs)
-        except TypeError:
-            return  # a signature that the rule does not know
-        if bound is None:
-            return
-        names = {}
-        others = []
-        for slot, t in bound.slots.items():
-            if id(t) in self.names:
-                names[slot] = self.names[id(t)]
-            else:
-                others.append(t)
-        if names:
-            self.calls.append(_call(rule, bound, names, [*others, bound.input], out))
+        except (TypeError, RuntimeError, IndexError):
+            return None  # a signature that the rule does not know, or shapes that do not fit
+        if bound is None or is_weight(bound.input):
+            return None
+        slots = {slot: t for slot, t in bound.slots.items() if t is not None}
+        names = {slot: self.names[id(t)] for slot, t in slots.items() if id(t) in self.names}
+        known = set(names)
+        below: set[Node] = set()
+        if any(t.requires_grad and not t.is_leaf for t in slots.values()):
+            caught = {call.edge.node: call.parameters() for call in self.calls}
+            derived = derived_rule(rule, bound, self.names, caught, self.shared)
+            if derived is not None:
+                rule = derived.rule
+                names |= derived.names
+                known |= derived.slots
+                below = derived.below
+        if not names:
+            return None
+        read = [bound.input, *(t for slot, t in slots.items() if slot not in known)]
+        inputs = [get_gradient_edge(t).node for t in read if t.requires_grad]
+        return _Reading(rule, bound, names, inputs, bound.input._version, below)
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #1816c3ae

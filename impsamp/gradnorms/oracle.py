@@ -15,9 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.nn import Module, MultiheadAttention, Parameter, RNNBase
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn import Module, Parameter
 from torch.nn.parameter import UninitializedParameter
 
 from impsamp.batches import (
@@ -28,21 +26,24 @@ from impsamp.batches import (
     batch_map,
     batch_tensors,
 )
+from impsamp.gradnorms.evaluation import (
+    draws_masks,
+    draws_random_numbers,
+    takes_batch_statistics,
+    uses_the_batch,
+)
 
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
-from .ghost import BATCH_STATISTICS
 from .rules import Parameters
 
 # %% auto #0
 __all__ = [
     "GRADS",
-    "RANDOM",
     "Network",
     "checked_losses",
     "checked_vmap_grads",
     "dense",
-    "evaluation_statistics",
     "loop_grads",
     "missed",
     "per_sample_losses",
@@ -125,32 +126,13 @@ def checked_losses(
     return losses
 
 
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #fe1a9b61
-RANDOM = (
-    "the forward pass draws random numbers ({}), so a sample's gradient is not a number: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
-def _takes_batch_statistics(m: Module) -> bool:
-    return isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
-
-
-def _draws_masks(m: Module) -> bool:
-    if not m.training:
-        return False
-    if isinstance(m, _DropoutNd):
-        return m.p > 0
-    return isinstance(m, (MultiheadAttention, RNNBase)) and m.dropout > 0
-
-
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #9d1a53e1
 def _refuse(name: str, m: Module) -> None:
     "`UnsupportedModel` if this layer gives samples no gradient of their own."
-    if _takes_batch_statistics(m):
-        raise UnsupportedModel(f"{name or 'model'}: {BATCH_STATISTICS}")
-    if _draws_masks(m):
-        raise UnsupportedModel(RANDOM.format(f"dropout at {name or 'model'!r}"))
+    if uses_the_batch(m):
+        raise UnsupportedModel(f"{name or 'model'}: {takes_batch_statistics()}")
+    if draws_masks(m):
+        raise UnsupportedModel(draws_random_numbers(f"dropout at {name or 'model'!r}"))
     if getattr(m, "max_norm", None) is not None:
         raise UnsupportedModel(
             f"{name}: max_norm changes the weights in the forward pass; clip them outside"
@@ -174,30 +156,6 @@ def trainable(model: Module) -> dict[str, Parameter]:
                 f"{name} is not initialised yet: run one batch through the model first"
             )
     return params
-
-
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #698a41ba
-@contextlib.contextmanager
-def evaluation_statistics(model: Module) -> Iterator[Module]:
-    """Batch normalisation uses its running statistics and dropout is off inside the `with`.
-
-    Every other layer keeps its mode. Scores computed inside are exact gradient norms of the
-    network in evaluation form, which is not the network that training steps see: the difference
-    is a bias of the scores (never of a gradient estimate, whose weights come from p alone).
-    Measured in the notebook of `gradnorms`.
-    `UnsupportedModel` if a batch normalisation keeps no running statistics."""
-    switched = []
-    try:
-        for name, m in model.named_modules():
-            if isinstance(m, _BatchNorm) and m.running_mean is None:
-                raise UnsupportedModel(f"{name} keeps no running statistics to score with")
-            if _takes_batch_statistics(m) or _draws_masks(m):
-                switched.append(m)
-                m.training = False
-        yield model
-    finally:
-        for m in switched:
-            m.training = True
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #da228ff0
@@ -240,7 +198,10 @@ class _RandomState:
         self.other = self.accelerator.get_rng_state(device) if self.accelerator else None
 
     def is_unchanged(self) -> bool:
-        return torch.equal(self.cpu, torch.get_rng_state())
+        same = torch.equal(self.cpu, torch.get_rng_state())
+        if self.accelerator is None or self.other is None:
+            return same
+        return same and torch.equal(self.other, self.accelerator.get_rng_state(self.device))
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
@@ -262,7 +223,7 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad():
             yield
         if not random.is_unchanged():
-            raise UnsupportedModel(RANDOM.format("the state of torch's generator changed"))
+            raise UnsupportedModel(draws_random_numbers("the state of torch's generator changed"))
         if any(p._version != v for p, v in versions):
             raise UnsupportedModel("the forward pass changes a parameter in place; do that outside")
     finally:
@@ -338,7 +299,12 @@ def vmap_grads(
     axes = (None, *[0] * len(tensors))
     every = vmap(grad(loss_of_one), in_dims=axes, randomness="error")
     free = {name: p.detach() for name, p in params.items()}
-    return every(free, *tensors)
+    try:
+        return every(free, *tensors)
+    except RuntimeError as e:
+        if "randomness" not in str(e):
+            raise
+        raise UnsupportedModel(draws_random_numbers("a random operation under vmap")) from e
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd249073

@@ -103,9 +103,7 @@ Placement: TypeAlias = Layout | Rows
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #4e92c3ce
 def _check_unchanged(calls: Sequence[Call]) -> None:
     for call in calls:
-        # a sum does not look at its input again
-        reads = set(call.names) != {"bias"}
-        if reads and call.x._version != call.version:
+        if call.reads_input() and call.x._version != call.version:
             raise UnsupportedModel(
                 "an input of a layer was modified in place after its use, "
                 "so its gradient cannot be computed (nor by backward)"

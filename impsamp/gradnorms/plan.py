@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -78,6 +78,8 @@ class GhostPlan:
     proved: bool
     # rows are sorted, dropped or routed: they are named one by one
     reordered: bool = False
+    # parameters whose own calls have no samples in them: see `derived_rule`
+    shared: frozenset[str] = frozenset()
     batches: int = 0
     # what the user was warned of
     said: set[str] = field(default_factory=set)
@@ -138,27 +140,44 @@ class _Trial:
     alone: Tensor
     # caught in the run of all
     calls: list[Call]
+    proof: Proof
+    # names of parameters that the proof did not place, and of those that no rule accounts for
+    mixed: set[str]
+    skip: set[str]
 
 
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #9d52fbed
+def _mixed(calls: Iterable[Call], proof: Proof) -> set[str]:
+    "Names of the parameters in calls that were not placed."
+    unknown: set[str] = set()
+    for call, placement in zip(calls, proof.placements):
+        if placement is None:
+            unknown.update(call.names.values())
+    return unknown
+
+
 def _try_out(
     model: Module,
     loss_fn: LossFunction,
     x: Batch,
     y: Batch,
     params: Parameters,
+    shared: Collection[str] = (),
 ) -> _Trial:
     chosen = spread(batch_length(x))
     x = batch_items(x, chosen)
     y = batch_items(y, chosen)
-    with Catch(params) as batch:
+    with Catch(params, shared) as batch:
         losses = checked_losses(model, loss_fn, x, y)
     i = int(losses.detach().argmax())
     one = slice(i, i + 1)
     with Catch(params):
         alone = checked_losses(model, loss_fn, batch_items(x, one), batch_items(y, one))
     refuse_interaction(losses[i].detach(), alone[0].detach())
-    return _Trial(x, y, i, losses, alone, batch.calls)
+    skip = uncovered(losses, batch.calls, params)
+    proof = prove(losses, batch.calls)
+    mixed = _mixed(batch.calls, proof)
+    return _Trial(x, y, i, losses, alone, batch.calls, proof, mixed, skip | mixed)
 
 
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #aee14cea
@@ -212,15 +231,6 @@ _UNPROVED = (
 )
 
 
-def _mixed(calls: Iterable[Call], proof: Proof) -> set[str]:
-    "Names of the parameters in calls that were not placed."
-    unknown: set[str] = set()
-    for call, placement in zip(calls, proof.placements):
-        if placement is None:
-            unknown.update(call.names.values())
-    return unknown
-
-
 def _hooked(params: Parameters) -> set[str]:
     return {name for name, p in params.items() if p._backward_hooks}
 
@@ -238,13 +248,17 @@ def make_ghost_plan(
     `UnsupportedModel` if samples interact, `InvalidShape` if the loss is reduced,
     `InvalidArgument` on a wrong dtype."""
     trial = _try_out(model, loss_fn, x, y, params)
+    shared: frozenset[str] = frozenset()
+    if trial.mixed:
+        # what is computed once for all samples may still be told apart where it is used
+        again = _try_out(model, loss_fn, x, y, params, trial.mixed)
+        if len(again.skip) < len(trial.skip):
+            shared = frozenset(trial.mixed)
+            trial = again
     calls = trial.calls
     n = len(trial.losses)
-    reached = uncovered(trial.losses, calls, params)
-    proof = prove(trial.losses, calls)
-    unknown = _mixed(calls, proof)
-    skip = reached | unknown | _hooked(params)
-    squares = ghost_squares(n, calls, proof, params, skip)[trial.i]
+    skip = trial.skip | _hooked(params)
+    squares = ghost_squares(n, calls, trial.proof, params, skip)[trial.i]
     oracle = _oracle_squares(trial.alone, params)
     covered = sum(square for name, square in oracle.items() if name not in skip)
     if not _agree(squares, covered + 0 * squares):
@@ -260,10 +274,11 @@ def make_ghost_plan(
         methods=methods,
         floats=sum(call.x.numel() for call in calls) // n,
         proved=n > 1 and bool(size > 0) and bool(size.isfinite()),
-        reordered=any(isinstance(p, Rows) for p in proof.placements),
+        reordered=any(isinstance(p, Rows) for p in trial.proof.placements),
+        shared=shared,
     )
-    if unknown:
-        plan.say("mixed", _UNPROVED.format(", ".join(sorted(unknown))))
+    if trial.mixed:
+        plan.say("mixed", _UNPROVED.format(", ".join(sorted(trial.mixed))))
     return plan
 
 
@@ -341,7 +356,7 @@ def _ghost_part(
     scales: Scales | None,
 ) -> tuple[Tensor, set[str]]:
     "Squares (n,) over what the ghost pass covers in this batch, and the names that it leaves out."
-    with Catch(params) as batch:
+    with Catch(params, plan.shared) as batch:
         losses = checked_losses(model, loss_fn, x, y)
     _look_at_company(plan, model, loss_fn, x, y, losses)
     skip = uncovered(losses, batch.calls, params) | plan.left("vmap") | plan.left("loop")

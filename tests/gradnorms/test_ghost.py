@@ -55,7 +55,7 @@ def test_batch_statistics_are_refused_by_name_and_by_position():
 def test_a_parameter_is_uncovered_where_it_has_one_use_without_a_rule():
     w = nn.Parameter(torch.eye(2))
     x = torch.randn(3, 2)
-    out, calls = caught(lambda: F.linear(x, w).sum(1) + w.sum(), {"w": w})
+    out, calls = caught(lambda: F.linear(x, w).sum(1) - w.sum(), {"w": w})
     assert len(calls) == 1
     assert uncovered(out, calls, {"w": w}) == {"w"}
     assert uncovered(F.linear(x, w).sum(1), [], {"w": w}) == {"w"}
