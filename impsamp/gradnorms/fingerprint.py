@@ -25,7 +25,7 @@ _ROWWISE = """
     Softmax LogSoftmax SafeSoftmax Logsumexp Sum Mean Var Std VarMean StdMean Norm LinalgVectorNorm
     Max Min Amax Amin
     View UnsafeView ReshapeAlias Reshape T Transpose Permute Movedim Unsqueeze Squeeze Expand Alias
-    Repeat Clone ToCopy Copy Slice Select Narrow Split SplitWithSizes Chunk Unbind Unflatten Flatten
+    Repeat Clone ToCopy Copy Slice Select Narrow Split UnsafeSplit SplitWithSizes Unbind Unflatten Flatten
     MaxPool1D MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D
     AdaptiveAvgPool3D AdaptiveMaxPool2D MeanPool ConstantPadNd ReflectionPad1D ReflectionPad2D
     ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle UpsampleNearest2D
@@ -48,9 +48,13 @@ _PRODUCTS = {
     "Linear": (1,),
     "Embedding": (0,),
     "EmbeddingBag": (0,),
+    "Trilinear": (1,),
 }
 # between a parameter and its use
-_WRAPS = {"T", "Transpose", "Permute", "View", "Expand", "ToCopy", "Unsqueeze", "Squeeze", "Alias"}
+_WRAPS = set(
+    "T Transpose Permute View Expand ToCopy Unsqueeze Squeeze Alias Slice Select Split UnsafeSplit "
+    "SplitWithSizes Unbind Repeat Clone".split()
+)
 
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #8e0b30c6
