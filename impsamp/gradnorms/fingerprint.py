@@ -25,7 +25,7 @@ _ROWWISE = """
     Softmax LogSoftmax SafeSoftmax Logsumexp Sum Mean Var Std VarMean StdMean Norm LinalgVectorNorm
     Max Min Amax Amin
     View UnsafeView ReshapeAlias Reshape T Transpose Permute Movedim Unsqueeze Squeeze Expand Alias
-    Repeat Clone ToCopy Copy Slice Select Narrow Split UnsafeSplit SplitWithSizes Unbind Unflatten Flatten
+    Repeat Clone ToCopy Copy Slice Select Narrow Split UnsafeSplit SplitWithSizes Unbind
     MaxPool1D MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D
     AdaptiveAvgPool3D AdaptiveMaxPool2D MeanPool ConstantPadNd ReflectionPad1D ReflectionPad2D
     ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle UpsampleNearest2D
@@ -51,10 +51,10 @@ _PRODUCTS = {
     "Trilinear": (1,),
 }
 # between a parameter and its use
-_WRAPS = set(
-    "T Transpose Permute View Expand ToCopy Unsqueeze Squeeze Alias Slice Select Split UnsafeSplit "
-    "SplitWithSizes Unbind Repeat Clone".split()
-)
+_WRAPS = """
+    T Transpose Permute View Expand ToCopy Unsqueeze Squeeze Alias Slice Select Split UnsafeSplit
+    SplitWithSizes Unbind Repeat Clone
+"""
 
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #8e0b30c6
@@ -88,6 +88,7 @@ def _look_at(node: Node) -> _Kind:
 
 
 _ROWWISE_NAMES = frozenset(_ROWWISE.split())
+_WRAPPING_NAMES = frozenset(_WRAPS.split())
 
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #8ab78762
@@ -140,7 +141,7 @@ class _Graph(NamedTuple):
 
     def is_parameter(self, number: int) -> bool:
         "A leaf, or a constant, or a view of one."
-        while number >= 0 and self.kinds[number].name in _WRAPS:
+        while number >= 0 and self.kinds[number].name in _WRAPPING_NAMES:
             number = self.inputs[number][0][0]
         return number < 0 or self.kinds[number].name == "AccumulateGrad"
 

@@ -225,9 +225,12 @@ def prove(losses: Tensor, calls: Sequence[Call]) -> Proof:
     codes = sample_codes(n, narrowest(*_dtypes(losses, ones))).to(losses.device)
     weights = code_weights(codes, losses)
     first = output_gradients(losses, calls, weights[0], retain_graph=True)
-    both = enumerate(zip(calls, ones, first))
-    shown = {j: (call, b, c) for j, (call, b, c) in both if b is not None and c is not None}
-    # what no loss looks at may lie anywhere
+    shown = {
+        j: (call, b, c)
+        for j, (call, b, c) in enumerate(zip(calls, ones, first))
+        if b is not None and c is not None and b.numel()
+    }
+    # what no loss looks at, or has no row in this batch, may lie anywhere
     found: list[Placement | None] = [Layout(0)] * len(calls)
     for j, call in shown.items():
         found[j] = _find_layout(*call, codes[0])
@@ -360,7 +363,8 @@ def ghost_squares(
     placed = [
         _Placed(call, placement, b)
         for call, placement, b in zip(calls, *proof)
-        if placement is not None and b is not None and not call.parameters() <= set(skip)
+        if placement is not None and b is not None and b.numel()
+        if not call.parameters() <= set(skip)
     ]
     device = next(iter(params.values())).device
     total = torch.zeros(n, dtype=torch.float64, device=device)
