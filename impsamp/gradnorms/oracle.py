@@ -7,32 +7,45 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.nn import Module, MultiheadAttention, Parameter, RNNBase
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn import Module, Parameter
 from torch.nn.parameter import UninitializedParameter
+
+from impsamp.batches import (
+    Batch,
+    batch_call,
+    batch_items,
+    batch_length,
+    batch_map,
+    batch_tensors,
+)
+from impsamp.gradnorms.evaluation import (
+    draws_masks,
+    draws_random_numbers,
+    takes_batch_statistics,
+    uses_the_batch,
+)
 
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
-from .ghost import BATCH_STATISTICS
 from .rules import Parameters
 
 # %% auto #0
 __all__ = [
     "GRADS",
-    "RANDOM",
     "Network",
     "checked_losses",
+    "checked_vmap_grads",
     "dense",
-    "evaluation_statistics",
     "loop_grads",
+    "missed",
     "per_sample_losses",
     "trainable",
     "untouched",
@@ -40,36 +53,44 @@ __all__ = [
 ]
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd875a76
-Network: TypeAlias = Callable[[Tensor], Tensor]
+Network: TypeAlias = Callable[..., object]
 
 
-def _forward(model: Network, x: Tensor) -> Tensor:
-    "model(x); a mismatch of dtypes is explained."
+def _forward(model: Network, x: Batch) -> object:
+    "What the model returns for x (`batch_call`); a mismatch of dtypes is explained."
     try:
-        return model(x)
+        return batch_call(model, x)
     except RuntimeError as e:
-        weight = next(model.parameters()) if isinstance(model, Module) else x
-        if x.dtype == weight.dtype or "type" not in str(e):
+        wanted = next(model.parameters()).dtype if isinstance(model, Module) else None
+        wrong = _of_another_type(x, wanted)
+        if wrong is None or "type" not in str(e):
             raise
         raise InvalidArgument(
-            f"x is {x.dtype} but the parameters are {weight.dtype}: "
-            f"convert it, x.to({weight.dtype})"
+            f"x is {wrong} but the parameters are {wanted}: convert it, x.to({wanted})"
         ) from e
+
+
+def _of_another_type(x: Batch, wanted: torch.dtype | None) -> torch.dtype | None:
+    "The first dtype in `x` that is not `wanted`; of several tensors integers may be what they are."
+    if wanted is None:
+        return None
+    tensors = [x] if isinstance(x, Tensor) else filter(Tensor.is_floating_point, batch_tensors(x))
+    return next((t.dtype for t in tensors if t.dtype != wanted), None)
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #6f36c01e
 def per_sample_losses(
     model: Network,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
-    """`loss_fn(model(x), y)` as (n,).
+    """`loss_fn(model(x), y)` as (n,), with `model(*x)` for a tuple and `model(**x)` for a dict.
 
     `InvalidShape` if it is reduced or has another shape, `InvalidArgument` if x has a dtype that
     the model refuses."""
     losses = loss_fn(_forward(model, x), y)
-    n = len(x)
+    n = batch_length(x)
     if not isinstance(losses, Tensor):
         got = type(losses).__name__
         raise InvalidShape(f"loss_fn must return a tensor of shape ({n},), got {got}")
@@ -92,8 +113,8 @@ def per_sample_losses(
 def checked_losses(
     model: Network,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
     "`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them."
     losses = per_sample_losses(model, loss_fn, x, y)
@@ -105,32 +126,13 @@ def checked_losses(
     return losses
 
 
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #fe1a9b61
-RANDOM = (
-    "the forward pass draws random numbers ({}), so a sample's gradient is not a number: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
-def _takes_batch_statistics(m: Module) -> bool:
-    return isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
-
-
-def _draws_masks(m: Module) -> bool:
-    if not m.training:
-        return False
-    if isinstance(m, _DropoutNd):
-        return m.p > 0
-    return isinstance(m, (MultiheadAttention, RNNBase)) and m.dropout > 0
-
-
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #9d1a53e1
 def _refuse(name: str, m: Module) -> None:
     "`UnsupportedModel` if this layer gives samples no gradient of their own."
-    if _takes_batch_statistics(m):
-        raise UnsupportedModel(f"{name or 'model'}: {BATCH_STATISTICS}")
-    if _draws_masks(m):
-        raise UnsupportedModel(RANDOM.format(f"dropout at {name or 'model'!r}"))
+    if uses_the_batch(m):
+        raise UnsupportedModel(f"{name or 'model'}: {takes_batch_statistics()}")
+    if draws_masks(m):
+        raise UnsupportedModel(draws_random_numbers(f"dropout at {name or 'model'!r}"))
     if getattr(m, "max_norm", None) is not None:
         raise UnsupportedModel(
             f"{name}: max_norm changes the weights in the forward pass; clip them outside"
@@ -154,30 +156,6 @@ def trainable(model: Module) -> dict[str, Parameter]:
                 f"{name} is not initialised yet: run one batch through the model first"
             )
     return params
-
-
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #698a41ba
-@contextlib.contextmanager
-def evaluation_statistics(model: Module) -> Iterator[Module]:
-    """Batch normalisation uses its running statistics and dropout is off inside the `with`.
-
-    Every other layer keeps its mode. Scores computed inside are exact gradient norms of the
-    network in evaluation form, which is not the network that training steps see: the difference
-    is a bias of the scores (never of a gradient estimate, whose weights come from p alone).
-    Measured in the notebook of `gradnorms`.
-    `UnsupportedModel` if a batch normalisation keeps no running statistics."""
-    switched = []
-    try:
-        for name, m in model.named_modules():
-            if isinstance(m, _BatchNorm) and m.running_mean is None:
-                raise UnsupportedModel(f"{name} keeps no running statistics to score with")
-            if _takes_batch_statistics(m) or _draws_masks(m):
-                switched.append(m)
-                m.training = False
-        yield model
-    finally:
-        for m in switched:
-            m.training = True
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #da228ff0
@@ -220,7 +198,10 @@ class _RandomState:
         self.other = self.accelerator.get_rng_state(device) if self.accelerator else None
 
     def is_unchanged(self) -> bool:
-        return torch.equal(self.cpu, torch.get_rng_state())
+        same = torch.equal(self.cpu, torch.get_rng_state())
+        if self.accelerator is None or self.other is None:
+            return same
+        return same and torch.equal(self.other, self.accelerator.get_rng_state(self.device))
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
@@ -242,7 +223,7 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
         with torch.inference_mode(False), torch.enable_grad():
             yield
         if not random.is_unchanged():
-            raise UnsupportedModel(RANDOM.format("the state of torch's generator changed"))
+            raise UnsupportedModel(draws_random_numbers("the state of torch's generator changed"))
         if any(p._version != v for p, v in versions):
             raise UnsupportedModel("the forward pass changes a parameter in place; do that outside")
     finally:
@@ -275,16 +256,16 @@ def _stacked(
 def loop_grads(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
     "name -> (n, *param.shape): each sample's gradient of its own loss, one sample at a time."
     leaves = list(params.values())
     rows = []
-    for i in range(len(x)):
+    for i in range(batch_length(x)):
         one = slice(i, i + 1)
-        losses = checked_losses(model, loss_fn, x[one], y[one])
+        losses = checked_losses(model, loss_fn, batch_items(x, one), batch_items(y, one))
         rows.append(torch.autograd.grad(losses.sum(), leaves, allow_unused=True))
     columns = (_stacked(rows, j, p) for j, p in enumerate(leaves))
     return dict(zip(params, columns))
@@ -294,31 +275,92 @@ def loop_grads(
 def vmap_grads(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
     """name -> (n, *param.shape), with respect to `params` alone.
 
     By `vmap(grad(loss of one sample))` (torch.func)."""
-    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-    held = {name: t.detach() for name, t in tensors if name not in params}
+    state = itertools.chain(model.named_parameters(), model.named_buffers())
+    held = {name: t.detach() for name, t in state if name not in params}
 
-    def loss_of_one(
-        p: dict[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-    ) -> Tensor:
-        def called(x: Tensor) -> Tensor:
-            return functional_call(model, {**held, **p}, (x,))
+    def loss_of_one(p: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+        # the structure of x and y, with one sample in place of each of their tensors
+        sample = iter(tensors)
+        one_x, one_y = batch_map(lambda _: next(sample)[None], (x, y))
 
-        losses = per_sample_losses(called, loss_fn, x[None], y[None])
-        return losses.sum()
+        def called(*args: object, **kwargs: object) -> object:
+            return functional_call(model, {**held, **p}, args, kwargs)
 
-    every = vmap(grad(loss_of_one), in_dims=(None, 0, 0), randomness="error")
+        return per_sample_losses(called, loss_fn, one_x, one_y).sum()
+
+    tensors = tuple(batch_tensors((x, y)))
+    axes = (None, *[0] * len(tensors))
+    every = vmap(grad(loss_of_one), in_dims=axes, randomness="error")
     free = {name: p.detach() for name, p in params.items()}
-    return every(free, x, y)
+    try:
+        return every(free, *tensors)
+    except RuntimeError as e:
+        if "randomness" not in str(e):
+            raise
+        raise UnsupportedModel(draws_random_numbers("a random operation under vmap")) from e
+
+
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd249073
+def _error_and_size(g: Tensor, weights: Tensor, total: Tensor) -> tuple[float, float]:
+    "How far the weighted sum of g (n, ...) is from `total`, and the largest sum of magnitudes."
+    wide = g.detach().double().reshape(len(g), -1)
+    error = (weights @ wide - total.double().flatten()).abs().max()
+    return error.item(), (weights @ wide.abs()).max().item()
+
+
+def missed(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+    grads: Mapping[str, Tensor],
+) -> set[str]:
+    "Names of the parameters whose per-sample `grads` do not add up to the gradient of the batch."
+    losses = checked_losses(model, loss_fn, x, y)
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.5 + torch.rand(len(losses), generator=generator, dtype=torch.float64)
+    # numbers that the losses' own dtype holds exactly
+    w = weights.to(losses)
+    leaves = list(params.values())
+    sums = torch.autograd.grad(losses, leaves, w, allow_unused=True)
+    totals = (_filled(g, p) for g, p in zip(sums, leaves))
+    pairs = zip(params, totals)
+    found = {name: _error_and_size(grads[name], w.double(), total) for name, total in pairs}
+    half = losses.dtype in (torch.float16, torch.bfloat16)
+    bound = 0.1 if half else 1e-3
+    # a bias before a normalisation has a gradient that is rounding alone
+    noise = 1e-3 * bound * max(size for _, size in found.values())
+    return {name for name, (error, size) in found.items() if error > bound * size + noise}
+
+
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #65a884d3
+def checked_vmap_grads(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+) -> dict[str, Tensor]:
+    "`vmap_grads` if they add up to the gradient of the batch, else `loop_grads` and a warning."
+    grads = vmap_grads(model, loss_fn, x, y, params)
+    lost = missed(model, loss_fn, x, y, params, grads)
+    if not lost:
+        return grads
+    warnings.warn(
+        f"vmap misses uses of {', '.join(sorted(lost))} outside the model (a penalty in the loss, "
+        "a parameter kept in a list, a hook): the gradients come from the loop",
+        stacklevel=2,
+    )
+    return loop_grads(model, loss_fn, x, y, params)
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #b343d64f
-GRADS = {"vmap": vmap_grads, "loop": loop_grads}
+GRADS = {"vmap": checked_vmap_grads, "loop": loop_grads}

@@ -57,6 +57,8 @@ class Rule:
     grads: Callable[..., Tensor]
     # (slot, a, b, scale, **setting) -> their squared norms (n,) float64, or None: form them
     squares: Callable[..., Tensor | None]
+    # entries along the first `lead` axes have nothing to do with each other and may be regrouped
+    separable: bool = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
