@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 # %% auto #0
 __all__ = ["Fingerprint", "fingerprint"]
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #810bfebc
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #1d75e970
 _ROWWISE = """
     AccumulateGrad
     Add Sub Mul Div Neg Pow Square Exp Exp2 Expm1 Log Log1p Log2 Log10 Sqrt Rsqrt Reciprocal Abs
@@ -25,7 +25,7 @@ _ROWWISE = """
     Softmax LogSoftmax SafeSoftmax Logsumexp Sum Mean Var Std VarMean StdMean Norm LinalgVectorNorm
     Max Min Amax Amin
     View UnsafeView ReshapeAlias Reshape T Transpose Permute Movedim Unsqueeze Squeeze Expand Alias
-    Clone ToCopy Copy Slice Select Narrow Split SplitWithSizes Chunk Unbind Unflatten Flatten Detach
+    Repeat Clone ToCopy Copy Slice Select Narrow Split UnsafeSplit SplitWithSizes Unbind
     MaxPool1D MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D
     AdaptiveAvgPool3D AdaptiveMaxPool2D MeanPool ConstantPadNd ReflectionPad1D ReflectionPad2D
     ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle UpsampleNearest2D
@@ -48,9 +48,13 @@ _PRODUCTS = {
     "Linear": (1,),
     "Embedding": (0,),
     "EmbeddingBag": (0,),
+    "Trilinear": (1,),
 }
 # between a parameter and its use
-_WRAPS = {"T", "Transpose", "Permute", "View", "Expand", "ToCopy", "Unsqueeze", "Squeeze", "Alias"}
+_WRAPS = """
+    T Transpose Permute View Expand ToCopy Unsqueeze Squeeze Alias Slice Select Split UnsafeSplit
+    SplitWithSizes Unbind Repeat Clone
+"""
 
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #8e0b30c6
@@ -84,6 +88,7 @@ def _look_at(node: Node) -> _Kind:
 
 
 _ROWWISE_NAMES = frozenset(_ROWWISE.split())
+_WRAPPING_NAMES = frozenset(_WRAPS.split())
 
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #8ab78762
@@ -96,7 +101,7 @@ def _integers(value: object) -> object:
     return None
 
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #025f48bc
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #a8972f9b
 _Inputs = tuple[tuple[int, int], ...]  # (number of the node below or -1, which of its outputs)
 
 
@@ -108,7 +113,10 @@ def _walk(root: Node) -> tuple[list[Node], list[_Inputs]]:
     for node in nodes:  # which grows
         read = []
         for below, output in node.next_functions:
-            number = -1 if below is None else numbers.setdefault(below, len(nodes))
+            if below is None:
+                read.append((-1, output))
+                continue
+            number = numbers.setdefault(below, len(nodes))
             if number == len(nodes):
                 nodes.append(below)
             read.append((number, output))
@@ -133,7 +141,7 @@ class _Graph(NamedTuple):
 
     def is_parameter(self, number: int) -> bool:
         "A leaf, or a constant, or a view of one."
-        while number >= 0 and self.kinds[number].name in _WRAPS:
+        while number >= 0 and self.kinds[number].name in _WRAPPING_NAMES:
             number = self.inputs[number][0][0]
         return number < 0 or self.kinds[number].name == "AccumulateGrad"
 
@@ -154,12 +162,15 @@ class _Graph(NamedTuple):
         return groups % self.n == 0 and self.n > 1
 
 
-# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #2ea69b04
+# %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #6470e697
 def fingerprint(losses: Tensor, marks: Sequence[tuple[Node, object]] = ()) -> Fingerprint:
     """The fingerprint of the graph of `losses` (n,).
 
     `marks` are nodes of it with something hashable to be remembered of each."""
-    nodes, inputs = _walk(losses.grad_fn)
+    root = losses.grad_fn
+    if root is None:
+        return Fingerprint((), False)
+    nodes, inputs = _walk(root)
     kinds = [_kind(node) for node in nodes]
     graph = _Graph(nodes, kinds, inputs, len(losses))
     saved = [

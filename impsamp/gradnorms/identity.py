@@ -20,9 +20,9 @@ from .rules import Parameters
 # %% auto #0
 __all__ = ["identity", "plan_key"]
 
-# %% ../../nbs/06_gradnorms/04_identity.ipynb #9e96fd1e
+# %% ../../nbs/06_gradnorms/04_identity.ipynb #9bd3a83c
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
-_DEPTH = 5
+_DEPTH = 10
 
 
 def _of_tensor(t: Tensor) -> object:
@@ -51,7 +51,7 @@ def _contents(cell: types.CellType) -> object:
         return None
 
 
-# %% ../../nbs/06_gradnorms/04_identity.ipynb #dcfd5dfa
+# %% ../../nbs/06_gradnorms/04_identity.ipynb #32bcd824
 def identity(value: object, depth: int = _DEPTH) -> object:
     "Something hashable that is equal for values that make the same pass."
     if isinstance(value, _SIMPLE):
@@ -59,7 +59,7 @@ def identity(value: object, depth: int = _DEPTH) -> object:
     if isinstance(value, Tensor):
         return _of_tensor(value)
     if depth == 0:
-        return type(value), id(value)
+        return type(value)
     if isinstance(value, types.FunctionType):
         return _of_function(value, depth - 1)
     if isinstance(value, types.MethodType):

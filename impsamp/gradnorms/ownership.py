@@ -85,7 +85,7 @@ def _wide(t: Tensor) -> Tensor:
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
-# %% ../../nbs/06_gradnorms/01_ownership.ipynb #699b16d9
+# %% ../../nbs/06_gradnorms/01_ownership.ipynb #21323599
 def _rowwise(t: Tensor) -> Tensor:
     return t.reshape(len(t), -1)
 
@@ -114,6 +114,12 @@ def _differ(found: Tensor, expected: Tensor) -> bool:
     return bool(2 * wrong.sum() > wrong.numel())
 
 
+@functools.lru_cache(maxsize=16)
+def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(size)
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
+
+
 def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
     """Row i of `ones` (n, ...) belongs to sample i alone, for all i.
 
@@ -126,7 +132,8 @@ def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
     inverse = (1 / powers).to(ones.dtype)
     if _differ(coded[:, :_GLANCE] * inverse, ones[:, :_GLANCE]):
         return False
-    if torch.equal(coded * inverse, ones):
+    v = _direction(ones.shape[1], ones.dtype, ones.device)
+    if torch.equal((coded @ v) * inverse[:, 0], ones @ v):
         return True
     return bool(_explained(ones, coded, powers).all())
 

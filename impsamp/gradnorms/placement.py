@@ -159,7 +159,7 @@ class Proof(NamedTuple):
     gradients: Sequence[Tensor | None]
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #088eabf5
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #0f9c67ef
 def _name_rows(
     call: Call,
     ones: Tensor,
@@ -177,6 +177,28 @@ def _name_rows(
     return named_rows(owner, call.lead, codes.shape[1])
 
 
+# a call, its output gradient under ones, and under the first codes
+_Shown: TypeAlias = tuple[Call, Tensor, Tensor]
+
+
+def _name_all(
+    losses: Tensor,
+    shown: Sequence[_Shown],
+    codes: Tensor,
+    weights: Tensor,
+) -> list[Rows | None]:
+    "`_name_rows` of several calls, with one backward pass for each of the later weightings."
+    calls = [call for call, _, _ in shown]
+    later = [output_gradients(losses, calls, w, retain_graph=True) for w in weights[1:]]
+    found = []
+    for k, (call, ones, first) in enumerate(shown):
+        others = [passed[k] for passed in later]
+        coded = [first, *(c for c in others if c is not None)]
+        found.append(_name_rows(call, ones, coded, codes))
+    return found
+
+
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #d5157c5b
 def _dtypes(losses: Tensor, gradients: Sequence[Tensor | None]) -> Iterator[torch.dtype]:
     yield losses.dtype
     yield from (g.dtype for g in gradients if g is not None)
@@ -188,7 +210,7 @@ def _sole(call: Call) -> Layout:
     return Layout(lead.index(1) if 1 in lead else 0)
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #c07f625f
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #05bb3dca
 def prove(losses: Tensor, calls: Sequence[Call]) -> Proof:
     """The owners of all rows of `calls` in the graph of `losses` (n,).
 
@@ -197,32 +219,30 @@ def prove(losses: Tensor, calls: Sequence[Call]) -> Proof:
     `UnsupportedModel` if an input of a layer was modified in place after its use."""
     _check_unchanged(calls)
     n = len(losses)
-    keep = n > 1
-    ones = output_gradients(losses, calls, torch.ones_like(losses), retain_graph=keep)
+    ones = output_gradients(losses, calls, torch.ones_like(losses), retain_graph=n > 1)
     if n == 1:
         return Proof([_sole(call) for call in calls], ones)
     codes = sample_codes(n, narrowest(*_dtypes(losses, ones))).to(losses.device)
     weights = code_weights(codes, losses)
     first = output_gradients(losses, calls, weights[0], retain_graph=True)
-    found: list[Placement | None] = [None] * len(calls)
-    unplaced = []
-    for j, (call, b, c) in enumerate(zip(calls, ones, first)):
-        if b is None or c is None:
-            found[j] = Layout(0)  # of nothing
-            continue
-        found[j] = _find_layout(call, b, c, codes[0])
-        if found[j] is None:
-            unplaced.append(j)
-    if unplaced:
-        some = [calls[j] for j in unplaced]
-        later = [output_gradients(losses, some, w, retain_graph=True) for w in weights[1:]]
-        for k, j in enumerate(unplaced):
-            coded = [first[j], *(passed[k] for passed in later)]
-            found[j] = _name_rows(calls[j], ones[j], coded, codes)
+    shown = {
+        j: (call, b, c)
+        for j, (call, b, c) in enumerate(zip(calls, ones, first))
+        if b is not None and c is not None and b.numel()
+    }
+    # what no loss looks at, or has no row in this batch, may lie anywhere
+    found: list[Placement | None] = [Layout(0)] * len(calls)
+    for j, call in shown.items():
+        found[j] = _find_layout(*call, codes[0])
+    rest = [j for j in shown if found[j] is None]
+    if rest:
+        named = _name_all(losses, [shown[j] for j in rest], codes, weights)
+        for j, rows in zip(rest, named):
+            found[j] = rows
     return Proof(found, ones)
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #d9ebb2e3
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #38b31100
 def reuse(
     placements: list[Placement | None],
     losses: Tensor,
@@ -233,7 +253,7 @@ def reuse(
     return Proof(placements, output_gradients(losses, calls, torch.ones_like(losses)))
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #b871add4
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #f19329c2
 def is_telling(proof: Proof, n: int) -> bool:
     "Every call lies along an axis, and in each at least half of the samples have a gradient."
     for placement, b in zip(proof.placements, proof.gradients):
@@ -245,7 +265,7 @@ def is_telling(proof: Proof, n: int) -> bool:
     return True
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #689b04f8
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #e511acdc
 class _Placed(NamedTuple):
     "A call with its output gradient, and where its samples are."
 
@@ -279,7 +299,7 @@ class _Placed(NamedTuple):
         return self.placement.of(t, samples, fill=fill)
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #da509f66
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #f2723042
 def _groups(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
     "Samples to be taken together; None for all."
     counts = [p.placement.counts for p in placed if isinstance(p.placement, Rows)]
@@ -293,7 +313,7 @@ def _groups(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
     return [(level == one).nonzero()[:, 0] for one in level.unique()]
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #48ffa10a
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #dde6743d
 def _uses(
     placed: Sequence[_Placed],
     samples: Tensor | None,
@@ -311,7 +331,7 @@ def _uses(
     return found
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #e749766c
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #ff005f36
 def parameter_squares(
     uses: Sequence[Use],
     param: Tensor,
@@ -327,7 +347,7 @@ def parameter_squares(
     return direct_squares(uses, param.shape, scale) if found is None else found
 
 
-# %% ../../nbs/06_gradnorms/03_placement.ipynb #8cb3e577
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #305b6a72
 def ghost_squares(
     n: int,
     calls: Sequence[Call],
@@ -343,7 +363,8 @@ def ghost_squares(
     placed = [
         _Placed(call, placement, b)
         for call, placement, b in zip(calls, *proof)
-        if placement is not None and b is not None and not call.parameters() <= set(skip)
+        if placement is not None and b is not None and b.numel()
+        if not call.parameters() <= set(skip)
     ]
     device = next(iter(params.values())).device
     total = torch.zeros(n, dtype=torch.float64, device=device)

@@ -42,6 +42,7 @@ from .rules import Parameters, Scales, add_up, squared_norms
 
 # %% auto #0
 __all__ = [
+    "COMPANY_EVERY",
     "PROVED_FOR",
     "GhostPlan",
     "explicit_squares",
@@ -52,6 +53,7 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #90dd0d7d
 PROVED_FOR = 31  # batches that may rely on a proof
+COMPANY_EVERY = 32  # batches, of which one has a sample run alone
 _GRAPHS = 8  # graphs of one plan
 
 
@@ -334,9 +336,9 @@ def _look_at_company(
     n = len(losses)
     count = plan.batches
     plan.batches += 1
-    if n == 1 or count % (PROVED_FOR + 1):
+    if n == 1 or count % COMPANY_EVERY:
         return
-    chosen = [count // (PROVED_FOR + 1) * 7 % n] if count else spread(n)
+    chosen = [count // COMPANY_EVERY * 7 % n] if count else spread(n)
     for said in interactions(model, loss_fn, x, y, losses, chosen):
         if not count:
             raise UnsupportedModel(said)
