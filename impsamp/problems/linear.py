@@ -172,7 +172,8 @@ def _check_targets(y: Vector, n: int) -> np.ndarray:
 def _squared_row_norms(X) -> np.ndarray:
     "||a_i||^2 of every row, (n,) float64; a sparse matrix stays sparse."
     if sparse.issparse(X):
-        squares = X.multiply(X).sum(axis=1)
+        wide = X.astype(np.float64, copy=False)
+        squares = wide.multiply(wide).sum(axis=1)
     else:
         squares = np.einsum("ij,ij->i", X, X, dtype=np.float64)
     return np.asarray(squares, dtype=np.float64).ravel()
