@@ -173,10 +173,18 @@ def test_a_callback_sees_the_iterate():
     assert all("x" not in row for row in r.records)
 
 
+@pytest.fixture
+def ctrl_c():
+    "Ctrl-C as in a terminal: a job in the background begins with it ignored."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # A run of about ten seconds whose steps are compiled already, interrupted from outside.
 @pytest.mark.parametrize("delay", [0.02, 0.05, 0.11, 0.17, 0.23, 0.31])
 @pytest.mark.parametrize("sampling", ["importance", NiceSampling(N, B)], ids=["serial", "nice"])
-def test_ctrl_c_gives_back_the_last_iterate(delay, sampling):
+def test_ctrl_c_gives_back_the_last_iterate(delay, sampling, ctrl_c):
     X, y = features()
     f = LogisticRegression(X, y, l2=0.01)
     options = dict(lr="convex", one_draw=True, generator=0, record_every=50)
@@ -208,6 +216,7 @@ class Begin(event.Listener):
     def on_end(self, e):
         pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 event.register("numba:compile", Begin())
 f = LogisticRegression(np.eye(3), [0, 1, 1], l2=.1)
 try:
@@ -222,7 +231,7 @@ except KeyboardInterrupt as e:
     assert done.stdout.startswith("interrupted after 0 steps"), done.stderr[-2000:]
 
 
-def test_a_problem_in_python_is_interrupted_at_once():
+def test_a_problem_in_python_is_interrupted_at_once(ctrl_c):
     "Steps of the slow engine run somebody's code, which Ctrl-C must be able to stop."
     X, y = features()
 
@@ -275,6 +284,23 @@ def test_noise_is_not_taken_for_stagnation():
     r = minimize(f, "sgd", "uniform", lr=0.01, max_passes=60, tol=1e-9, generator=0)
     assert not r.stagnated
     assert r.records[-1]["passes"] >= 60
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("l2", [1e2, 1e8, 1e12])
+@pytest.mark.parametrize("method", ["saga", "svrg", "sarah", "gd"])
+def test_a_huge_ridge_leaves_the_intercept_right(method, l2, csr):
+    "w tends to 0 and the intercept to the log of the odds."
+    X, y = features(n=60)
+    y = np.arange(60) % 4 == 0
+    f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y, l2=l2, fit_intercept=True)
+    options = dict(
+        lr="convex", one_draw=True, max_passes=150 if method != "gd" else 3000, generator=0
+    )
+    r = minimize(f, method, "importance", tol=1e-8, **options)
+    assert r.converged
+    assert abs(r.x[-1] - np.log(1 / 3)) < 2 / l2
+    assert np.abs(r.x[:-1]).max() < 10 / l2
 
 
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
