@@ -61,14 +61,16 @@ BlockDrawer: TypeAlias = "Callable[[np.random.Generator, int], Block]"
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #1ddde9b0
 def _indices(subset: Items | Drawn) -> np.ndarray:
-    items = getattr(subset, "idx", subset)
-    return np.asarray(items, dtype=np.int64).ravel()
+    items = np.asarray(getattr(subset, "idx", subset))
+    if items.size and items.dtype.kind not in "iu":
+        raise InvalidShape(f"a draw holds {items.flat[0]}, which is no item: give integers")
+    return items.astype(np.int64).ravel()
 
 
 def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     """A `Block` from a sequence of index arrays or of `Draw`s.
 
-    Raises `InvalidShape` for an item outside 0..n-1."""
+    Raises `InvalidShape` for an item outside 0..n-1 or no integer."""
     rows = [_indices(s) for s in subsets]
     idx = np.concatenate([np.empty(0, np.int64), *rows])
     high = idx.max(initial=0)

@@ -295,11 +295,11 @@ def test_a_huge_ridge_leaves_the_intercept_right(method, l2, csr):
     y = np.arange(60) % 4 == 0
     f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y, l2=l2, fit_intercept=True)
     options = dict(
-        lr="convex", one_draw=True, max_passes=150 if method != "gd" else 3000, generator=0
+        lr="convex", one_draw=True, max_passes=150 if method == "saga" else 10_000, generator=0
     )
     r = minimize(f, method, "importance", tol=1e-8, **options)
     assert r.converged
-    assert abs(r.x[-1] - np.log(1 / 3)) < 2 / l2
+    assert abs(r.x[-1] - np.log(1 / 3)) < 5 / l2 + 1e-7
     assert np.abs(r.x[:-1]).max() < 10 / l2
 
 
@@ -370,6 +370,13 @@ NEVER_ONE = IndependentSampling(np.r_[0, np.full(N - 1, 0.5)])
         (dict(method="saga", draws=[[0]]), InvalidArgument, "table_draws"),
         (dict(method="saga", draws=[[0]], table_draws=[[0], [1]]), InvalidShape, "1 draws but 2"),
         (dict(draws=[[99]]), InvalidShape, "item 99"),
+        (dict(draws=[[1.7]]), InvalidShape, "holds 1.7, which is no item"),
+        (dict(draws=[[1.0]]), InvalidShape, "no item"),
+        (dict(draws=[[0], [True, False]]), InvalidShape, "holds True, which is no item"),
+        (dict(draws=[["1"]]), InvalidShape, "no item"),
+        (dict(draws=[[None]]), InvalidShape, "no item"),
+        (dict(draws=[[np.nan]]), InvalidShape, "no item"),
+        (dict(draws=[[2**63]]), InvalidShape, "outside"),
         (dict(generator="7"), InvalidArgument, "generator"),
         (dict(x0=np.full(5, np.nan)), DataError, "not finite"),
         (dict(sampling=NEVER_ONE), InvalidProbabilities, "lifted_smoothness"),
