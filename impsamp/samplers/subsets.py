@@ -25,11 +25,13 @@ __all__ = [
     "uniform_subset",
 ]
 
-
 # %% ../../nbs/08_samplers/04_subsets.ipynb #fe8ee0fe
-def _check_inclusion(p: np.ndarray) -> None:
-    "`p` (n,) nonnegative is at most 1 everywhere and not 0 everywhere."
-    if (p > 1).any():
+_ROUNDING = 1e-9  # how far above 1 a sum that should end at 1 may land
+
+
+def _inclusion(p: np.ndarray) -> np.ndarray:
+    "`p` (n,) nonnegative and not 0 everywhere, clipped to 1 where it is above by rounding."
+    if (p > 1 + _ROUNDING).any():
         raise InvalidProbabilities(
             f"inclusion probability {p.max():.9g} above 1 at index {int(p.argmax())}: cap it at 1"
         )
@@ -37,6 +39,7 @@ def _check_inclusion(p: np.ndarray) -> None:
         raise InvalidProbabilities(
             "all inclusion probabilities are zero: the subset would always be empty"
         )
+    return np.minimum(p, 1.0)
 
 
 _MOST_PAIRS = 20_000  # items whose matrix of pairs is made: 3.2 GB
@@ -51,9 +54,8 @@ class _Sampling(SubsetSampling):
     p: np.ndarray  # inclusion probabilities (n,)
 
     def __init__(self, p: Vector, total: float | None = None) -> None:
-        self.p = check_law(p, total=total)
+        self.p = _inclusion(check_law(p, total=total))
         self._like = p  # whose kind is given back
-        _check_inclusion(self.p)
         self.n = self.p.size
         self.b = float(self.p.sum())
 
@@ -223,7 +225,8 @@ def _classes(p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class IndependentSampling(_Sampling):
     """Each item by its own coin: P_ij = p_i p_j, v_i = 1 - p_i.
 
-    `p` (n,) in [0, 1], expected size b = sum p; the subset may be empty. An item with p = 0 is
+    `p` (n,) in [0, 1] (up to 1e-9 above counts as 1), expected size b = sum p; the subset may be
+    empty. An item with p = 0 is
     never drawn (the estimate is then unbiased for the other items only), one with p = 1 always.
     Expected O(b + log n) a draw by skipping, 24 bytes an item. Second paper, section 2.1. Raises
     `InvalidProbabilities`, `InvalidShape`.
@@ -266,9 +269,10 @@ class IndependentSampling(_Sampling):
 class ApproximateIndependentSampling(_Sampling):
     """A uniform subset of a = ceil(k max p) of the k items with p < 1, thinned by coins k p_i / a.
 
-    `p` (n,) in [0, 1]; certain items always. P_ij = c p_i p_j with c = k(a-1)/(a(k-1)),
-    v_i = 1 - c p_i (0 where p_i = 1); the size varies less than that of independent coins. O(a) a
-    draw: where the largest p below 1 is large, a is near k and `IndependentSampling` is faster.
+    `p` (n,) in [0, 1] (up to 1e-9 above counts as 1); certain items always. P_ij = c p_i p_j with
+    c = k(a-1)/(a(k-1)), v_i = 1 - c p_i (0 where p_i = 1); the size varies less than that of
+    independent coins. O(a) a draw: where the largest p below 1 is large, a is near k and
+    `IndependentSampling` is faster.
     Second paper, section 2.1. Raises `InvalidProbabilities`, `InvalidShape`."""
 
     k: int  # items with p < 1
@@ -311,6 +315,8 @@ class ApproximateIndependentSampling(_Sampling):
 # %% ../../nbs/08_samplers/04_subsets.ipynb #fa37d3b7
 class SystematicSampling(_Sampling):
     """Exactly b = sum p items (a whole number within 1e-6), unequal `p` (n,) in [0, 1].
+
+    An entry up to 1e-9 above 1 counts as 1.
 
     Madow 1949, items in file order, O(b log n) a draw. P_ij = common length of the arcs
     [C_{i-1}, C_i) and [C_{j-1}, C_j) mod 1, may be 0. v: `variance_factors` up to n = 1000, beyond

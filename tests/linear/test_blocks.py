@@ -93,3 +93,9 @@ def test_an_empty_block():
     block = nice_blocks(N, 2)(np.random.default_rng(0), 0)
     assert isinstance(block, Block)
     assert block.idx.size == 0
+
+
+def test_a_subset_without_items_has_no_kind():
+    block = block_of([[], np.empty(0), [2, 0]], 3)
+    assert block.idx.tolist() == [2, 0]
+    assert block.ptr.tolist() == [0, 0, 0, 2]

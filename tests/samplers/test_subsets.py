@@ -410,3 +410,23 @@ def test_a_sampling_is_known_without_its_eigenvalues(monkeypatch):
     monkeypatch.setattr(SystematicSampling, "_v", computed)
     assert isinstance(SystematicSampling([0.5, 0.5]), SubsetSampling)
     assert not isinstance(np.ones(3), SubsetSampling)
+
+
+@pytest.mark.parametrize(
+    "make, p",
+    [
+        (IndependentSampling, [1 + 1e-12, 0.5]),
+        (ApproximateIndependentSampling, [1 + 1e-12, 0.5]),
+        (SystematicSampling, [1 + 1e-12, 0.5, 0.5]),
+    ],
+)
+def test_a_probability_above_one_by_rounding_counts_as_one(make, p):
+    s = make(p)
+    assert s.inclusion_probabilities[0] == 1
+    assert s.v[0] == 0
+    for seed in range(20):
+        draw = s.draw(np.random.default_rng(seed))
+        assert 0 in draw.idx
+        assert np.isclose(draw.weight[draw.idx == 0], 1 / len(p))
+    with pytest.raises(InvalidProbabilities, match="above 1 at index 0"):
+        make([1 + 2e-9, *p[1:]])
