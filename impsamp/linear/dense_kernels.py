@@ -14,6 +14,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from ..kernels import cached_njit
+
 # %% auto #0
 __all__ = [
     "AHEAD",
@@ -31,7 +33,7 @@ __all__ = [
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #63482ee9
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _inlined = njit(fastmath=_FAST, forceinline=True)
-_kernel = njit(fastmath=_FAST, nogil=True)
+_kernel = cached_njit(fastmath=_FAST, nogil=True)
 
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #cfca17c0
 LOGISTIC = 0
@@ -176,6 +178,13 @@ def _fetch_row_of(X, i):
 
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #2598ebca
 @_inlined
+def _copy(x, out):
+    "out <- x. A loop: numba compiles the slice `out[:] = x` for a second and a half."
+    for j in range(x.size):
+        out[j] = x[j]
+
+
+@_inlined
 def _margin(X, i, x, k, intercept):
     bias = x[k] if intercept else x[0] * 0
     return _dot(X, i, x, k) + bias
@@ -284,7 +293,7 @@ def anchored_steps(
     item = (y, w, kind)
     for t in range(ptr.size - 1):
         if t == keep:
-            kept[:] = x
+            _copy(x, kept)
         lo, hi = ptr[t], ptr[t + 1]
         if hi == lo + 1 and refresh < 2 and nonconvex == 0:
             i = idx[lo]
@@ -400,7 +409,7 @@ def sarah_steps(
     item = (y, w, kind)
     for t in range(ptr.size - 1):
         if t == keep:
-            kept[:] = x
+            _copy(x, kept)
         lo, hi = ptr[t], ptr[t + 1]
         if hi == lo + 1 and nonconvex == 0:
             i = idx[lo]
@@ -418,5 +427,5 @@ def sarah_steps(
             _fetch_item(X, y, w, y, scale, idx, q)
             c = scale[i] * _slope_change(X, i, x, before, k, intercept, item)
             _add_row(X, i, c, u, k, intercept)
-        before[:] = x
+        _copy(x, before)
         _drift(x, u, penalty, nonconvex, lr, k)

@@ -171,7 +171,8 @@ def anchored_lazy(
             Q = 1.0
             A = 0.0
     _open(zg, Q, A, lr, bias, x)
-    g[:k] = zg[:, 1]
+    for j in range(k):
+        g[j] = zg[j, 1]
     if intercept:
         g[k] = pull
 
@@ -237,6 +238,7 @@ def sarah_lazy(
         bias -= lr * pull
     _open(zg, Q, A, lr, bias, x)
     _open(zg, Qb, Ab, lr, bias_before, before)
-    u[:k] = zg[:, 1]
+    for j in range(k):
+        u[j] = zg[j, 1]
     if intercept:
         u[k] = pull
