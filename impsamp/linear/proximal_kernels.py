@@ -180,6 +180,27 @@ def _touch_classes_of(X, i, x, g, d, l1, l2, lr, z, k):
     return dense if _is_dense(X) else csr
 
 
+def _add_classes(X, i, z, g, k):
+    "g <- g + a_i z' on the features."
+
+
+@_by_rows(_add_classes)
+def _add_classes_of(X, i, z, g, k):
+    def dense(X, i, z, g, k):
+        row = X[i]
+        for j in range(k):
+            for c in range(z.size):
+                g[j, c] += row[j] * z[c]
+
+    def csr(X, i, z, g, k):
+        data, cols, rows = X
+        for b in range(rows[i], rows[i + 1]):
+            for c in range(z.size):
+                g[cols[b], c] += data[b] * z[c]
+
+    return dense if _is_dense(X) else csr
+
+
 @_kernel
 def multinomial_steps(
     X: Rows,
@@ -195,8 +216,9 @@ def multinomial_steps(
     l2: np.ndarray,
     lr: float,
     idx: np.ndarray,
+    refresh: bool,
 ) -> None:
-    """One SVRG step for each item of idx, in place on x (k + 1, K) (without intercepts (k, K)).
+    """One step for each item of idx, in place on x (k + 1, K) (without intercepts (k, K)).
 
     t (n,) class numbers; g (k + 1, K) the anchor; h (n, K) reference slopes; others as in
     `proximal_steps`."""
@@ -216,3 +238,12 @@ def multinomial_steps(
         if intercept:
             for c in range(K):
                 x[k, c] -= lr * (z[c] + g[k, c])
+        if refresh:
+            for c in range(K):
+                z[c] = z[c] / scale[i]
+                h[i, c] += z[c]
+                z[c] = z[c] / h.shape[0]
+            _add_classes(X, i, z, g, k)
+            if intercept:
+                for c in range(K):
+                    g[k, c] += z[c]
