@@ -201,6 +201,9 @@ def _with_ones(A: np.ndarray) -> np.ndarray:
 
 def _dense_gram(X, r, intercept):
     d = X.shape[1] + intercept
+    if X.shape[0] <= _BLOCK and not intercept:
+        A = X.astype(np.float64, copy=False)
+        return (A.T * r) @ A
     H = np.zeros((d, d))
     for at, A in _blocks(X):
         if intercept:
@@ -235,6 +238,13 @@ def add_ridge(H: np.ndarray, l2: np.ndarray) -> np.ndarray:
 
 
 # %% ../../nbs/11_linear/07_composites.ipynb #0ce8f7e2
+def _bordered(f):
+    "(X with its ones, False) where that is a small array, else (X, is there an intercept)."
+    if f.is_sparse or not f.fit_intercept or f.n > _BLOCK:
+        return f.X, f.fit_intercept
+    return _with_ones(f.X.astype(np.float64, copy=False)), False
+
+
 def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
     """Hessian of all but the l1 part at scores Z, (K d, K d), rows of theta one after the other.
 
@@ -246,10 +256,11 @@ def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
         return add_ridge(gram(f.X, r, f.fit_intercept), f.l2)
     p = softmax(Z, axis=1)
     H = np.empty((K, d, K, d))
+    X, intercept = _bordered(f)
     for a in range(K):
         for b in range(a + 1):
             r = f.c * p[:, a] * ((a == b) - p[:, b])
-            H[a, :, b] = gram(f.X, r, f.fit_intercept)
+            H[a, :, b] = gram(X, r, intercept)
             H[b, :, a] = H[a, :, b]
         add_ridge(H[a, :, a], f.l2)
     free = np.flatnonzero(np.r_[f.l2, np.zeros(d - f.k)] == 0)

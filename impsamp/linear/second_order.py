@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -28,6 +29,7 @@ from .solver import Row
 # %% auto #0
 __all__ = [
     "ROWS_PER_FEATURE",
+    "WHOLE",
     "Factor",
     "Point",
     "Preconditioner",
@@ -287,19 +289,36 @@ def row_sizes(f: Composite, scale: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #4a2f804c
 ROWS_PER_FEATURE = 4
+WHOLE = 1200  # entries of theta up to which the classes share one matrix
+
+
+def _on_rows(f, rows, weight):
+    "f on some rows, each with a weight."
+    if rows.size == f.n:
+        return f
+    few = copy(f)
+    few.X = f.X[rows]
+    few.t = f.t[rows]
+    few.c = f.c[rows] * weight
+    few.n = rows.size
+    return few
 
 
 def sampled_factors(
     f: Composite, Z: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
 ) -> list[Factor]:
-    "A Cholesky factor for each of the K diagonal blocks of the Hessian, from one sample of rows."
+    """Cholesky factors of the Hessian from a sample of rows: of the whole one, or of its K blocks.
+
+    Z (n, K) scores; sizes (n,) squared row norms."""
     R = f.c[:, None] * curvatures(f.loss, Z)
     score = R.sum(axis=1) * sizes
     rows, weight = sampled_rows(score, ROWS_PER_FEATURE * f.d, rng)
-    few = f.X if rows.size == f.n else f.X[rows]
+    few = _on_rows(f, rows, weight)
+    if f.K * f.d <= WHOLE:
+        return [factorise(hessian(few, Z[rows]))]
     factors = []
-    for r in R.T:
-        H = gram(few, r[rows] * weight, f.fit_intercept)
+    for r in R[rows].T:
+        H = gram(few.X, r * weight, f.fit_intercept)
         factors.append(factorise(add_ridge(H, f.l2)))
     return factors
 
@@ -313,13 +332,17 @@ class Preconditioner(NamedTuple):
 
 
 def by_factors(factors: list[Factor]) -> Preconditioner:
-    "One Cholesky factor for each of the K rows of theta."
+    "One Cholesky factor for all of theta, or one for each of its K rows."
 
     def forth(U):
-        return np.array([factor.back(u) for factor, u in zip(factors, U)])
+        parts = U.reshape(len(factors), -1)
+        moved = [factor.back(u) for factor, u in zip(factors, parts)]
+        return np.array(moved).reshape(U.shape)
 
     def back(G):
-        return np.array([factor.half(g) for factor, g in zip(factors, G)])
+        parts = G.reshape(len(factors), -1)
+        moved = [factor.half(g) for factor, g in zip(factors, parts)]
+        return np.array(moved).reshape(G.shape)
 
     return Preconditioner(forth, back)
 
