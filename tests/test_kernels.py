@@ -300,6 +300,13 @@ def test_every_kernel_of_the_library_is_kept():
 class TestCtrlC:
     "`uninterrupted`: the interrupt comes, and comes after the block."
 
+    @pytest.fixture(autouse=True)
+    def ctrl_c(self):
+        "As in a terminal: a job in the background begins with Ctrl-C ignored."
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def test_it_waits_for_the_block(self):
         done = []
         with pytest.raises(KeyboardInterrupt), uninterrupted():

@@ -210,7 +210,7 @@ def _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, out):
 
 
 @_inlined
-def _drift(x, g, penalty, nonconvex, lr, k):
+def _drift(x, g, penalty, nonconvex, lr, lr_bias, k):
     "x <- x - lr (g + grad r(x)): the part of a step that does not depend on the batch."
     if nonconvex != 0:
         for j in range(k):
@@ -219,7 +219,7 @@ def _drift(x, g, penalty, nonconvex, lr, k):
         for j in range(k):
             x[j] -= lr * (g[j] + penalty[j] * x[j])
     if x.size > k:
-        x[k] -= lr * g[k]
+        x[k] -= lr_bias * g[k]
 
 
 @_inlined
@@ -272,6 +272,7 @@ def anchored_steps(
     penalty: np.ndarray,
     nonconvex: float,
     lr: float,
+    lr_bias: float,
     ptr: np.ndarray,
     idx: np.ndarray,
     jptr: np.ndarray,
@@ -285,6 +286,7 @@ def anchored_steps(
     """One block of SGD, SVRG or SAGA steps, in place on x (d,), g (d,), h (n,); O(d) a step.
 
     X: an array (n, k), or a CSR tuple. y, w (n,): labels and item weights. scale (n,) = 1/(n p_i).
+    lr, lr_bias: the step sizes of the coefficients and of the intercept (see `Plan`).
     refresh: 0 leaves the anchor (SGD, SVRG), 1 refreshes the drawn items (SAGA, J = S), 2 those of
     the second block `jptr`, `jidx` (SAGA as analysed). `kept` (d,) receives the iterate before step
     `keep`. new, newj: room for the slopes of the largest batch."""
@@ -304,7 +306,7 @@ def anchored_steps(
             e = (s - h[i]) / n if refresh else s * 0
             _single(X, i, x, g, penalty, lr, c, e, k)
             if intercept:
-                x[k] -= lr * (c + g[k])
+                x[k] -= lr_bias * (c + g[k])
                 g[k] += e
             if refresh:
                 h[i] = s
@@ -312,11 +314,13 @@ def anchored_steps(
         _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, new)
         if refresh == 2:
             _slopes(X, item, h, scale, intercept, x, k, jidx, jptr[t], jptr[t + 1], newj)
-        _drift(x, g, penalty, nonconvex, lr, k)
+        _drift(x, g, penalty, nonconvex, lr, lr_bias, k)
         for q in range(lo, hi):
             i = idx[q]
-            c = -lr * scale[i] * (new[q - lo] - h[i])
-            _add_row(X, i, c, x, k, intercept)
+            c = scale[i] * (new[q - lo] - h[i])
+            _add(X, i, -lr * c, x, k)
+            if intercept:
+                x[k] -= lr_bias * c
         if refresh == 1:
             _refresh_table(X, intercept, g, h, k, idx, lo, hi, new)
         if refresh == 2:
@@ -397,6 +401,7 @@ def sarah_steps(
     penalty: np.ndarray,
     nonconvex: float,
     lr: float,
+    lr_bias: float,
     ptr: np.ndarray,
     idx: np.ndarray,
     keep: int,
@@ -420,7 +425,7 @@ def sarah_steps(
                 uk = u[k] + c
                 u[k] = uk
                 before[k] = x[k]
-                x[k] -= lr * uk
+                x[k] -= lr_bias * uk
             continue
         for q in range(lo, hi):
             i = idx[q]
@@ -428,4 +433,4 @@ def sarah_steps(
             c = scale[i] * _slope_change(X, i, x, before, k, intercept, item)
             _add_row(X, i, c, u, k, intercept)
         _copy(x, before)
-        _drift(x, u, penalty, nonconvex, lr, k)
+        _drift(x, u, penalty, nonconvex, lr, lr_bias, k)
