@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = [
     "cache_dir",
+    "check_data_dir",
     "data_dir",
     "find_local",
     "obtain",
@@ -111,16 +112,22 @@ def read_bytes(path: str | PathLike[str], sha256: str | None = None) -> bytes:
 
 
 # %% ../../nbs/04_data/01_fetch.ipynb #94f704ac
+def check_data_dir() -> Path | None:
+    "The folder that `IMPSAMP_DATA` names, or None; `DataError` if it is not a folder."
+    folder = data_dir()
+    if folder is not None and not folder.is_dir():
+        remedy = "correct it or unset it to download"
+        raise DataError(f"IMPSAMP_DATA names {folder}, which is not a folder: {remedy}")
+    return folder
+
+
 def find_local(name: str, subfolder: str = "") -> Path | None:
     """The path of `name`, plain or compressed, in the folder that `IMPSAMP_DATA` names.
 
     Or in its `subfolder`; None if not there. Raises `DataError` if the folder does not exist."""
-    folder = data_dir()
+    folder = check_data_dir()
     if folder is None:
         return None
-    if not folder.is_dir():
-        remedy = "correct it or unset it to download"
-        raise DataError(f"IMPSAMP_DATA names {folder}, which is not a folder: {remedy}")
     names = [name + ending for ending in ("", *_OPENERS)]
     tries = [base / file for base in (folder / subfolder, folder) for file in names]
     return next((p for p in tries if p.is_file()), None)
@@ -273,8 +280,8 @@ def _nothing(name: str, failures: Sequence[DataError]) -> DataError:
     wrong = [type(e) for e in failures if not isinstance(e, DataUnavailable)]
     kind = wrong[0] if wrong else DataUnavailable
     tried = "\n  ".join(map(str, failures)) or "no download address is known for it"
-    remedy = "Put it into the folder that IMPSAMP_DATA names, or allow the download"
-    return kind(f"cannot get {name!r}. {remedy}. Tried:\n  {tried}")
+    remedy = "put it into the folder that IMPSAMP_DATA names, or allow the download"
+    return kind(f"{name!r} cannot be had: {remedy}. Tried:\n  {tried}")
 
 
 def obtain(

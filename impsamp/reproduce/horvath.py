@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checks import check_count, check_number
 from ..data import load_libsvm
-from ..errors import InvalidArgument, unknown
+from ..errors import InvalidArgument, RecordError, unknown
 from ..linear import minimize
 from ..linear.plans import Plan
 from ..linear.solver import Result
@@ -276,6 +276,7 @@ def _merged(
     "Rows of `made` and those of `old` for `missing`, settings in the order of `old`."
     import pandas as pd
 
+    made = made[~made[key].isin(missing)] if len(made) else made
     kept = old[old[key].isin(missing)]
     filled = [table for table in (made, kept) if len(table)]
     both = pd.concat(filled, ignore_index=True)
@@ -294,7 +295,8 @@ def merge_records(
 
     `key` names the column that holds the setting; the committed rows are those of the file of that
     name in the project. Returns the whole table, settings in the order of the committed file, so
-    that the same rows give the same bytes. Raises `RecordError` when the disk refuses."""
+    that the same rows give the same bytes. Raises `RecordError` when the disk refuses, or if there
+    are no committed rows of a missing setting."""
     import pandas as pd
 
     from impsamp.reproduce.store import csv_text, write_text
@@ -302,9 +304,10 @@ def merge_records(
 
     file = f"data/{folder}/{name}.csv"
     committed = project_root() / file
-    old = pd.read_csv(committed) if committed.is_file() else made[:0]
-    for setting in missing:
-        print(f"{setting}: data not to be had; {(old[key] == setting).sum()} committed rows kept")
+    old = pd.read_csv(committed) if committed.is_file() else pd.DataFrame({key: []})
+    absent = [setting for setting in missing if not (old[key] == setting).any()]
+    if absent:
+        raise RecordError(f"{file} has no rows to keep of {', '.join(absent)}")
     table = _merged(made, old, key, missing)
     write_text(output_root() / file, csv_text(table))
     return table
