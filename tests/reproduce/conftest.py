@@ -38,14 +38,14 @@ class Project:
     def manifest(self, text):
         (self.root / "nbs/experiments/experiments.toml").write_text(text)
 
-    def notebook(self, kind, body, parameters="runs = 1  # how many"):
-        "Write the notebook x of this kind, its parameters tagged."
+    def notebook(self, kind, body, parameters="runs = 1  # how many", name="x"):
+        "Write the notebook `name` of this kind, its parameters tagged."
         nb = nbformat.v4.new_notebook()
         nb.cells = [
             nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
             nbformat.v4.new_code_cell(body),
         ]
-        nbformat.write(nb, self.root / "nbs" / f"{kind}s" / "x.ipynb")
+        nbformat.write(nb, self.root / "nbs" / f"{kind}s" / f"{name}.ipynb")
 
     @property
     def record(self):
@@ -56,5 +56,6 @@ class Project:
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMPSAMP_OUTPUT", str(tmp_path))
+    monkeypatch.delenv("IMPSAMP_RUN", raising=False)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     return Project(tmp_path)
