@@ -208,14 +208,14 @@ CLOSED = "http://127.0.0.1:9/"
 
 def test_a_closed_port_and_a_name_that_is_none_are_not_waited_for(empty_cache):
     began = time.monotonic()
-    with pytest.raises(DataUnavailable, match="nowhere.invalid"):
+    with pytest.raises(DataUnavailable, match=r"nowhere\.invalid"):
         obtain_digits(CLOSED, "http://nowhere.invalid/", retries=3)
     assert time.monotonic() - began < 3
 
 
 def test_a_page_that_does_not_exist_is_asked_for_once(empty_cache, server, tmp_path):
     url, state = server(tmp_path)
-    with pytest.raises(DataUnavailable, match=f"{url}digits.gz: HTTP 404"):
+    with pytest.raises(DataUnavailable, match=rf"{url}digits\.gz: HTTP 404"):
         obtain_digits(url, retries=3)
     assert state["requests"] == 1
 
@@ -252,7 +252,7 @@ def test_a_corrupt_cached_file_is_fetched_again_in_the_same_call(empty_cache, se
 def test_a_cache_that_cannot_be_written_is_named(server, site, empty_cache):
     url, _ = server(site)
     empty_cache.write_text("a file where the folder should be")
-    with pytest.raises(DataUnavailable, match="digits.gz: .*Error"):
+    with pytest.raises(DataUnavailable, match=r"digits\.gz: .*Error"):
         obtain_digits(url)
 
 

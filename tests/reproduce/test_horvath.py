@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from impsamp.data.fetch import data_dir
-from impsamp.errors import InvalidArgument, UnknownName
+from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.linear import make_plan
 from impsamp.reproduce.horvath import (
     horvath_run,
@@ -183,14 +183,25 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_rows_of_missing_sets_are_kept(checkout, capsys):
+def test_rows_of_missing_sets_are_kept(checkout):
     first = pd.DataFrame(dict(setting=["b", "a"], value=[2.5, 1.5]))
     merge_records("demo", "setting", first, [])
     second = pd.DataFrame(dict(setting=["a"], value=[3.5]))
-    merged = merge_records("demo", "setting", second, ["b", "c"])
+    merged = merge_records("demo", "setting", second, ["b"])
     assert merged.value.tolist() == [2.5, 3.5]
-    assert "b: data not to be had; 1 committed rows kept" in capsys.readouterr().out
     assert pd.read_csv(checkout / "data" / "records" / "demo.csv").equals(merged)
+
+
+def test_rows_that_were_begun_before_the_data_failed_are_not_mixed_in(checkout):
+    merge_records("demo", "setting", pd.DataFrame(dict(setting=["b"], value=[2.5])), [])
+    begun = pd.DataFrame(dict(setting=["a", "b"], value=[1.5, 9.0]))
+    merged = merge_records("demo", "setting", begun, ["b"])
+    assert merged.value.tolist() == [2.5, 1.5]
+
+
+def test_a_setting_without_committed_rows_cannot_be_kept(checkout):
+    with pytest.raises(RecordError, match=r"demo.csv has no rows to keep of b, c"):
+        merge_records("demo", "setting", pd.DataFrame(), ["b", "c"])
 
 
 def test_a_smoke_run_reads_the_committed_rows_and_leaves_them(checkout, monkeypatch):

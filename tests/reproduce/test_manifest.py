@@ -75,7 +75,7 @@ def test_an_undeclared_parameter_is_refused(tmp_path):
     nb.cells = [nbformat.v4.new_code_cell("runs = 1", metadata={"tags": ["parameters"]})]
     nbformat.write(nb, tmp_path / "x.ipynb")
     manifests.check_declared(tmp_path / "x.ipynb", {"runs": 2})
-    with pytest.raises(UnknownName, match="x.ipynb declares no parameter rusn; it has runs"):
+    with pytest.raises(UnknownName, match=r"x.ipynb declares no parameter rusn; it has runs"):
         manifests.check_declared(tmp_path / "x.ipynb", {"rusn": 2})
 
 

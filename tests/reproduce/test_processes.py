@@ -55,9 +55,9 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match=r"cannot write below .*file.*IMPSAMP_OUTPUT"):
-        with alone(tmp_path / "file" / "runs", "running"):
-            pass
+    sentence = pytest.raises(RecordError, match=r"cannot write below .*file.*IMPSAMP_OUTPUT")
+    with sentence, alone(tmp_path / "file" / "runs", "running"):
+        pass
 
 
 def test_an_error_within_frees_the_folder(tmp_path):
