@@ -71,7 +71,7 @@ def test_an_altered_byte_is_refused(package, monkeypatch):
     text = HEADER + "".join(ROWS)
     expect(monkeypatch, text)
     package(packed(text.replace("740,4", "740,5")))
-    with pytest.raises(ChecksumError, match="flights.csv.zip holds a flights.csv with sha256"):
+    with pytest.raises(ChecksumError, match=r"flights\.csv\.zip holds a flights.csv with sha256"):
         load_flights()
 
 

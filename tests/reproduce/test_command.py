@@ -10,7 +10,7 @@ import pytest
 
 from impsamp.reproduce import command
 from impsamp.reproduce.command import main, main_assess
-from impsamp.reproduce.runner import Job, Outcome, Report
+from impsamp.reproduce.outcomes import Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -247,7 +247,7 @@ def test_what_was_kept_is_counted_and_is_no_failure_unless_strict(calls, report,
     assert main(["run"]) == 0
     out = capsys.readouterr().out
     assert "b: kept from committed records, because 'b' cannot be had" in out
-    assert "1 computed, 1 partly" in out
+    assert "1 computed, 0 finished, 1 partly" in out
     assert "1 computed, 1 kept from committed records" in out
     assert main(["run", "--strict"]) == 1
     assert "--strict: 1 settings were kept" in capsys.readouterr().err
@@ -266,7 +266,7 @@ def test_failures_are_told_and_end_with_one(calls, report, capsys):
     assert main(["run"]) == 1
     said = capsys.readouterr()
     assert "impsamp: x: x.ipynb failed: no\n  the copy\n" in said.err
-    assert "1 computed, 0 partly, 0 kept, 1 failed" in said.out
+    assert "1 computed, 0 finished, 0 partly, 0 kept, 1 failed" in said.out
 
 
 def test_an_interrupted_run_still_shows_its_table(calls, report, capsys):
@@ -274,7 +274,7 @@ def test_an_interrupted_run_still_shows_its_table(calls, report, capsys):
     report.outcomes += [outcome("x", "computed"), outcome("y", "not started")]
     assert main(["run"]) == 130
     said = capsys.readouterr()
-    assert "1 computed, 0 partly, 0 kept, 0 failed, 1 not started" in said.out
+    assert "1 computed, 0 finished, 0 partly, 0 kept, 0 failed, 1 not started" in said.out
     assert "the same command goes on from there" in said.err
 
 

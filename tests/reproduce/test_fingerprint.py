@@ -5,6 +5,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -104,6 +105,35 @@ def test_a_module_that_does_not_exist_has_no_version():
         fingerprint.code_version("impsamp.nothing")
     with pytest.raises(InvalidArgument, match="no module 'numpy'"):
         fingerprint.code_version("numpy")
+
+
+# --- a notebook as a whole
+
+
+def as_notebook(path, *cells, prose="words"):
+    nb = nbformat.v4.new_notebook()
+    nb.cells = [nbformat.v4.new_markdown_cell(prose), *map(nbformat.v4.new_code_cell, cells)]
+    nbformat.write(nb, path / "x.ipynb")
+    return path / "x.ipynb"
+
+
+def test_a_notebook_is_its_code_and_what_it_imports(tmp_path, monkeypatch):
+    cell = "from impsamp.theory import second_moment\nx = 1"
+    before = fingerprint.notebook_version(as_notebook(tmp_path, cell))
+    assert fingerprint.notebook_version(as_notebook(tmp_path, cell, prose="others")) == before
+    assert fingerprint.notebook_version(as_notebook(tmp_path, cell, "y = 2")) != before
+    again = as_notebook(tmp_path, cell)
+    copied = tmp_path / "package"
+    shutil.copytree(ROOT / "impsamp", copied / "impsamp")
+    monkeypatch.setattr(fingerprint, "_package_root", lambda: copied)
+    assert fingerprint.notebook_version(again) == before
+    append(copied, "theory/convergence.py")
+    assert fingerprint.notebook_version(again) != before
+
+
+def test_a_cell_that_is_no_python_is_refused(tmp_path):
+    with pytest.raises(InvalidArgument, match=r"x\.ipynb holds code that is no Python"):
+        fingerprint.notebook_version(as_notebook(tmp_path, "for"))
 
 
 # --- functions of a notebook

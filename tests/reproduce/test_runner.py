@@ -15,7 +15,7 @@ from impsamp.errors import DataError, InvalidArgument, RecordError, UnknownName
 from impsamp.reproduce import extras, runner
 from impsamp.reproduce.manifest import entry_parameters
 from impsamp.reproduce.provenance import digest
-from tests.reproduce.conftest import WRITE
+from tests.reproduce.conftest import MANIFEST, WRITE
 from tests.reproduce.kill_reproduce import kill_tree
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_parameters_reach_the_record_and_the_files_are_listed(project, capfd):
     assert project.record == "2"
     assert "new        data/records/x.csv" in capfd.readouterr().out
     (project.root / "data/records/x.csv").write_text("older")
-    runner.run("paper")
+    assert became(runner.run("paper")) == {"x": "computed"}
     told = capfd.readouterr().out
     assert "changed    data/records/x.csv" in told
     assert "unchanged  data/records/x.json" in told
@@ -74,6 +74,37 @@ def test_a_declared_output_that_is_missing_is_a_failure(project):
 def test_provenance_with_other_parameters_is_a_failure(project):
     project.notebook("experiment", project.body.replace("dict(runs=runs)", "dict(runs=7)"))
     assert "differs from what was asked" in failure(runner.run("paper"))
+
+
+def test_what_an_earlier_run_finished_is_not_executed_again(project, capfd, monkeypatch):
+    counting = project.body + "\nwith open('count', 'a') as f: f.write('x')"
+    project.notebook("experiment", counting)
+    states = [became(runner.run("paper"))["x"] for _ in range(2)]
+    assert states == ["computed", "finished"]
+    assert "finished by an earlier run, nothing has changed" in capfd.readouterr().out
+    project.manifest(MANIFEST.replace("runs = 2", "runs = 3"))
+    assert became(runner.run("paper"))["x"] == "computed"
+    project.notebook("experiment", counting + "\npass")
+    assert became(runner.run("paper"))["x"] == "computed"
+    monkeypatch.setenv("IMPSAMP_FORCE", "1")
+    assert became(runner.run("paper"))["x"] == "computed"
+    monkeypatch.delenv("IMPSAMP_FORCE")
+    monkeypatch.setattr(runner, "environment", lambda: {"torch": "9.9"})
+    assert became(runner.run("paper"))["x"] == "computed"
+    assert (project.root / "count").read_text() == "xxxxx"
+
+
+def test_what_was_kept_or_failed_is_tried_again(project):
+    project.notebook("experiment", project.body)
+    runner.run("paper")
+    note = project.root / "_runs/paper/finished/x.json"
+    assert note.is_file()
+    project.notebook("experiment", "raise ValueError")
+    assert became(runner.run("paper")) == {"x": "failed"}
+    assert became(runner.run("paper")) == {"x": "failed"}
+    note.write_text("damaged")
+    project.notebook("experiment", project.body)
+    assert became(runner.run("paper")) == {"x": "computed"}
 
 
 def test_provenance_of_an_earlier_run_does_not_count(project):
@@ -256,7 +287,7 @@ def test_one_failure_stops_nobody_else(several):
     table = str(report)
     assert "a.ipynb failed: ValueError: no such thing" in table
     assert "c.ipynb failed: DeadKernelError" in table
-    assert "2 computed, 0 partly, 0 kept, 2 failed, 0 not started" in table
+    assert "2 computed, 0 finished, 0 partly, 0 kept, 2 failed, 0 not started" in table
 
 
 def test_a_notebook_that_takes_too_long_is_stopped(several):
@@ -316,7 +347,7 @@ def test_an_interruption_is_answered_at_once_and_leaves_nothing_behind(sleeping,
     out, err = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130
-    assert "0 computed, 0 partly, 0 kept, 0 failed, 3 not started" in out
+    assert "0 computed, 0 finished, 0 partly, 0 kept, 0 failed, 3 not started" in out
     assert "interrupted; finished runs are kept" in err
     assert "Traceback" not in err
     assert not any(map(psutil.pid_exists, kernels))
