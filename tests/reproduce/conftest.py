@@ -63,6 +63,20 @@ class Project:
 
 
 @pytest.fixture
+def nothing(tmp_path):
+    """The environment of a machine with nothing: no data, an empty home, every address closed.
+
+    Downloads honour proxies, and these point at a closed port of this machine."""
+    home = tmp_path / "home"
+    home.mkdir()
+    names = {"IMPSAMP_DATA", "IMPSAMP_OUTPUT", "IMPSAMP_RUN", "IMPSAMP_FORCE", "XDG_CACHE_HOME"}
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    closed = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all")}
+    closed |= {name.upper(): value for name, value in closed.items()}
+    return {**kept, **closed, "NO_PROXY": "", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMPSAMP_OUTPUT", str(tmp_path))
