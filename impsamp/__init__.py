@@ -47,8 +47,8 @@ _PUBLIC = {
     "thinning": "thin Thinning VarianceBound skip_zero_rows",
     "optimizers": "ScalarRMSprop ScalarAdam SVRG SAGA SARAH",
     "linear": (
-        "minimize Result make_plan convex_sarah_step convex_sarah_factor expected_smoothness "
-        "restart RestartResult VRClassifier VRRegressor"
+        "minimize Result Interrupted make_plan convex_sarah_step convex_sarah_factor "
+        "expected_smoothness restart RestartResult VRClassifier VRRegressor"
     ),
     "training": "train History",
     "assess": (
@@ -111,6 +111,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.gradnorms import per_sample_grads as per_sample_grads
     from impsamp.gradnorms import preconditioner_of as preconditioner_of
     from impsamp.gradnorms import upper_bound_scores as upper_bound_scores
+    from impsamp.linear import Interrupted as Interrupted
     from impsamp.linear import RestartResult as RestartResult
     from impsamp.linear import Result as Result
     from impsamp.linear import VRClassifier as VRClassifier

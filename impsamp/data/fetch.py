@@ -80,17 +80,41 @@ def cache_dir() -> Path:
 
 
 # %% ../../nbs/04_data/01_fetch.ipynb #28a03237
+def _whole(
+    decompressor: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+) -> Callable[[bytes], bytes]:
+    "All streams of a file, one after the other; EOFError or ValueError where one is no stream."
+
+    def unpack(raw: bytes) -> bytes:
+        parts = []
+        while True:
+            stream = decompressor()
+            try:
+                parts.append(stream.decompress(raw))
+            except (OSError, lzma.LZMAError) as e:
+                # Python's own functions drop what follows the first stream
+                what = "what follows a stream is no stream" if parts else str(e)
+                raise ValueError(what) from e
+            if not stream.eof:
+                raise EOFError("the end of a stream is missing")
+            raw = stream.unused_data
+            if not raw.strip(b"\0"):  # nothing, or the padding that xz allows
+                return b"".join(parts)
+
+    return unpack
+
+
 _OPENERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
+    ".bz2": _whole(bz2.BZ2Decompressor),
+    ".xz": _whole(lzma.LZMADecompressor),
 }
 
 
 def _unpacked(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
-        return _OPENERS.get(path.suffix, bytes)(raw)
+        return _OPENERS.get(path.suffix.lower(), bytes)(raw)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as e:
         kind = path.suffix or "plain"
         why = f"it is missing, truncated or not a {kind} file; fetch it again"

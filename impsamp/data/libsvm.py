@@ -5,6 +5,7 @@
 # %% ../../nbs/04_data/02_libsvm.ipynb #337f6d10
 from __future__ import annotations
 
+import codecs
 import re
 from io import BytesIO
 from os import PathLike
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from ..checks import check_count
 from ..errors import DataError, unknown
 from .fetch import obtain, read_bytes
 
@@ -29,6 +31,7 @@ class _Source(NamedTuple):
     features: int
     ending: str = ""  # of the download
     sha256: str | None = None  # of the decompressed content; None: not known
+    classes: tuple[int, int] | None = None  # sizes, the smaller first, where sha256 is not known
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #f448530f
@@ -52,7 +55,7 @@ LIBSVM_SETS = {
         60,
         sha256="00953f99ae510b040e2d3868f708f858c12fbff054c2bb1ab24224a46400e996",
     ),
-    "ijcnn1": _Source("ijcnn1", 49_990, 22, ".bz2"),
+    "ijcnn1": _Source("ijcnn1", 49_990, 22, ".bz2", classes=(4_853, 45_137)),
     "ijcnn1.val": _Source(
         "ijcnn1.val",
         14_990,
@@ -60,15 +63,28 @@ LIBSVM_SETS = {
         ".bz2",
         "87b64ee77f4e0cb0d04e93ec7c292a669a8ad9f4ccfd85034bfef4810526b34a",
     ),
-    "covtype": _Source("covtype.libsvm.binary", 581_012, 54, ".bz2"),
+    "w8a": _Source(
+        "w8a",
+        49_749,
+        300,
+        sha256="6a9fa8fd5f524303240a5db07d4b3d4a51e8b7b4b20a914105d8e3e8c81640f2",
+    ),
+    "covtype": _Source("covtype.libsvm.binary", 581_012, 54, ".bz2", classes=(283_301, 297_711)),
 }
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #d02c8a16
+def _number_of(text: bytes) -> float:
+    "A decimal number, infinity or NaN; ValueError for anything else."
+    if b"_" in text:
+        raise ValueError("a number with an underscore")
+    return float(text)
+
+
 def _label_fault(label: bytes) -> str | None:
     "What is wrong with a label, or None."
     try:
-        value = float(label)
+        value = _number_of(label)
     except ValueError:
         return f"{label[:20]!r} is no label"
     return None if np.isfinite(value) else f"the label is {label.decode()}"
@@ -76,27 +92,36 @@ def _label_fault(label: bytes) -> str | None:
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #9a4817fe
 _PAIR = re.compile(rb"^(\d+):(\S+)$")
+_LARGEST = 2**31 - 1  # a column of a CSR matrix with 32-bit indices
 
 
-def _pair_fault(part: bytes, before: int) -> str | None:
+def _index_fault(index: int, before: int, features: int | None) -> str | None:
+    if index <= before:
+        return f"index {index} after {before}: indices start at 1 and increase"
+    if features is not None and index > features:
+        return f"index {index} is beyond the {features} features that were asked for"
+    if index > _LARGEST:
+        return f"index {index} is beyond {_LARGEST}, the largest that a column can have"
+    return None
+
+
+def _pair_fault(part: bytes, before: int, features: int | None) -> str | None:
     "What is wrong with an index:value pair that follows the index `before`, or None."
     pair = _PAIR.match(part)
     if not pair:
         return f"{part[:20]!r} is no index:value pair"
     try:
-        value = float(pair[2])
+        value = _number_of(pair[2])
     except ValueError:
         return f"{pair[2][:20]!r} is no number"
-    index = int(pair[1])
+    index = int(pair[1][:20])
     if not np.isfinite(value):
         return f"feature {index} is {value}"
-    if index <= before:
-        return f"index {index} after {before}: indices start at 1 and increase"
-    return None
+    return _index_fault(index, before, features)
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #9eb1b307
-def _line_fault(line: bytes) -> str | None:
+def _line_fault(line: bytes, features: int | None) -> str | None:
     "What is wrong with a line, or None."
     parts = line.split(b"#")[0].split()
     if not parts:
@@ -105,20 +130,43 @@ def _line_fault(line: bytes) -> str | None:
     fault = _label_fault(label)
     before = 0
     for part in pairs:
-        fault = fault or _pair_fault(part, before)
+        fault = fault or _pair_fault(part, before, features)
         if fault:
             break
         before = int(part.split(b":")[0])
     return fault
 
 
-def _first_fault(content: bytes, name: str, problem: str | None) -> DataError:
-    "The error for a file that the fast reading refused with the words `problem`."
+def _first_fault(content: bytes, name: str, features: int | None) -> DataError | None:
+    "The error for the first bad line, or None."
     for number, line in enumerate(content.splitlines(), 1):
-        fault = _line_fault(line)
+        fault = _line_fault(line, features)
         if fault:
             return DataError(f"{name}, line {number}: {fault}")
-    return DataError(f"{name} cannot be read: {problem}")
+    return None
+
+
+# %% ../../nbs/04_data/02_libsvm.ipynb #3090621b
+_PLAIN = b"0123456789+-.eE: \t\n"
+_COMMENT = re.compile(rb"#[^\n]*")
+_LONG_INDEX = re.compile(rb"[0-9]{10}:")
+
+
+def _is_plain(content: bytes) -> bool:
+    "Whether there is nothing in it that the fast reading might misread."
+    if b"#" in content:
+        content = _COMMENT.sub(b"", content)
+    return not content.translate(None, _PLAIN) and not _LONG_INDEX.search(content)
+
+
+def _text_of(content: bytes, name: str) -> bytes:
+    "`content` without the mark that some editors put in front, its lines ended by \\n."
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{name} is in UTF-16: save it as plain text (UTF-8)")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return content
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #5c7fb268
@@ -131,17 +179,27 @@ def parse_libsvm(
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """(X csr float64 (n, d), labels float64 (n,)) from the bytes of a LIBSVM file.
 
-    `features` fixes the number of columns. Raises `DataError` with the number of the first bad
-    line. Example: `parse_libsvm(b"+1 1:2 3:0.5\\n-1 2:10\\n")`."""
+    Labels are any numbers (classes or targets), as in the file. `features` fixes the number of
+    columns, so that a test part fits its training part; else it is the largest index. Raises
+    `DataError` with the number of the first bad line.
+    Example: `parse_libsvm(b"+1 1:2 3:0.5\\n-1 2:10\\n")`."""
     from sklearn.datasets import load_svmlight_file
 
-    problem = None
+    if features is not None:
+        features = check_count(features, "features", high=_LARGEST)
+    content = _text_of(content, name)
+    fault = None if _is_plain(content) else _first_fault(content, name, features)
+    if fault:
+        raise fault
+    problem = "a number is too large"
     try:
         X, y = load_svmlight_file(BytesIO(content), n_features=features, zero_based=False)
+        right = _all_finite(X.data, y)
     except (ValueError, OverflowError) as e:
         problem = str(e)
-    if problem is not None or not _all_finite(X.data, y):
-        raise _first_fault(content, name, problem)
+        right = False
+    if not right:
+        raise _first_fault(content, name, features) or DataError(f"{name}: {problem}")
     if not y.size:
         raise DataError(f"{name} is empty: no line holds a label")
     return X, y
@@ -157,6 +215,14 @@ def signs(y: np.ndarray, name: str = "labels") -> np.ndarray:
         some = ", ".join(f"{v:g}" for v in values[:5])
         raise DataError(f"{name}: {values.size} different labels ({some}), expected two")
     return np.where(y == values[1], 1.0, -1.0)
+
+
+def _coded(y: np.ndarray) -> np.ndarray:
+    "Two classes as -1.0 and +1.0; other labels as they are, but a single class 0 as -1.0."
+    values = np.unique(y)
+    if values.size == 2:
+        return signs(y)
+    return np.full(y.size, -1.0) if values.tolist() == [0] else y
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #db6fa5e2
@@ -175,25 +241,49 @@ def _from_page(source: _Source) -> tuple[sparse.csr_matrix, np.ndarray]:
     if X.shape[0] != source.rows:
         counts = f"holds {X.shape[0]} items, expected {source.rows}"
         raise DataError(f"{source.file} {counts}: truncated or another file; replace it")
-    return X, signs(y, source.file)
+    y = signs(y, source.file)
+    sizes = tuple(sorted([int((y < 0).sum()), int((y > 0).sum())]))
+    if source.classes not in (None, sizes):
+        counts = f"has classes of {sizes} items, expected {source.classes}"
+        raise DataError(f"{source.file} {counts}: another file; replace it")
+    return X, y
+
+
+def _widened(X: sparse.csr_matrix, features: int | None, name: str) -> sparse.csr_matrix:
+    "`X` with columns of zeros up to `features`."
+    if features is None or features == X.shape[1]:
+        return X
+    features = check_count(features, "features", high=_LARGEST)
+    if features < X.shape[1]:
+        raise DataError(f"{name} has {X.shape[1]} features, more than the {features} asked for")
+    return sparse.csr_matrix((X.data, X.indices, X.indptr), shape=(X.shape[0], features))
 
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #42ddb2af
 def load_libsvm(
-    name: str = "breast_cancer", *, path: str | PathLike[str] | None = None
+    name: str = "breast_cancer",
+    *,
+    path: str | PathLike[str] | None = None,
+    features: int | None = None,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """(X csr float64 (n, d), y float64 (n,) in {-1, +1}) of a data set of the second paper.
 
-    Or of the LIBSVM file `path` (plain, .gz, .bz2 or .xz). Names: breast_cancer (no network),
-    australian, splice, splice.t, ijcnn1, ijcnn1.val, covtype. `IMPSAMP_DATA` may name a folder that
-    holds them. Features are as in the file: raw, unscaled. Second paper, section 5. Raises
-    `UnknownName`, `DataError` (with line number), `ChecksumError`. Example:
-    `X, y = load_libsvm("australian")`."""
+    Or of the LIBSVM file `path` (plain, .gz, .bz2 or .xz), whose labels are coded so if there are
+    two; more classes, regression targets and a single class stay as they are in the file (0 alone
+    is -1). Names: breast_cancer (no network), australian, splice, splice.t, ijcnn1, ijcnn1.val,
+    w8a, covtype. `features`: how many columns X has, where a file happens to use fewer (a test
+    part). `IMPSAMP_DATA` may name a folder that holds the sets. Features are as in the file: raw,
+    unscaled. Second paper, section 5. Raises `UnknownName`, `InvalidArgument`, `DataError` (with
+    line number), `ChecksumError`. Examples: `X, y = load_libsvm("australian")`,
+    `load_libsvm(path="mine.t.bz2", features=X.shape[1])`."""
     if path is not None:
-        X, y = parse_libsvm(read_bytes(path), str(path))
-        return X, signs(y, str(path))
+        X, y = parse_libsvm(read_bytes(path), str(path), features=features)
+        return X, _coded(y)
+    name = name.lower()
     if name == "breast_cancer":
-        return _breast_cancer()
-    if name not in LIBSVM_SETS:
+        X, y = _breast_cancer()
+    elif name in LIBSVM_SETS:
+        X, y = _from_page(LIBSVM_SETS[name])
+    else:
         raise unknown("data set", name, ["breast_cancer", *LIBSVM_SETS])
-    return _from_page(LIBSVM_SETS[name])
+    return _widened(X, features, name), y

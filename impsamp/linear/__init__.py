@@ -18,7 +18,8 @@ from impsamp.linear.plans import (
 
 from .blocks import Block, block_drawer
 from .restarts import RestartResult, restart
-from .solver import Result, minimize
+from .results import Interrupted, Result
+from .solver import minimize
 
 if TYPE_CHECKING:  # the estimators bring scikit-learn with them
     from impsamp.linear.estimators import VRClassifier as VRClassifier
@@ -34,6 +35,7 @@ _all_ = [
     "convex_sarah_step",
     "expected_smoothness",
     "make_plan",
+    "Interrupted",
     "Result",
     "minimize",
 ]
@@ -49,6 +51,7 @@ def __getattr__(name: str) -> object:
 # %% auto #0
 __all__ = [
     "Block",
+    "Interrupted",
     "Plan",
     "RestartResult",
     "Result",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from numba import njit
 
 from impsamp.samplers import (
     ApproximateIndependentSampling,
@@ -19,6 +18,7 @@ from impsamp.samplers import (
 )
 
 from ..errors import InvalidShape
+from ..kernels import cached_njit
 from ..typing import Array, Drawn, Generator, Items
 
 # %% auto #0
@@ -81,7 +81,7 @@ def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #e44dc052
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _nice_block(rng, perm, b, T):
     n = perm.size
     idx = np.empty(T * b, np.int64)
@@ -108,7 +108,7 @@ def _nice(p: np.ndarray) -> BlockDrawer:
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #b353ebab
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _alias_table(p):
     "Vose's table: accept (n,) and alias (n,)."
     # not samplers.AliasTable: its pairs differ, so the same generator would draw other items
@@ -139,7 +139,7 @@ def _alias_table(p):
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #fbcef769
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _serial_block(rng, accept, pair, T):
     n = accept.size
     idx = np.empty(T, np.int64)
@@ -164,13 +164,13 @@ def _serial(p: np.ndarray) -> BlockDrawer:
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #eaa17610
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _room(expected):
     "Room for the items of a block, of which there will be about `expected`."
     return np.empty(int(expected * 1.1) + 64, np.int64)
 
 
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _grown(idx, needed):
     "`idx`, or a copy of twice the length that is needed."
     if needed <= idx.size:
@@ -180,7 +180,7 @@ def _grown(idx, needed):
     return longer
 
 
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _guide(ends):
     "guide[c]: an item at or before the one whose interval holds the left end of cell c."
     guide = np.empty(ends.size, np.int64)
@@ -194,7 +194,7 @@ def _guide(ends):
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #d6c40e2a
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _independent_block(rng, certain, free, ends, guide, expected, T):
     ptr = np.zeros(T + 1, np.int64)
     idx = _room(expected * T)
@@ -240,7 +240,7 @@ def _independent(p: np.ndarray) -> BlockDrawer:
 
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #056d1257
-@njit(nogil=True)
+@cached_njit(nogil=True)
 def _approximate_block(rng, certain, free, coin, a, expected, T):
     ptr = np.zeros(T + 1, np.int64)
     idx = _room(expected * T)

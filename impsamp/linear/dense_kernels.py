@@ -14,6 +14,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from ..kernels import cached_njit
+
 # %% auto #0
 __all__ = [
     "AHEAD",
@@ -31,7 +33,7 @@ __all__ = [
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #63482ee9
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _inlined = njit(fastmath=_FAST, forceinline=True)
-_kernel = njit(fastmath=_FAST, nogil=True)
+_kernel = cached_njit(fastmath=_FAST, nogil=True)
 
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #cfca17c0
 LOGISTIC = 0
@@ -176,6 +178,13 @@ def _fetch_row_of(X, i):
 
 # %% ../../nbs/11_linear/01_dense_kernels.ipynb #2598ebca
 @_inlined
+def _copy(x, out):
+    "out <- x. A loop: numba compiles the slice `out[:] = x` for a second and a half."
+    for j in range(x.size):
+        out[j] = x[j]
+
+
+@_inlined
 def _margin(X, i, x, k, intercept):
     bias = x[k] if intercept else x[0] * 0
     return _dot(X, i, x, k) + bias
@@ -201,7 +210,7 @@ def _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, out):
 
 
 @_inlined
-def _drift(x, g, penalty, nonconvex, lr, k):
+def _drift(x, g, penalty, nonconvex, lr, lr_bias, k):
     "x <- x - lr (g + grad r(x)): the part of a step that does not depend on the batch."
     if nonconvex != 0:
         for j in range(k):
@@ -210,7 +219,7 @@ def _drift(x, g, penalty, nonconvex, lr, k):
         for j in range(k):
             x[j] -= lr * (g[j] + penalty[j] * x[j])
     if x.size > k:
-        x[k] -= lr * g[k]
+        x[k] -= lr_bias * g[k]
 
 
 @_inlined
@@ -263,6 +272,7 @@ def anchored_steps(
     penalty: np.ndarray,
     nonconvex: float,
     lr: float,
+    lr_bias: float,
     ptr: np.ndarray,
     idx: np.ndarray,
     jptr: np.ndarray,
@@ -276,6 +286,7 @@ def anchored_steps(
     """One block of SGD, SVRG or SAGA steps, in place on x (d,), g (d,), h (n,); O(d) a step.
 
     X: an array (n, k), or a CSR tuple. y, w (n,): labels and item weights. scale (n,) = 1/(n p_i).
+    lr, lr_bias: the step sizes of the coefficients and of the intercept (see `Plan`).
     refresh: 0 leaves the anchor (SGD, SVRG), 1 refreshes the drawn items (SAGA, J = S), 2 those of
     the second block `jptr`, `jidx` (SAGA as analysed). `kept` (d,) receives the iterate before step
     `keep`. new, newj: room for the slopes of the largest batch."""
@@ -284,7 +295,7 @@ def anchored_steps(
     item = (y, w, kind)
     for t in range(ptr.size - 1):
         if t == keep:
-            kept[:] = x
+            _copy(x, kept)
         lo, hi = ptr[t], ptr[t + 1]
         if hi == lo + 1 and refresh < 2 and nonconvex == 0:
             i = idx[lo]
@@ -295,7 +306,7 @@ def anchored_steps(
             e = (s - h[i]) / n if refresh else s * 0
             _single(X, i, x, g, penalty, lr, c, e, k)
             if intercept:
-                x[k] -= lr * (c + g[k])
+                x[k] -= lr_bias * (c + g[k])
                 g[k] += e
             if refresh:
                 h[i] = s
@@ -303,11 +314,13 @@ def anchored_steps(
         _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, new)
         if refresh == 2:
             _slopes(X, item, h, scale, intercept, x, k, jidx, jptr[t], jptr[t + 1], newj)
-        _drift(x, g, penalty, nonconvex, lr, k)
+        _drift(x, g, penalty, nonconvex, lr, lr_bias, k)
         for q in range(lo, hi):
             i = idx[q]
-            c = -lr * scale[i] * (new[q - lo] - h[i])
-            _add_row(X, i, c, x, k, intercept)
+            c = scale[i] * (new[q - lo] - h[i])
+            _add(X, i, -lr * c, x, k)
+            if intercept:
+                x[k] -= lr_bias * c
         if refresh == 1:
             _refresh_table(X, intercept, g, h, k, idx, lo, hi, new)
         if refresh == 2:
@@ -388,6 +401,7 @@ def sarah_steps(
     penalty: np.ndarray,
     nonconvex: float,
     lr: float,
+    lr_bias: float,
     ptr: np.ndarray,
     idx: np.ndarray,
     keep: int,
@@ -400,7 +414,7 @@ def sarah_steps(
     item = (y, w, kind)
     for t in range(ptr.size - 1):
         if t == keep:
-            kept[:] = x
+            _copy(x, kept)
         lo, hi = ptr[t], ptr[t + 1]
         if hi == lo + 1 and nonconvex == 0:
             i = idx[lo]
@@ -411,12 +425,12 @@ def sarah_steps(
                 uk = u[k] + c
                 u[k] = uk
                 before[k] = x[k]
-                x[k] -= lr * uk
+                x[k] -= lr_bias * uk
             continue
         for q in range(lo, hi):
             i = idx[q]
             _fetch_item(X, y, w, y, scale, idx, q)
             c = scale[i] * _slope_change(X, i, x, before, k, intercept, item)
             _add_row(X, i, c, u, k, intercept)
-        before[:] = x
-        _drift(x, u, penalty, nonconvex, lr, k)
+        _copy(x, before)
+        _drift(x, u, penalty, nonconvex, lr, lr_bias, k)

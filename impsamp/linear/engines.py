@@ -60,6 +60,9 @@ class ReferenceEngine:
         self.problem = problem
         self.plan = plan
         self.reg = getattr(problem, "regulariser_grad", _no_regulariser)
+        self.lr = np.full(problem.d, plan.lr)
+        if getattr(problem, "fit_intercept", False):
+            self.lr[-1] = plan.intercept_lr
         self.x = np.array(x0, dtype=np.float64)
         self.snapshot = self.x  # where the anchor was taken
         self.before = self.x  # SARAH's iterate one step ago
@@ -82,7 +85,7 @@ class ReferenceEngine:
     def move(self, u: np.ndarray) -> None:
         "x <- x - lr (u + grad r(x))."
         v = u + self.reg(self.x)
-        self.x = self.x - self.plan.lr * v
+        self.x = self.x - self.lr * v
 
     def start(self) -> None:
         "SARAH's first step, along the full gradient."
@@ -203,6 +206,7 @@ class CompiledEngine:
         "The arguments of the kernels that no step changes."
         f = self.problem
         lr = dtype.type(self.plan.lr)
+        lr_bias = dtype.type(self.plan.intercept_lr)
         self.X = _csr_rows(f.X) if f.is_sparse else f.X
         y = f.y.astype(dtype)
         w = f.weights.astype(dtype)
@@ -211,11 +215,11 @@ class CompiledEngine:
         if self.lazy:
             shrink = float(1 - self.plan.lr * f.l2)
             resting = np.empty((f.k, 2), dtype)
-            self.pull = (lr, shrink, resting)
+            self.pull = (lr, lr_bias, shrink, resting)
         else:
             penalty = f.penalty.astype(dtype)
             nonconvex = dtype.type(f.nonconvex)
-            self.pull = (penalty, nonconvex, lr)
+            self.pull = (penalty, nonconvex, lr, lr_bias)
 
     @property
     def g(self) -> np.ndarray:
@@ -232,7 +236,9 @@ class CompiledEngine:
         self.before[:] = self.x
         dtype = self.x.dtype
         full = self.u + self.problem.regulariser_grad(self.x)
-        self.x -= dtype.type(self.plan.lr) * full.astype(dtype)
+        self.x[: self.problem.k] -= dtype.type(self.plan.lr) * full[: self.problem.k].astype(dtype)
+        if self.problem.fit_intercept:
+            self.x[-1] -= dtype.type(self.plan.intercept_lr) * dtype.type(full[-1])
 
     def advance(self, block: Block, table_block: Block | None, keep: int = -1) -> np.ndarray | None:
         "One step per subset of the block; the iterate before step `keep` is returned."

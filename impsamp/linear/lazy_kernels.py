@@ -84,16 +84,16 @@ _pasted = njit(inline="always")
 
 
 @_pasted
-def _push_drawn(X, h, scale, zg, Q, A, lr, refresh, idx, lo, hi, change, intercept, bias):
+def _push_drawn(X, h, scale, zg, Q, A, lr, lr_bias, refresh, idx, lo, hi, change, intercept, bias):
     "x moves along the items idx[lo:hi], with refresh = 1 g and h as well: (bias, gain of its g)."
     gain = 0.0
     for q in range(lo, hi):
         i = idx[q]
-        c = -lr * scale[i] * change[q - lo]
+        c = scale[i] * change[q - lo]
         e = change[q - lo] / h.size if refresh == 1 else 0.0
-        _push(X, i, c / Q + lr * A * e, e, zg)
+        _push(X, i, -lr * c / Q + lr * A * e, e, zg)
         if intercept:
-            bias += c
+            bias -= lr_bias * c
             gain += e
         if refresh == 1:
             h[i] += change[q - lo]
@@ -126,6 +126,7 @@ def anchored_lazy(
     h: np.ndarray,
     scale: np.ndarray,
     lr: float,
+    lr_bias: float,
     shrink: float,
     zg: np.ndarray,
     ptr: np.ndarray,
@@ -158,9 +159,9 @@ def anchored_lazy(
             _changes(X, item, h, scale, zg, Q, A, lr, bias, jidx, jptr[t], jptr[t + 1], newj)
         Q *= shrink
         A += 1 / Q
-        bias -= lr * pull
+        bias -= lr_bias * pull
         bias, gain = _push_drawn(
-            X, h, scale, zg, Q, A, lr, refresh, idx, lo, hi, new, intercept, bias
+            X, h, scale, zg, Q, A, lr, lr_bias, refresh, idx, lo, hi, new, intercept, bias
         )
         if refresh == 2:
             gain = _push_second(X, h, zg, A, lr, jidx, jptr[t], jptr[t + 1], newj)
@@ -171,7 +172,8 @@ def anchored_lazy(
             Q = 1.0
             A = 0.0
     _open(zg, Q, A, lr, bias, x)
-    g[:k] = zg[:, 1]
+    for j in range(k):
+        g[j] = zg[j, 1]
     if intercept:
         g[k] = pull
 
@@ -189,6 +191,7 @@ def sarah_lazy(
     u: np.ndarray,
     scale: np.ndarray,
     lr: float,
+    lr_bias: float,
     shrink: float,
     zg: np.ndarray,
     ptr: np.ndarray,
@@ -234,9 +237,10 @@ def sarah_lazy(
         bias_before = bias
         Q *= shrink
         A += 1 / Q
-        bias -= lr * pull
+        bias -= lr_bias * pull
     _open(zg, Q, A, lr, bias, x)
     _open(zg, Qb, Ab, lr, bias_before, before)
-    u[:k] = zg[:, 1]
+    for j in range(k):
+        u[j] = zg[j, 1]
     if intercept:
         u[k] = pull

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -152,6 +152,8 @@ class _Constants:
     v: np.ndarray
     convex: bool
     strong: float  # mu of a strongly convex problem, else 0
+    ridge: float = 0.0  # l2 that leaves an intercept alone
+    losses: np.ndarray | None = None  # L without the ridge, where there is one
 
     @property
     def n(self):
@@ -187,6 +189,14 @@ def _smoothness(problem, needed):
         return None
 
 
+def _ridge_beside_intercept(problem):
+    "(l2, L of the losses alone) where one l2 penalises all but an intercept, else (0, None)."
+    l2 = getattr(problem, "l2", 0.0)
+    if not getattr(problem, "fit_intercept", False) or np.ndim(l2) > 0 or l2 == 0:
+        return 0.0, None
+    return l2, problem.loss_smoothness
+
+
 def _constants(problem, method, sampling, lr):
     by_hand = isinstance(lr, (int, float)) and not isinstance(sampling, str)
     L = _smoothness(problem, needed=not by_hand)
@@ -197,7 +207,8 @@ def _constants(problem, method, sampling, lr):
         p, v = _law_of(resolve_sampling(sampling, L), problem.n)
     convex = getattr(problem, "convex", False)
     strong = getattr(problem, "mu", 0.0)
-    return _Constants(L, p, v, convex, strong)
+    ridge, losses = _ridge_beside_intercept(problem)
+    return _Constants(L, p, v, convex, strong, ridge, losses)
 
 
 # %% ../../nbs/11_linear/04_plans.ipynb #f38241d9
@@ -256,7 +267,10 @@ def _convex_step(method, c, m):
         raise InvalidArgument(
             "lr='convex' needs a convex problem (logistic or least squares, nonconvex=0)"
         )
-    return _CONVEX[method](c, m)
+    if c.ridge == 0:
+        return _CONVEX[method](c, m)
+    step = _CONVEX[method](replace(c, L=c.losses), m)
+    return step._replace(rule=f"{step.rule}, of the losses; l2 by a proximal step")
 
 
 def _step_by_hand(method, c, m, lr):
@@ -283,7 +297,8 @@ class Plan(NamedTuple):
 
     p, scale = 1/(n p_i) (n,); b expected set size; alpha the sampling's constant (NaN where L is
     unknown); lr, inner_steps m; table = |J| (SAGA with a second draw); rule: where lr and m come
-    from."""
+    from; intercept_lr: the step size of an intercept, above lr where a ridge has its proximal step
+    (lr = intercept_lr / (1 + intercept_lr l2)), else lr."""
 
     method: str
     p: np.ndarray
@@ -295,6 +310,7 @@ class Plan(NamedTuple):
     table: int
     one_draw: bool
     rule: str
+    intercept_lr: float
 
     def __repr__(self) -> str:
         m = "" if self.inner_steps is None else f", m = {self.inner_steps}"
@@ -343,6 +359,8 @@ def make_plan(
     c = _constants(problem, method, sampling, lr)
     m = None if inner_steps is None else check_count(inner_steps, "inner_steps")
     step = _step(method, c, m, lr, mu)
+    lr_of_losses = float(step.lr)
+    proximal = c.ridge if lr == "convex" else 0.0
     scale = importance_weights(c.p, np.arange(c.n), batch=None, replacement=False)
     return Plan(
         method=method,
@@ -350,9 +368,10 @@ def make_plan(
         scale=np.asarray(scale),
         b=c.b,
         alpha=c.alpha,
-        lr=float(step.lr),
+        lr=lr_of_losses / (1 + lr_of_losses * proximal),
         inner_steps=step.inner_steps,
         table=_table_size(method, c, one_draw),
         one_draw=one_draw,
         rule=step.rule,
+        intercept_lr=lr_of_losses,
     )

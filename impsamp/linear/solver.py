@@ -7,147 +7,32 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
-from impsamp.linear.blocks import (
-    Block,
-    BlockDrawer,
-    Sampling,
-    block_drawer,
-    block_of,
-    nice_blocks,
+from impsamp.linear.results import (
+    Callback,
+    Interrupted,
+    Progress,
+    Result,
+    Row,
+    attainable_gradient,
 )
 
 from ..checks import check_count, check_number, to_float64
-from ..errors import DataError, InvalidArgument, InvalidShape, unknown
+from ..errors import DataError, InvalidShape, unknown
+from ..kernels import uninterrupted
 from ..randomness import as_numpy_generator
-from ..typing import Drawn, Generator, Items, Vector
+from ..typing import Generator, Vector
+from .blocks import Block, Sampling
 from .engines import Engine, make_engine
 from .plans import Plan, Problem, make_plan, resolve_sampling, smoothness_of
+from .sources import Sources, Subsets, sources_of
 
 # %% auto #0
-__all__ = ["Callback", "Result", "Row", "Subsets", "minimize"]
-
-# %% ../../nbs/11_linear/06_solver.ipynb #90d0fa4a
-Row: TypeAlias = "dict[str, float]"
-Callback: TypeAlias = "Callable[[Row], object]"
-
-
-@dataclass(repr=False)
-class Result:
-    """Outcome of `minimize`.
-
-    x: the answer (d,); last: the last iterate; records: tidy rows; converged: gradient norm <= tol
-    was seen. plan: what was run (lr, inner_steps, alpha, b, `rule`: the theorem or fallback that
-    applied). diverged and message: what went wrong, if anything did. engine: what stepped, and if
-    steps on CSR rows had to move every coordinate (O(d) each), why. sampling: its name.
-
-    A row has step, epoch, grad_evals (component gradients, as the method is written),
-    passes = grad_evals/n, loss, grad_norm, seconds (steps and anchors), sampler_seconds (apart),
-    set_size (mean so far) and saturation (share of items with |margin| > 10). Evaluating the row
-    itself is off both clocks."""
-
-    x: np.ndarray
-    records: list[Row]
-    converged: bool
-    plan: Plan
-    last: np.ndarray
-    diverged: bool = False
-    message: str = ""
-    engine: str = ""
-    sampling: str = ""
-
-    def __repr__(self) -> str:
-        row = self.records[-1]
-        reached = f"{row['passes']:.4g} passes, gradient norm {row['grad_norm']:.2g}"
-        if self.diverged:
-            reached += ", diverged"
-        if self.converged:
-            reached += ", converged"
-        return f"Result({self.plan.method}, {self.sampling}, {reached}; {self.engine})"
-
-
-# %% ../../nbs/11_linear/06_solver.ipynb #9ccfe135
-Subsets: TypeAlias = "Sequence[Items | Drawn]"
-
-
-class _Draws:
-    "Blocks of subsets by the sampling's law, without end."
-
-    left = np.inf
-
-    def __init__(self, draw: BlockDrawer):
-        self.draw = draw
-
-    def take(self, rng: np.random.Generator, T: int) -> Block:
-        return self.draw(rng, T)
-
-
-class _GivenDraws:
-    "Blocks of a given sequence of subsets, until it ends."
-
-    def __init__(self, subsets: Subsets, n: int):
-        self.given = block_of(subsets, n)
-        self.at = 0
-
-    @property
-    def left(self) -> int:
-        return len(self.given.ptr) - 1 - self.at
-
-    def take(self, rng: np.random.Generator | None, T: int) -> Block:
-        start = self.at
-        self.at += T
-        ptr = self.given.ptr[start : self.at + 1]
-        idx = self.given.idx[ptr[0] : ptr[-1]]
-        return Block(ptr - ptr[0], idx)
-
-
-# %% ../../nbs/11_linear/06_solver.ipynb #2ff25fde
-@dataclass
-class _Sources:
-    "Where a run's subsets come from; tables: those of SAGA's second draw."
-
-    draws: _Draws | _GivenDraws
-    tables: _Draws | _GivenDraws | None = None
-
-
-def _nothing(rng: np.random.Generator, T: int) -> Block:
-    "T empty subsets: gradient descent draws nothing."
-    return Block(np.zeros(T + 1, np.int64), np.empty(0, np.int64))
-
-
-def _sources(n, plan, sampling, draws, table_draws, rng):
-    if plan.method == "gd":
-        return _Sources(_Draws(_nothing))
-    if plan.table and (draws is None) != (table_draws is None):
-        raise InvalidArgument(
-            "SAGA with a second draw needs table_draws beside draws (or one_draw=True)"
-        )
-    if draws is not None:
-        return _given_sources(n, plan, draws, table_draws)
-    sets = _Draws(block_drawer(sampling, plan.p))
-    if not plan.table:
-        return _Sources(sets)
-    tables = _Draws(nice_blocks(n, plan.table))
-    # compiled before the clock runs; no random number is used
-    sets.take(rng, 0)
-    tables.take(rng, 0)
-    return _Sources(sets, tables)
-
-
-def _given_sources(n, plan, draws, table_draws):
-    sets = _GivenDraws(draws, n)
-    if not plan.table:
-        return _Sources(sets)
-    tables = _GivenDraws(table_draws, n)
-    if tables.left != sets.left:
-        raise InvalidShape(f"{sets.left} draws but {tables.left} table_draws")
-    return _Sources(sets, tables)
-
+__all__ = ["minimize"]
 
 # %% ../../nbs/11_linear/06_solver.ipynb #71a27130
 _LOOPS = ("svrg", "sarah")  # the methods with snapshots, and inner steps between them
@@ -222,7 +107,7 @@ class _Run:
     problem: Problem
     plan: Plan
     engine: Engine
-    sources: _Sources
+    sources: Sources
     rng: np.random.Generator
     limits: _Limits
     callback: Callback | None
@@ -231,8 +116,10 @@ class _Run:
     next_record: float = 0
     converged: bool = False
     diverged: bool = False
+    stagnated: bool = False
     stopped: bool = False
     message: str = ""
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self):
         self.random = self.iterate()  # uniform over the iterates so far
@@ -273,14 +160,19 @@ class _Run:
         "Up to `longest` steps, as many as fit before the next record; returns their number."
         steps = self._fitting(longest)
         place = self.place(steps)
-        block, second = self._take(steps)
-        kept = self.spent.timed(self.engine.advance, block, second, place)
-        if kept is not None:
-            self.random = np.array(kept, dtype=np.float64)
-        self._charge(steps, block, second)
+        with self.shield():
+            block, second = self._take(steps)
+            kept = self.spent.timed(self.engine.advance, block, second, place)
+            if kept is not None:
+                self.random = np.array(kept, dtype=np.float64)
+            self._charge(steps, block, second)
         if self.spent.evals >= self.next_record:
             self.record()
         return steps
+
+    def shield(self) -> AbstractContextManager[None]:
+        "Machine code is not interrupted; anybody else's problem may be."
+        return _shield(self.engine.name)
 
     def _fitting(self, longest: float) -> int:
         "How many steps the next segment has, at least one."
@@ -331,18 +223,39 @@ class _Run:
         self.good = x
         row = _row(self.problem, self.spent, x, loss, gradient)
         self.records.append(row)
-        if self.limits.tol is not None and gradient <= self.limits.tol:
-            self.converged = True
-            self.stopped = True
-        if self.callback is not None and self.callback(row):
+        self._judge(x, gradient)
+        if self.callback is not None and self.callback({**row, "x": x.copy()}):
             self.stopped = True
             self.message = "stopped by the callback"
+
+    def _judge(self, x: np.ndarray, gradient: float) -> None:
+        "Stop where tol is met, or cannot be met."
+        tol = self.limits.tol
+        self.progress.update(gradient)
+        if tol is None:
+            return
+        if gradient <= tol:
+            self.converged = True
+            self.stopped = True
+            return
+        dtype = _dtype_of(self.problem)
+        least = attainable_gradient(x, self.plan.lr, dtype)
+        if self.progress.is_stuck(gradient, least):
+            self.stagnated = True
+            self.stopped = True
+            self.message = (
+                f"stagnated at the precision of {dtype}: the gradient norm {gradient:.2g} no "
+                f"longer falls, because steps are lost in rounding x near eps ||x|| / lr = "
+                f"{least:.2g}; tol = {tol:.2g} is below that"
+            )
+            if dtype == np.float32:
+                self.message += ": give features in float64"
 
     def _diverge(self, loss: float, first: float) -> None:
         if not self.records:
             raise DataError(
                 "the loss or its gradient at x0 is not finite: "
-                "scale the features or choose another x0"
+                "scale the features and the targets, or choose another x0"
             )
         self.stopped = True
         self.diverged = True
@@ -356,9 +269,25 @@ class _Run:
     def answer(self, output: str) -> tuple[np.ndarray, np.ndarray]:
         "(x, last): the random iterate unless the last is asked for, met tol, or is all there is."
         last = self.good if self.diverged else self.iterate()
-        if output == "last" or self.converged or self.diverged:
+        if output == "last" or self.converged or self.diverged or self.stagnated:
             return last, last
         return self.random, last
+
+    def result(self, output: str, sampling: str) -> Result:
+        "What has been done so far."
+        x, last = self.answer(output)
+        return Result(
+            x=x,
+            records=self.records,
+            converged=self.converged,
+            plan=self.plan,
+            last=last,
+            diverged=self.diverged,
+            message=self.message,
+            engine=self.engine.name,
+            sampling=sampling,
+            stagnated=self.stagnated,
+        )
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #56b79dd1
@@ -404,6 +333,37 @@ def _name_of(sampling: object) -> str:
     return sampling if isinstance(sampling, str) else type(sampling).__name__
 
 
+def _shield(engine: str) -> AbstractContextManager[None]:
+    return nullcontext() if engine == "reference" else uninterrupted()
+
+
+def _whole(run: _Run) -> None:
+    "From the first record to the last."
+    run.record()
+    if not run.done:
+        loop = _gradient_descent if run.plan.method == "gd" else _stochastic_steps
+        loop(run)
+    if not run.diverged and run.records[-1]["step"] < run.spent.step:
+        run.record()
+
+
+def _dtype_of(problem: Problem) -> np.dtype:
+    "In which the steps are computed."
+    dtype = getattr(problem, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64)
+
+
+def _check_step(problem: Problem, plan: Plan) -> None:
+    "The step size is a number of the problem's dtype, neither 0 nor infinite there."
+    dtype = _dtype_of(problem)
+    range_of = np.finfo(dtype)
+    if not float(range_of.tiny) <= plan.lr <= float(range_of.max):
+        raise DataError(
+            f"the step size {plan.lr:.3g} ({plan.rule}) is outside the range of {dtype}: "
+            "scale the features, whose squares it is made of"
+        )
+
+
 def minimize(
     problem: Problem,
     method: str,
@@ -435,17 +395,20 @@ def minimize(
     lr: None (theorem, with its fallback), "convex", or a number.
     inner_steps: epoch length of SVRG and SARAH.
     max_passes, max_steps: where to stop, in component gradients / n, as the method is written, or
-        in steps. The run also stops at gradient norm <= `tol` (checked at records), at the end of
-        `draws`, or when `callback(row)` is true.
+        in steps. The run also stops at gradient norm <= `tol` (checked at records), where the
+        precision of the features allows no smaller one, at the end of `draws`, or when
+        `callback(row)` is true.
     output: "random" is a uniformly random iterate as analysed, "last" the last one; an iterate that
         met tol is always the answer.
     one_draw: SAGA refreshes the items it drew (practice) instead of a second uniform draw (as
         analysed).
-    record_every: in passes.
+    record_every: in passes. callback: sees each row, with a copy of the iterate as row["x"].
     draws, table_draws: index sets or `Draw`s to use instead of drawing.
 
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`, `DataError`; a
-    divergence is reported in the result, with a warning."""
+    divergence is reported in the result, with a warning. Ctrl-C raises `Interrupted`, a
+    `KeyboardInterrupt` with the `result` so far; compiled steps and compilation are finished
+    first."""
     if output not in ("random", "last"):
         raise unknown("output", output, ("random", "last"))
     limits = _limits(problem.n, max_passes, record_every, max_steps, tol)
@@ -453,30 +416,23 @@ def minimize(
     if start.shape != (problem.d,):
         raise InvalidShape(f"x0 must have shape ({problem.d},), got {start.shape}")
     name = _name_of(sampling)
-    if isinstance(sampling, str):
-        sampling = resolve_sampling(sampling, smoothness_of(problem))
-    plan = make_plan(
-        problem, method, sampling, lr=lr, inner_steps=inner_steps, one_draw=one_draw, mu=mu
-    )
-    rng = as_numpy_generator(generator)
-    machine = make_engine(problem, plan, start, engine)
-    sources = _sources(problem.n, plan, sampling, draws, table_draws, rng)
-    run = _Run(problem, plan, machine, sources, rng, limits, callback)
-    run.record()
-    if not run.done:
-        loop = _gradient_descent if method == "gd" else _stochastic_steps
-        loop(run)
-    if not run.diverged and run.records[-1]["step"] < run.spent.step:
-        run.record()
-    x, last = run.answer(output)
-    return Result(
-        x=x,
-        records=run.records,
-        converged=run.converged,
-        plan=plan,
-        last=last,
-        diverged=run.diverged,
-        message=run.message,
-        engine=machine.name,
-        sampling=name,
-    )
+    run = None
+    try:
+        with uninterrupted():  # compiles
+            if isinstance(sampling, str):
+                sampling = resolve_sampling(sampling, smoothness_of(problem))
+            plan = make_plan(
+                problem, method, sampling, lr=lr, inner_steps=inner_steps, one_draw=one_draw, mu=mu
+            )
+            _check_step(problem, plan)
+            rng = as_numpy_generator(generator)
+            machine = make_engine(problem, plan, start, engine)
+            sources = sources_of(problem.n, plan, sampling, draws, table_draws, rng)
+            run = _Run(problem, plan, machine, sources, rng, limits, callback)
+        _whole(run)
+    except KeyboardInterrupt as e:
+        if run is None:
+            raise
+        run.message = f"interrupted after {run.spent.step} steps"
+        raise Interrupted(run.result("last", name)) from e
+    return run.result(output, name)

@@ -172,7 +172,8 @@ def _check_targets(y: Vector, n: int) -> np.ndarray:
 def _squared_row_norms(X) -> np.ndarray:
     "||a_i||^2 of every row, (n,) float64; a sparse matrix stays sparse."
     if sparse.issparse(X):
-        squares = X.multiply(X).sum(axis=1)
+        wide = X.astype(np.float64, copy=False)
+        squares = wide.multiply(wide).sum(axis=1)
     else:
         squares = np.einsum("ij,ij->i", X, X, dtype=np.float64)
     return np.asarray(squares, dtype=np.float64).ravel()
@@ -245,8 +246,8 @@ class LinearSum:
         "L_i = w_i c_i (||a_i||^2 + [intercept]) + max_j l2_j + 2 nonconvex, (n,)."
         squared_norms = _squared_row_norms(self.X) + self.fit_intercept
         curvature = self.weights * loss_curvature(self.kind, self.y)
-        L = curvature * squared_norms + self.penalty.max()
-        L = L + 2 * self.nonconvex
+        self.loss_smoothness = curvature * squared_norms  # of w_i phi_i alone, (n,)
+        L = self.loss_smoothness + self.penalty.max() + 2 * self.nonconvex
         if not np.isfinite(L).all():
             raise DataError("the squared row norms of X overflow: scale its columns")
         return L

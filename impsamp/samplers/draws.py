@@ -14,6 +14,7 @@ import torch
 
 from ..checks import check_count, check_probabilities, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
+from ..kernels import cached_njit
 from ..randomness import uniforms
 from ..typing import Array, ArrayT, Generator, Items, Sampler, Vector
 
@@ -333,10 +334,8 @@ class InverseCDF(Sampler):
 # %% ../../nbs/08_samplers/01_draws.ipynb #9f921b82
 @cache
 def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
-    "`kernel` compiled by numba, once per process; numba is imported here and not before."
-    from numba import njit
-
-    return njit(kernel)
+    "`kernel` compiled by numba, kept for later processes; numba is imported here and not before."
+    return cached_njit()(kernel)
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #04cc4d71

@@ -87,15 +87,20 @@ REFUSED = (
     "pickle.load",
     "joblib.Memory",
     "allow_pickle=True",
+    # numba's own cache: an index that two processes can spoil, in a folder that nobody checks
     "cache=True",
 )
+# The one place that unpickles: machine code that this user's processes wrote, from a folder that
+# is this user's alone (see SECURITY.md and tests/test_kernels.py).
+ALLOWED = {("impsamp/kernels.py", "pickle.load")}
 
 
 @pytest.mark.parametrize("module", GENERATED, ids=short)
 def test_library_code_uses_no_global_randomness_and_unpickles_nothing(module):
     text = module.read_text()
     for bad in REFUSED:
-        assert bad not in text, f"{short(module)} uses {bad}"
+        if (short(module), bad) not in ALLOWED:
+            assert bad not in text, f"{short(module)} uses {bad}"
 
 
 def test_old_import_paths_work():

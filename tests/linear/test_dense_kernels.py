@@ -34,7 +34,7 @@ def test_two_saga_steps_by_hand(rows, intercept):
     h = np.zeros(2)
     one = np.ones(2)
     items = (rows(np.array([[1.0, 0.0], [0.0, 2.0]])), one, one, SQUARED, intercept)
-    pull = (np.zeros(2 + intercept), 0.0, 0.1)
+    pull = (np.zeros(2 + intercept), 0.0, 0.1, 0.1)
     draws = (np.arange(3), np.array([1, 0]), np.zeros(3, np.int64), np.empty(0, np.int64))
     kept = np.full(2 + intercept, np.nan)
     anchored_steps(*items, x, g, h, one, *pull, *draws, 1, 1, kept, np.zeros(2), np.zeros(2))
@@ -58,7 +58,7 @@ def test_one_sarah_step_by_hand_with_a_penalty(rows):
     u = np.array([2.0, 0.0])
     one = np.ones(2)
     items = (rows(np.array([[1.0, 0.0], [0.0, 2.0]])), one, one, SQUARED, False)
-    pull = (np.full(2, 0.5), 0.0, 0.1)
+    pull = (np.full(2, 0.5), 0.0, 0.1, 0.1)
     sarah_steps(*items, x, before, u, one, *pull, np.arange(2), np.array([0]), -1, np.zeros(2))
     assert np.allclose(u, [3, 0])
     assert np.allclose(before, [1, 0])
@@ -69,8 +69,25 @@ def test_a_subset_without_items_still_moves_along_the_anchor():
     x = np.array([1.0])
     one = np.ones(1)
     items = (np.array([[1.0]]), one, one, SQUARED, False)
-    pull = (np.zeros(1), 0.0, 0.1)
+    pull = (np.zeros(1), 0.0, 0.1, 0.1)
     nothing = (np.zeros(2, np.int64), np.empty(0, np.int64))
     state = (x, np.array([3.0]), np.zeros(1), one)
     anchored_steps(*items, *state, *pull, *nothing, *nothing, 0, -1, *np.zeros((3, 1)))
     assert np.isclose(x[0], 0.7)
+
+
+@pytest.mark.parametrize("rows", [np.asarray, csr], ids=["dense", "csr"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_intercept_has_its_own_step_size(rows, batch):
+    """Squared loss, targets 1, from zero: slope -1 of each of the two rows (1, 0) and (0, 2).
+
+    x = -0.1 c a for the coefficients, 0.5 of the same for the intercept."""
+    x = np.zeros(3)
+    one = np.ones(2)
+    items = (rows(np.array([[1.0, 0.0], [0.0, 2.0]])), one, one, SQUARED, True)
+    pull = (np.zeros(3), 0.0, 0.1, 0.5)
+    nothing = (np.zeros(2, np.int64), np.empty(0, np.int64))
+    draws = (np.array([0, batch]), np.arange(2)[:batch])
+    state = (x, np.zeros(3), np.zeros(2), one)
+    anchored_steps(*items, *state, *pull, *draws, *nothing, 0, -1, *np.zeros((3, 3)))
+    assert np.allclose(x, [0.1, 0.2 * (batch == 2), 0.5 * batch])

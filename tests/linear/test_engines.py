@@ -12,7 +12,7 @@ from impsamp.linear import minimize
 from impsamp.problems import FiniteSum, LogisticRegression, SigmoidLeastSquares
 from impsamp.samplers import IndependentSampling, NiceSampling
 from impsamp.theory.minibatch import minibatch_probabilities
-from tests.linear.helpers import METHODS, B, N, features
+from tests.linear.helpers import METHODS, B, N, features, sampling
 
 
 @pytest.mark.parametrize("intercept", [False, True])
@@ -160,3 +160,19 @@ def test_memory_of_a_csr_run_is_that_of_the_data(method):
     tracemalloc.stop()
     assert r.records[-1]["loss"] < r.records[0]["loss"]
     assert peak < 20e6
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("l2", [0.5, 1e4], ids=["lazy", "every coordinate"])
+@pytest.mark.parametrize("method, one_draw", [("svrg", False), ("saga", True), ("sarah", False)])
+def test_a_ridge_beside_an_intercept_in_both_engines(method, one_draw, l2, csr):
+    "The proximal step of the ridge and the own step size of the intercept."
+    X, y = features()
+    f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y, l2=l2, fit_intercept=True)
+    options = dict(lr="convex", one_draw=one_draw, max_passes=6, output="last")
+    ends = [
+        minimize(f, method, sampling("independent", f.L), engine=e, generator=3, **options).x
+        for e in ("compiled", "reference")
+    ]
+    assert np.allclose(*ends, rtol=1e-9, atol=1e-12)
+    assert ends[0][-1] != 0

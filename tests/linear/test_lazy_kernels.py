@@ -78,9 +78,9 @@ def test_anchored_steps_across_a_rebase_are_those_of_the_dense_kernel(l2, refres
     what = (refresh, 20)  # the iterate before step 20 is kept
     kept = np.zeros((2, 5))
     room = np.zeros((2, 2))
-    pull = (np.full(5, l2), 0.0, lr)
+    pull = (np.full(5, l2), 0.0, lr, lr)
     anchored_steps(X, *item, *dense, *pull, *draws, *what, kept[0], *room)
-    calm = (lr, 1 - lr * l2, np.empty((5, 2)))
+    calm = (lr, lr, 1 - lr * l2, np.empty((5, 2)))
     anchored_lazy(rows, *item, *lazy, *calm, *draws, *what, kept[1], *room)
     for a, b in zip(dense, lazy):
         assert np.allclose(a, b, rtol=1e-9, atol=1e-11)
@@ -98,9 +98,9 @@ def test_sarah_steps_across_a_rebase_are_those_of_the_dense_kernel():
     x = (1 - lr * 0.01) * before - lr * u
     dense = [x, before, u, scale]
     lazy = [a.copy() for a in dense]
-    pull = (np.full(5, 0.01), 0.0, lr)
+    pull = (np.full(5, 0.01), 0.0, lr, lr)
     sarah_steps(X, *item, *dense, *pull, *draws, -1, np.zeros(5))
-    calm = (lr, 1 - lr * 0.01, np.empty((5, 2)))
+    calm = (lr, lr, 1 - lr * 0.01, np.empty((5, 2)))
     sarah_lazy(rows, *item, *lazy, *calm, *draws, -1, np.zeros(5), np.zeros(2))
     for a, b in zip(dense, lazy):
         assert np.allclose(a, b, rtol=1e-9, atol=1e-11)

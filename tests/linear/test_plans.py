@@ -95,3 +95,33 @@ def test_a_duck_without_pairwise_probabilities_will_do():
     assert resolve_sampling(duck, np.ones(4)) is duck
     with pytest.raises(InvalidArgument, match="draw, inclusion_probabilities and v"):
         resolve_sampling(object(), np.ones(4))
+
+
+def test_the_intercept_keeps_the_step_size_of_the_losses():
+    "A ridge is taken by a proximal step: lr = lr0 / (1 + lr0 l2), lr0 that of the losses alone."
+    X, y = features()
+    steps = []
+    for l2 in (0.0, 1.0, 1e12):
+        f = LogisticRegression(X, y, l2=l2, fit_intercept=True)
+        plan = make_plan(f, "saga", NiceSampling(40, 4), lr="convex")
+        steps.append(plan.intercept_lr)
+        assert np.isclose(plan.lr, 1 / (1 / plan.intercept_lr + l2), rtol=1e-12)
+        assert ("proximal" in plan.rule) == (l2 > 0)
+    assert np.allclose(steps, steps[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(lr=None, fit_intercept=True, l2=2.0),
+        dict(lr=0.1, fit_intercept=True, l2=2.0),
+        dict(lr="convex", fit_intercept=False, l2=2.0),
+        dict(lr="convex", fit_intercept=True, l2=np.full(5, 2.0)),
+    ],
+)
+def test_elsewhere_there_is_one_step_size(options):
+    X, y = features()
+    lr = options.pop("lr")
+    plan = make_plan(LogisticRegression(X, y, **options), "svrg", "importance", lr=lr)
+    assert plan.intercept_lr == plan.lr
+    assert "proximal" not in plan.rule

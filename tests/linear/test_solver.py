@@ -1,6 +1,11 @@
 "`minimize`: its answers against scipy's, its records, what stops it, what it refuses."
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from impsamp.errors import (
     InvalidShape,
     UnknownName,
 )
-from impsamp.linear import minimize
+from impsamp.linear import Interrupted, minimize
 from impsamp.problems import LogisticRegression, SigmoidLeastSquares
 from impsamp.randomness import as_numpy_generator
 from impsamp.samplers import IndependentSampling, NiceSampling
@@ -149,6 +154,186 @@ def test_callback_and_max_steps_stop():
     assert len(r.records) == 3
     assert r.message == "stopped by the callback"
     assert minimize(f, "svrg", "uniform", max_steps=7).records[-1]["step"] == 7
+
+
+def test_a_callback_sees_the_iterate():
+    X, y = features()
+    f = LogisticRegression(X, y, l2=0.1)
+    seen = []
+
+    def look(row):
+        x = row["x"]
+        assert np.isclose(np.linalg.norm(f.grad(x)), row["grad_norm"])
+        seen.append(x.copy())
+        x[:] = np.nan  # a copy: the run does not mind
+
+    r = minimize(f, "saga", "importance", max_passes=5, callback=look, output="last", generator=0)
+    assert np.array_equal(seen[-1], r.x)
+    assert len(seen) == len(r.records)
+    assert all("x" not in row for row in r.records)
+
+
+@pytest.fixture
+def ctrl_c():
+    "Ctrl-C as in a terminal: a job in the background begins with it ignored."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# A run of about ten seconds whose steps are compiled already, interrupted from outside.
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.11, 0.17, 0.23, 0.31])
+@pytest.mark.parametrize("sampling", ["importance", NiceSampling(N, B)], ids=["serial", "nice"])
+def test_ctrl_c_gives_back_the_last_iterate(delay, sampling, ctrl_c):
+    X, y = features()
+    f = LogisticRegression(X, y, l2=0.01)
+    options = dict(lr="convex", one_draw=True, generator=0, record_every=50)
+    minimize(f, "saga", sampling, max_passes=1, **options)
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Interrupted, match=r"interrupted after \d+ steps") as caught:
+        minimize(f, "saga", sampling, max_passes=10**7, **options)
+    timer.join()
+    result = caught.value.result
+    assert np.isfinite(result.last).all()
+    assert result.records[-1]["grad_norm"] < 0.1 * result.records[0]["grad_norm"]
+    assert not result.converged
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_during_compilation_is_not_lost():
+    "A fresh process without kept kernels, interrupted a moment after it has begun to compile."
+    script = """
+import os, signal, sys
+import numpy as np
+from numba.core import event
+from impsamp.linear import minimize
+from impsamp.problems import LogisticRegression
+
+class Begin(event.Listener):
+    def on_start(self, e):
+        os.kill(os.getpid(), signal.SIGINT)
+    def on_end(self, e):
+        pass
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+event.register("numba:compile", Begin())
+f = LogisticRegression(np.eye(3), [0, 1, 1], l2=.1)
+try:
+    minimize(f, "svrg", "uniform", max_passes=3, x0=np.full(3, 7.))
+except KeyboardInterrupt as e:
+    assert e.result.last.tolist() == [7, 7, 7], e.result
+    print(e)
+"""
+    env = os.environ | dict(IMPSAMP_KERNEL_CACHE="off")
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.stdout.startswith("interrupted after 0 steps"), done.stderr[-2000:]
+
+
+def test_a_problem_in_python_is_interrupted_at_once(ctrl_c):
+    "Steps of the slow engine run somebody's code, which Ctrl-C must be able to stop."
+    X, y = features()
+
+    class Endless(LogisticRegression):
+        def grad_items(self, x, idx):
+            while self.asked:
+                signal.raise_signal(signal.SIGINT)
+            return super().grad_items(x, idx)
+
+    f = Endless(X, y, l2=0.1)
+    f.asked = True
+    with pytest.raises(Interrupted) as caught:
+        minimize(f, "sgd", NiceSampling(N, B), engine="reference", lr=0.1, generator=0)
+    assert caught.value.result.records[-1]["step"] == 0
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("method", ["saga", "sarah"])
+def test_float32_says_that_a_tolerance_is_beyond_its_precision(method, csr):
+    X, y = features(n=400)
+    X = X.astype(np.float32)
+    f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y, l2=0.1)
+    options = dict(lr="convex", one_draw=True, max_passes=2000, generator=0)
+    r = minimize(f, method, "importance", tol=1e-12, **options)
+    assert r.stagnated
+    assert not r.converged
+    assert r.records[-1]["passes"] < 300
+    assert r.records[-1]["grad_norm"] < 1e-5
+    assert "stagnated at the precision of float32" in r.message
+    assert "tol = 1e-12 is below that: give features in float64" in r.message
+    assert np.array_equal(r.x, r.last)
+    # what float32 can reach is reached as before
+    r = minimize(f, method, "importance", tol=1e-5, **options)
+    assert r.converged
+    assert r.message == ""
+
+
+def test_no_tolerance_means_no_end_but_the_last_pass():
+    X, y = features()
+    f = LogisticRegression(X.astype(np.float32), y, l2=0.3)
+    r = minimize(f, "saga", "importance", lr="convex", one_draw=True, max_passes=400, generator=0)
+    assert r.records[-1]["passes"] >= 400
+    assert not r.stagnated
+
+
+def test_noise_is_not_taken_for_stagnation():
+    "SGD with a constant step stays above its tolerance, but far above what float64 can reach."
+    X, y = features()
+    f = LogisticRegression(X, y, l2=0.3)
+    r = minimize(f, "sgd", "uniform", lr=0.01, max_passes=60, tol=1e-9, generator=0)
+    assert not r.stagnated
+    assert r.records[-1]["passes"] >= 60
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("l2", [1e2, 1e8, 1e12])
+@pytest.mark.parametrize("method", ["saga", "svrg", "sarah", "gd"])
+def test_a_huge_ridge_leaves_the_intercept_right(method, l2, csr):
+    "w tends to 0 and the intercept to the log of the odds."
+    X, y = features(n=60)
+    y = np.arange(60) % 4 == 0
+    f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y, l2=l2, fit_intercept=True)
+    options = dict(
+        lr="convex", one_draw=True, max_passes=150 if method != "gd" else 3000, generator=0
+    )
+    r = minimize(f, method, "importance", tol=1e-8, **options)
+    assert r.converged
+    assert abs(r.x[-1] - np.log(1 / 3)) < 2 / l2
+    assert np.abs(r.x[:-1]).max() < 10 / l2
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("dtype, scale", [(np.float32, 1e30), (np.float64, 1e160)])
+def test_features_whose_squares_overflow_are_refused_in_a_sentence(csr, dtype, scale):
+    X, y = features()
+    X = (X * scale).astype(dtype)
+    with pytest.raises(DataError, match="scale"):
+        f = LogisticRegression(sparse.csr_matrix(X) if csr else X, y)
+        minimize(f, "svrg", "importance", lr="convex")
+
+
+def test_a_step_size_that_vanishes_in_float32_is_refused():
+    "Its steps would do nothing, without a word."
+    X, y = features()
+    f = LogisticRegression(X.astype(np.float32), y, l2=0.1)
+    with pytest.raises(DataError, match=r"step size 1e-50 .* outside the range of float32"):
+        minimize(f, "svrg", "importance", lr=1e-50)
+    with pytest.raises(DataError, match=r"step size 1e\+50 .* outside the range of float32"):
+        minimize(f, "svrg", "importance", lr=1e50)
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+def test_large_float32_features_run_as_in_float64(csr):
+    X, y = features()
+    X = (X * 2.0**60).astype(np.float32)  # squares overflow in float32, not in float64
+    A = sparse.csr_matrix(X) if csr else X
+    options = dict(lr="convex", max_passes=30, output="last")
+    ends = []
+    for rows in (A, A.astype(np.float64)):
+        f = LogisticRegression(rows, y)
+        ends.append(minimize(f, "svrg", "importance", generator=0, **options).x)
+    assert np.allclose(*ends, rtol=1e-3)
 
 
 def test_a_result_says_what_ran():
