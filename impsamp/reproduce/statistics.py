@@ -419,6 +419,8 @@ def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     if spread == 0:
         return 1.0
     shift = abs(effect) * np.sqrt(d.size) / spread
+    if shift > 30:  # certain, and beyond what the noncentral t is computed for
+        return 1.0
     least = stats.t(d.size - 1).ppf(1 - alpha / 2)
     law = stats.nct(d.size - 1, shift)
     return float(law.sf(least) + law.cdf(-least))

@@ -320,6 +320,7 @@ def test_detectable_effect_and_power_are_inverse():
     assert s.detection_power(d, s.detectable_effect(d)) == pytest.approx(0.8, abs=0.01)
     assert s.detection_power([1.0], 1.0) == 0.0
     assert s.detection_power([1.0, 1.0], 0.5) == 1.0
+    assert s.detection_power([1.0, 1.0, 1.0 + 1e-6], 9.0) == 1.0
     assert s.detection_power([1.0, 2.0], 0.0) == 0.05
 
 

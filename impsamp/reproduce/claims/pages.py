@@ -26,6 +26,11 @@ def _number(x: float | None, digits: int = 3) -> str:
     return "" if x is None or x != x else f"{x:.{digits}g}"
 
 
+def _ratio(x: float) -> str:
+    "Three digits, and more next to one, where the third says nothing."
+    return f"{x:.4f}" if 0 < abs(x - 1) < 0.02 else _number(x)
+
+
 _BOUNDS = {"<=": "at most ", ">=": "at least ", "?": "bounds both ways, "}
 
 
@@ -43,7 +48,7 @@ def _effect(row: _Row) -> str:
         return f"censored ({int(row.empty_pairs)} pairs empty)"
     if row.effect != row.effect:
         return "not measured"
-    return f"{_bound(row)}{_number(row.effect)} [{_number(row.low)}, {_number(row.high)}]"
+    return f"{_bound(row)}{_ratio(row.effect)} [{_ratio(row.low)}, {_ratio(row.high)}]"
 
 
 def _pvalue(row: _Row) -> str:
@@ -137,7 +142,8 @@ _VERDICTS = {
     "below one: first is better; of several pairs the one least in the claim's favour. "
     "The interval inverts the sign-flip test at the level at which Holm tested the claim",
     "pairs": "seeds that both arms ran and of which not both were censored",
-    "p (Holm)": "two-sided p-value of the sign-flip test, corrected over the family",
+    "p (Holm)": "twice the smaller of the p-values for and against the claim (for an order also of "
+    "no practical effect), by sign flips, corrected over the family",
     "theory": "the ratio that theory expects at this step size",
     "paper": "what the paper prints",
     "detectable": "for an undecided claim: the ratio that this design finds with probability 0.8",
