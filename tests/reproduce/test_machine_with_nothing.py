@@ -11,7 +11,7 @@ import pytest
 from impsamp.data.fetch import data_dir
 
 ROOT = Path(__file__).parents[2]
-ONE = "horvath_constants"  # six settings, one of which needs no download
+ONE = "horvath_constants"  # seven settings, one of which needs no download
 KEPT = "kept from committed records, because 'australian' cannot be had"
 
 
@@ -39,7 +39,7 @@ def test_what_cannot_be_had_is_kept_and_said(reproduce, tmp_path):
     done = reproduce("run", ONE)
     assert done.returncode == 0, done.stderr
     assert f"australian pm1: {KEPT}" in done.stdout
-    assert "1 computed, 5 kept from committed records" in done.stdout
+    assert "1 computed, 6 kept from committed records" in done.stdout
     assert (tmp_path / "out/data/records" / f"{ONE}.csv").read_bytes() == before[0]
     assert not (tmp_path / "out/data/records" / f"{ONE}.json").exists()
     own = json.loads((tmp_path / "out/_runs/paper/provenance" / f"{ONE}.json").read_text())
@@ -51,7 +51,7 @@ def test_what_cannot_be_had_is_kept_and_said(reproduce, tmp_path):
 def test_strict_ends_with_one(reproduce):
     done = reproduce("run", ONE, "--strict")
     assert done.returncode == 1
-    assert "--strict: 5 settings were kept from committed records" in done.stderr
+    assert "--strict: 6 settings were kept from committed records" in done.stderr
 
 
 def test_a_wrong_file_ends_with_one(reproduce, tmp_path):
