@@ -11,6 +11,7 @@ from collections.abc import Iterable
 __all__ = [
     "ChecksumError",
     "DataError",
+    "DataUnavailable",
     "Diverged",
     "ImpsampError",
     "InvalidArgument",
@@ -63,6 +64,10 @@ class DataError(ImpsampError, OSError):
 
 class ChecksumError(DataError):
     "A file whose content is not the expected one."
+
+
+class DataUnavailable(DataError):
+    "A data set that is neither here nor to be downloaded; nothing that was found is wrong."
 
 
 # %% ../nbs/00_errors.ipynb #227a1ddf

@@ -10,16 +10,23 @@ import gzip
 import hashlib
 import lzma
 import os
+import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import ChecksumError, DataError
+from ..checks import check_number
+from ..errors import ChecksumError, DataError, DataUnavailable
+
+if TYPE_CHECKING:
+    import requests
 
 # %% auto #0
 __all__ = [
     "cache_dir",
+    "check_data_dir",
     "data_dir",
     "find_local",
     "obtain",
@@ -129,30 +136,133 @@ def read_bytes(path: str | PathLike[str], sha256: str | None = None) -> bytes:
 
 
 # %% ../../nbs/04_data/01_fetch.ipynb #94f704ac
+def check_data_dir() -> Path | None:
+    "The folder that `IMPSAMP_DATA` names, or None; `DataError` if it is not a folder."
+    folder = data_dir()
+    if folder is not None and not folder.is_dir():
+        remedy = "correct it or unset it to download"
+        raise DataError(f"IMPSAMP_DATA names {folder}, which is not a folder: {remedy}")
+    return folder
+
+
 def find_local(name: str, subfolder: str = "") -> Path | None:
     """The path of `name`, plain or compressed, in the folder that `IMPSAMP_DATA` names.
 
     Or in its `subfolder`; None if not there. Raises `DataError` if the folder does not exist."""
-    folder = data_dir()
+    folder = check_data_dir()
     if folder is None:
         return None
-    if not folder.is_dir():
-        remedy = "correct it or unset it to download"
-        raise DataError(f"IMPSAMP_DATA names {folder}, which is not a folder: {remedy}")
     names = [name + ending for ending in ("", *_OPENERS)]
     tries = [base / file for base in (folder / subfolder, folder) for file in names]
     return next((p for p in tries if p.is_file()), None)
 
 
 # %% ../../nbs/04_data/01_fetch.ipynb #b901d925
-def _download(url: str, folder: Path, progress: bool, retries: int) -> Path:
-    "One mirror's file in the cache, by pooch; DataError if it cannot be had."
+_GZIP = b"\x1f\x8b"
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    "A response's body without its Content-Encoding; ValueError if that is not gzip."
+    if encoding in ("", "identity"):
+        return body
+    if encoding in ("gzip", "x-gzip"):
+        return gzip.decompress(body)
+    raise ValueError(f"the server answers with Content-Encoding {encoding!r}, which is not gzip")
+
+
+def _as_named(content: bytes, file: str) -> bytes:
+    "`content` as a file of this ending holds it: packed again where the server unpacked it."
+    if file.endswith(".gz") and not content.startswith(_GZIP):
+        return gzip.compress(content, 1, mtime=0)
+    return content
+
+
+# %% ../../nbs/04_data/01_fetch.ipynb #1b08ade1
+_CHUNK = 1 << 16
+_CONNECT_SECONDS = 5.0
+_SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
+
+
+def _left(deadline: float) -> float:
+    "Seconds until `deadline` (of the monotonic clock); TimeoutError if there are none."
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the time limit of the download is over")
+    return left
+
+
+def _parts(response: requests.Response, deadline: float) -> Iterator[bytes]:
+    "The body piece by piece as it was sent; ConnectionError if it is cut off."
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    expected = response.headers.get("Content-Length")
+    received = 0
+    try:
+        while part := response.raw.read1(_CHUNK, decode_content=False):
+            received += len(part)
+            _left(deadline)
+            yield part
+    except HTTPError as e:
+        raise requests.ConnectionError(e) from e
+    if expected and received != int(expected):
+        raise requests.ConnectionError(f"cut off after {received} of {expected} bytes")
+
+
+# %% ../../nbs/04_data/01_fetch.ipynb #e8f9da8e
+def _response(url: str, deadline: float) -> requests.Response:
+    "The server's answer; DataUnavailable where another try would not help."
+    import requests
+
+    silence = min(_SILENCE_SECONDS, _left(deadline))
+    try:
+        response = requests.get(
+            url,
+            stream=True,
+            timeout=(_CONNECT_SECONDS, silence),
+            headers={"Accept-Encoding": "identity"},
+        )
+    except requests.ConnectionError as e:
+        raise DataUnavailable(f"{url}: {e}") from e
+    if 400 <= response.status_code < 500 and response.status_code != 429:
+        raise DataUnavailable(f"{url}: HTTP {response.status_code} {response.reason}")
+    response.raise_for_status()
+    return response
+
+
+def _content(url: str, deadline: float, progress: bool) -> bytes:
+    "What one address sends, without its Content-Encoding, with a bar."
+    from tqdm.auto import tqdm
+
+    with _response(url, deadline) as response:
+        size = int(response.headers.get("Content-Length", 0)) or None
+        parts = []
+        with tqdm(total=size, unit="B", unit_scale=True, disable=not progress) as bar:
+            for part in _parts(response, deadline):
+                parts.append(part)
+                bar.update(len(part))
+        return _decoded(b"".join(parts), response.headers.get("Content-Encoding", ""))
+
+
+# %% ../../nbs/04_data/01_fetch.ipynb #d88d64c8
+def _download(
+    url: str,
+    folder: Path,
+    progress: bool,
+    retries: int,
+    deadline: float,
+) -> Path:
+    "One mirror's file in the cache, by pooch; DataUnavailable if it cannot be had."
     import logging
 
     import pooch
 
     pooch.get_logger().setLevel(logging.ERROR)
     file = url.rsplit("/", 1)[1]
+
+    def fetch(url: str, output: str, _: object) -> None:
+        Path(output).write_bytes(_as_named(_content(url, deadline, progress), file))
+
     store = pooch.create(
         path=folder,
         base_url="",
@@ -160,30 +270,44 @@ def _download(url: str, folder: Path, progress: bool, retries: int) -> Path:
         urls={file: url},
         retry_if_failed=retries,
     )
-    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=30)
     try:
-        return Path(store.fetch(file, downloader=downloader))
+        return Path(store.fetch(file, downloader=fetch))
+    except DataUnavailable:
+        raise
     except Exception as e:  # requests, urllib3 and OS errors share no base class
-        raise DataError(f"{url}: {type(e).__name__}: {e}") from e
+        raise DataUnavailable(f"{url}: {type(e).__name__}: {e}") from e
 
 
-# %% ../../nbs/04_data/01_fetch.ipynb #1b08ade1
+# %% ../../nbs/04_data/01_fetch.ipynb #8f9139a7
 def _downloaded_bytes(
     url: str,
     folder: Path,
     sha256: str | None,
     progress: bool,
     retries: int,
+    deadline: float,
 ) -> bytes:
-    path = _download(url, folder, progress, retries)
+    was_there = (folder / url.rsplit("/", 1)[1]).is_file()
+    path = _download(url, folder, progress, retries, deadline)
     try:
         return read_bytes(path, sha256)
-    except DataError:
+    except DataError as e:
         path.unlink(missing_ok=True)
-        raise
+        if not was_there:
+            raise type(e)(f"{url}: {e}") from e
+    return _downloaded_bytes(url, folder, sha256, progress, retries, deadline)
 
 
-# %% ../../nbs/04_data/01_fetch.ipynb #e8f9da8e
+# %% ../../nbs/04_data/01_fetch.ipynb #9c311ac1
+def _nothing(name: str, failures: Sequence[DataError]) -> DataError:
+    "The error for a file that no address gave: a wrong file anywhere makes it more than absence."
+    wrong = [type(e) for e in failures if not isinstance(e, DataUnavailable)]
+    kind = wrong[0] if wrong else DataUnavailable
+    tried = "\n  ".join(map(str, failures)) or "no download address is known for it"
+    remedy = "put it into the folder that IMPSAMP_DATA names, or allow the download"
+    return kind(f"{name!r} cannot be had: {remedy}. Tried:\n  {tried}")
+
+
 def obtain(
     name: str,
     *,
@@ -192,21 +316,24 @@ def obtain(
     subfolder: str = "",
     progress: bool = True,
     retries: int = 3,
+    seconds: float = 600.0,
 ) -> bytes:
     """Verified content of the data file `name` as bytes.
 
     Looked for in `IMPSAMP_DATA` (and its `subfolder`), then in the cache, then at each of `urls` in
-    turn (`retries` tries each). A download whose content fails `sha256` is deleted. Raises
-    `DataError` with everything that was tried, `ChecksumError` for a wrong local file."""
+    turn (`retries` more tries each where the fault may pass; `seconds` for all of them together). A
+    cached file that is wrong is fetched again, a download that is wrong deleted. Raises
+    `DataUnavailable` with everything that was tried if there is nothing; `ChecksumError` or
+    `DataError` for a wrong file, or if `IMPSAMP_DATA` names no folder."""
+    deadline = time.monotonic() + check_number(seconds, "seconds")
     local = find_local(name, subfolder)
     if local is not None:
         return read_bytes(local, sha256)
-    failures = []
+    failures: list[DataError] = []
     for url in urls:
+        folder = cache_dir() / subfolder
         try:
-            return _downloaded_bytes(url, cache_dir() / subfolder, sha256, progress, retries)
+            return _downloaded_bytes(url, folder, sha256, progress, retries, deadline)
         except DataError as e:
-            failures.append(str(e))
-    tried = "\n  ".join(failures) or "no download address is known for it"
-    remedy = "Put it into the folder that IMPSAMP_DATA names, or allow the download"
-    raise DataError(f"cannot get {name!r}. {remedy}. Tried:\n  {tried}")
+            failures.append(e)
+    raise _nothing(name, failures)

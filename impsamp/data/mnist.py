@@ -5,6 +5,7 @@
 # %% ../../nbs/04_data/03_mnist.ipynb #d951799f
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple, TypeAlias
@@ -12,11 +13,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from ..errors import DataError, InvalidArgument, unknown
+from ..errors import ChecksumError, DataError, InvalidArgument, unknown
 from .fetch import obtain
 
 # %% auto #0
 __all__ = [
+    "EMBEDDED_SHA256",
     "MNIST_MIRRORS",
     "MNIST_SHA256",
     "SCALES",
@@ -170,17 +172,27 @@ def zeros_and_ones(
 
 
 # %% ../../nbs/04_data/03_mnist.ipynb #d47f74c3
+_PARTS = ("x_train", "y_train", "x_test", "y_test")
+EMBEDDED_SHA256 = (
+    "555a0b47426d41fed667240dc2aae3068edee2ad53eb471995e267614b4641dd"  # of the four arrays
+)
+
+
 def _embedded() -> tuple[_Part, _Part]:
-    "The training and the test part that ship with the package."
+    "The training and the test part that ship with the package, checked."
     path = files("impsamp.data").joinpath("mnist01.npz")
     try:
         with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-            train = (z["x_train"], z["y_train"])
-            test = (z["x_test"], z["y_test"])
-            return train, test
+            arrays = [z[name] for name in _PARTS]
     except Exception as e:
         damage = f"the embedded data set {path} is damaged ({e})"
         raise DataError(f"{damage}: install the package again") from e
+    found = hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+    if found != EMBEDDED_SHA256:
+        sums = f"has sha256 {found}, expected {EMBEDDED_SHA256}"
+        raise ChecksumError(f"the embedded data set {path} {sums}: install the package again")
+    x_train, y_train, x_test, y_test = arrays
+    return (x_train, y_train), (x_test, y_test)
 
 
 # %% ../../nbs/04_data/03_mnist.ipynb #d82d2c0f

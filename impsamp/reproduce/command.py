@@ -9,6 +9,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,10 @@ from ..data.fetch import resolve_data_env
 from ..errors import ImpsampError, InvalidArgument, UnknownName, unknown
 from ..randomness import counter_generator
 from .extras import require
-from .runner import PROFILES, Manifest, entry_parameters, load_manifest, run
+from .manifest import KINDS, PROFILES, Manifest, entry_parameters, load_manifest
+from .runner import Job, Report, plan, run
 from .tasks import make_task
-from .where import output_root, project_root
+from .where import output_root
 
 # %% auto #0
 __all__ = ["main", "main_assess"]
@@ -188,8 +190,22 @@ def main_assess(argv: Sequence[str] | None = None) -> int:
 
 
 # %% ../../nbs/14_reproduce/12_command.ipynb #522b77b8
+def _add_limits(p: argparse.ArgumentParser) -> None:
+    "What `run` and `figures` share."
+    p.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="the time that one notebook may take"
+    )
+    p.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    p.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with status 1 if anything was kept from committed records for want of its data",
+    )
+
+
 def _add_run(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("run", help="experiments and results of a profile")
+    p.add_argument("ids", nargs="*", metavar="ID", help="ids from the manifest (default: all)")
     p.add_argument("--profile", default="paper", help="smoke, paper or full")
     p.add_argument(
         "--jobs",
@@ -197,18 +213,23 @@ def _add_run(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=2,
         help="worker processes; notebooks at a time, where they may share the machine",
     )
-    p.add_argument("--only", nargs="*", metavar="ID", help="ids from the manifest")
+    p.add_argument("--only", nargs="*", metavar="ID", help="the same as ids without the option")
     p.add_argument("--dask", metavar="ADDRESS", help="hand the runs to this Dask scheduler")
+    p.add_argument("--force", action="store_true", help="compute finished runs again")
+    p.add_argument("--list", action="store_true", help="what the manifest holds; runs nothing")
+    _add_limits(p)
 
 
 def _add_figures(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = sub.add_parser("figures", help="figures and tables from the committed records, no training")
+    p.add_argument("ids", nargs="*", metavar="ID", help="ids of results (default: all)")
     p.add_argument(
         "--jobs",
         type=int,
         default=3,
         help="notebooks at a time; one more than cores, for a kernel that starts mostly waits",
     )
+    _add_limits(p)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,47 +255,78 @@ def _list(manifest: Manifest) -> None:
         print(f"{e['id']:32} {'drawn from records':20} {'':9}  {', '.join(e['outputs'])}")
 
 
+def _not_computed(profile: str) -> str:
+    "A sentence on the experiments that a profile draws from committed records, or nothing."
+    every = load_manifest().get("experiment", [])
+    names = [e["id"] for e in every if entry_parameters(e, profile) is None]
+    if not names:
+        return ""
+    return f"== the profile {profile} draws from committed records: {', '.join(names)}"
+
+
+def _announce(jobs: Sequence[Job]) -> None:
+    "What a dry run says."
+    for job in jobs:
+        minutes = f"{job.entry['minutes']:g} min" if "minutes" in job.entry else ""
+        print(f"would run {job.kind:10} {job.name:24} {minutes:>8}  {job.entry['notebook']}")
+
+
 # %% ../../nbs/14_reproduce/12_command.ipynb #cc75b9f2
-def _one_thread() -> None:
-    "Sums in one order: two threads change last bits, and a long training shows them."
+def _set_environment(args: argparse.Namespace) -> None:
+    # sums in one order: two threads change last bits, and a long training shows them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def _as_smoke() -> None:
-    "Nothing that is committed is touched; loops that run for milliseconds are not optimised."
-    os.environ["IMPSAMP_OUTPUT"] = str(project_root() / "_runs" / "smoke" / "output")
-    os.environ.setdefault("NUMBA_OPT", "0")
-
-
-def _run(args: argparse.Namespace) -> list[str]:
+    if args.command == "figures":
+        return
     smoke = args.profile == "smoke"
-    if smoke:
-        _as_smoke()
+    if smoke:  # loops that run for milliseconds are not optimised
+        os.environ.setdefault("NUMBA_OPT", "0")
     if args.dask:
         os.environ["IMPSAMP_DASK"] = args.dask
+    if args.force:
+        os.environ["IMPSAMP_FORCE"] = str(time.time())
     # short runs: workers would cost more than they do, notebooks go side by side
     os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(args.jobs)
-    return run(args.profile, args.only, jobs=args.jobs)
 
 
 # %% ../../nbs/14_reproduce/12_command.ipynb #2008e79f
+def _told(report: Report, strict: bool) -> int:
+    "Print what became of a run; returns the exit status."
+    print(report, _not_computed(report.profile), sep="\n", flush=True)
+    if report.interrupted:
+        raise KeyboardInterrupt
+    for outcome in report.of("failed"):
+        print(f"impsamp: {outcome.job.name}: {outcome.why}", file=sys.stderr)
+    if report.of("failed"):
+        return 1
+    if strict and report.kept:
+        words = f"--strict: {report.kept} settings were kept from committed records"
+        print(f"impsamp: {words}", file=sys.stderr)
+        return 1
+    print(f"== done: {len(report.files)} files below {output_root()}")
+    return 0
+
+
 def _dispatch(args: argparse.Namespace) -> int:
-    if args.command == "list":
+    if args.command == "list" or getattr(args, "list", False):
         _list(load_manifest())
         return 0
-    _one_thread()
-    if args.command == "figures":
-        written = run("paper", kinds=["result"], jobs=args.jobs)
-    else:
-        written = _run(args)
-    print(f"== done: {len(written)} files below {output_root()}")
-    return 0
+    drawing = args.command == "figures"
+    profile = "paper" if drawing else args.profile
+    kinds = ["result"] if drawing else list(KINDS)
+    only = [*args.ids, *(getattr(args, "only", None) or [])]
+    if args.dry_run:
+        _announce(plan(profile, only, kinds))
+        return 0
+    _set_environment(args)
+    report = run(profile, only, kinds, jobs=args.jobs, timeout=args.timeout)
+    return _told(report, args.strict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `impsamp`; returns the exit code.
 
-    0 done, 1 refused with a sentence on stderr, 130 interrupted. Example: `main(["list"])`."""
+    0 done, 1 refused or failed with a sentence on stderr, 130 interrupted. Example:
+    `main(["list"])`."""
     words = list(sys.argv[1:] if argv is None else argv)
     resolve_data_env()
     try:

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..checks import check_count, check_number
 from ..data import load_libsvm
-from ..errors import InvalidArgument, unknown
-from ..linear import minimize
+from ..errors import InvalidArgument, RecordError, unknown
+from ..linear import make_plan, minimize
 from ..linear.plans import Plan
 from ..linear.solver import Result
 from ..problems import SigmoidLeastSquares
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = [
     "SAMPLINGS",
+    "computed_step",
     "horvath_run",
     "make_sampling",
     "merge_records",
@@ -122,6 +123,41 @@ def predicted_evaluations(
     if plan.method == "svrg":
         return max(n, n * T / _epoch(plan) + 2 * b * T)
     return n + (b + plan.table) * T
+
+
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #87b62cb7
+_BETAS = np.geomspace(1e-2, 1e3, 101)  # of the recursion, in units of L / n^(1/3)
+
+
+def _computed_saga_lr(plan: Plan, L_mean: float) -> float:
+    "The largest lr <= 1/L with Gamma_t >= lr/2 for all t and some beta."
+    n = plan.p.size
+    known = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean, steps=None)
+    known |= dict(beta=L_mean / n ** (1 / 3) * _BETAS, refresh=plan.table / n)
+    low = 0.0
+    high = 1 / L_mean
+    for _ in range(60):
+        middle = (low + high) / 2
+        if (gammas(middle, **known) >= 0.5).any():
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def computed_step(
+    problem: SigmoidLeastSquares, method: str, sampling: SubsetSampling
+) -> tuple[float, int | None]:
+    """(lr, inner_steps) of SVRG or SAGA by computed Gamma, whichever rule the theorem would choose.
+
+    SVRG: an epoch of n/b steps. Raises `UnknownName` for a method that has one rule only."""
+    plan = make_plan(problem, method, sampling)
+    if method == "saga":
+        return _computed_saga_lr(plan, problem.lifted_smoothness.mean()), None
+    if method != "svrg":
+        raise unknown("method with a computed rule", method, ("svrg", "saga"))
+    m = max(1, int(problem.n / plan.b))
+    return make_plan(problem, method, sampling, inner_steps=m).lr, m
 
 
 # %% ../../nbs/14_reproduce/08_horvath.ipynb #6535f90a
@@ -221,6 +257,19 @@ def _reduced(done: Result, curve: _Curve, grid: np.ndarray) -> dict[str, object]
     )
 
 
+def _first_norm(problem: SigmoidLeastSquares) -> float:
+    return float(np.linalg.norm(problem.grad(np.zeros(problem.d))))
+
+
+def _grid(passes: float, points: int, first: float | None) -> np.ndarray:
+    "0 and `points` passes up to the last, equally spaced or from `first` on in the logarithm."
+    if first is None:
+        return np.linspace(0, passes, points + 1)
+    if not 0 < first < passes:
+        raise InvalidArgument(f"first must lie between 0 and {passes} passes, got {first!r}")
+    return np.concatenate([[0.0], np.geomspace(first, passes, points)])
+
+
 # %% ../../nbs/14_reproduce/08_horvath.ipynb #274ead2e
 def horvath_run(
     problem: SigmoidLeastSquares,
@@ -235,8 +284,13 @@ def horvath_run(
     points: int = 20,
     targets: Sequence[float] = (0.1,),
     record_every: float = 1.0,
+    first: float | None = None,
+    until: float | None = None,
 ) -> dict[str, object]:
     """One run from x0 = 0, reduced to `grid` (points + 1,) passes and a few numbers.
+
+    first: where the grid, 0 apart, is spaced in the logarithm and where it then begins; else it is
+    spaced equally. until: the relative gradient norm at which the run may stop.
 
     On the grid: `grad_norm` (relative to the first) and `loss`. One number each: outcome ("ok",
     "stuck", "diverged"), lr, alpha, rule, grad_log and loss_log (means of logs over grid[1:]),
@@ -255,10 +309,11 @@ def horvath_run(
             max_passes=check_number(passes, "passes"),
             output="last",
             record_every=record_every,
+            tol=None if until is None else until * _first_norm(problem),
             generator=np.random.default_rng(seed),
         )
     curve = _curve(done, passes)
-    grid = np.linspace(0, passes, check_count(points, "points") + 1)
+    grid = _grid(passes, check_count(points, "points"), first)
     reached = {
         f"passes_{target:g}": min(passes_to(curve.passes, curve.norm, curve.loss, target), passes)
         for target in targets
@@ -276,6 +331,7 @@ def _merged(
     "Rows of `made` and those of `old` for `missing`, settings in the order of `old`."
     import pandas as pd
 
+    made = made[~made[key].isin(missing)] if len(made) else made
     kept = old[old[key].isin(missing)]
     filled = [table for table in (made, kept) if len(table)]
     both = pd.concat(filled, ignore_index=True)
@@ -294,7 +350,8 @@ def merge_records(
 
     `key` names the column that holds the setting; the committed rows are those of the file of that
     name in the project. Returns the whole table, settings in the order of the committed file, so
-    that the same rows give the same bytes. Raises `RecordError` when the disk refuses."""
+    that the same rows give the same bytes. Raises `RecordError` when the disk refuses, or if there
+    are no committed rows of a missing setting."""
     import pandas as pd
 
     from impsamp.reproduce.store import csv_text, write_text
@@ -302,9 +359,10 @@ def merge_records(
 
     file = f"data/{folder}/{name}.csv"
     committed = project_root() / file
-    old = pd.read_csv(committed) if committed.is_file() else made[:0]
-    for setting in missing:
-        print(f"{setting}: data not to be had; {(old[key] == setting).sum()} committed rows kept")
+    old = pd.read_csv(committed) if committed.is_file() else pd.DataFrame({key: []})
+    absent = [setting for setting in missing if not (old[key] == setting).any()]
+    if absent:
+        raise RecordError(f"{file} has no rows to keep of {', '.join(absent)}")
     table = _merged(made, old, key, missing)
     write_text(output_root() / file, csv_text(table))
     return table

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -13,14 +14,17 @@ from scipy import stats
 
 from ..checks import check_count, to_float64
 from ..errors import InvalidArgument, InvalidShape, unknown
-from ..typing import Array, Vector
+from ..randomness import as_numpy_generator
+from ..typing import Array, Seeded, Vector
 
 # %% auto #0
 __all__ = [
     "Interval",
+    "SignFlips",
     "bootstrap_difference",
     "bootstrap_interval",
     "detectable_effect",
+    "detection_power",
     "equivalence_test",
     "flip_tails",
     "holm",
@@ -29,8 +33,11 @@ __all__ = [
     "mcnemar_exact",
     "order_chance",
     "prediction_interval",
+    "runs_for_effect",
     "runs_needed",
+    "sign_flip_interval",
     "sign_flip_test",
+    "sign_flips",
     "two_sample_test",
 ]
 
@@ -64,72 +71,139 @@ def _all_bits(start: int, rows: int, n: int) -> np.ndarray:
     return (numbers >> np.arange(n)) & 1
 
 
-def _signs(
-    n: int,
-    flips: int,
-    generator: np.random.Generator | None,
-    chunk: int = 20_000,
-) -> Iterator[np.ndarray]:
-    "Blocks of rows of +1 and -1: all 2^n of them if they are at most `flips`, else random ones."
-    exact = n < 63 and 2**n <= flips
+def _is_exact(n: int, flips: int) -> bool:
+    "Whether all 2^n choices of signs are looked at."
+    return n < 63 and 2**n <= flips
+
+
+def _flipped(n: int, flips: int, generator: Seeded, chunk: int = 20_000) -> Iterator[np.ndarray]:
+    "Blocks of rows, 1 where a sign is turned: all 2^n of them if at most `flips`, else random."
+    exact = _is_exact(n, flips)
+    if not exact and generator is None:
+        raise InvalidArgument(f"2^{n} choices of signs are more than {flips}: give a generator")
+    rng = None if exact else as_numpy_generator(generator)
     total = 2**n if exact else flips
     for start in range(0, total, chunk):
         rows = min(chunk, total - start)
-        if exact:
-            bits = _all_bits(start, rows, n)
-        elif generator is not None:
-            bits = generator.integers(0, 2, (rows, n), dtype=np.int8)
+        if rng is None:
+            kept = _all_bits(start, rows, n)
         else:
-            raise InvalidArgument(f"2^{n} choices of signs are more than {flips}: give a generator")
-        yield 2.0 * bits - 1.0
+            kept = rng.integers(0, 2, (rows, n), dtype=np.int8)
+        yield 1.0 - kept
 
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #d9956361
+_SLACK = 100 * np.finfo(float).eps
+
+Interval: TypeAlias = tuple[float, float]  # (low, high)
+
+
+def _means(d: np.ndarray, flipped: np.ndarray, sign: int) -> np.ndarray:
+    "Means of `d` (n,) over the turned sets (k, n), none empty, moved by their slack times `sign`."
+    slack = _SLACK * (flipped @ np.abs(d))
+    return (flipped @ d + sign * slack) / flipped.sum(1)
+
+
+@dataclass(frozen=True)
+class SignFlips:
+    """The sign-flip test of `d` (n,) at every centre, and the interval that inverts it.
+
+    `lower`, `upper`: the sorted means of d over sets of turned signs, less and plus the slack of
+    ties. `empty`: how often no sign was turned (random flips: and the choice that was seen, which
+    counts as one of them). Made by `sign_flips`; two-sided p = 2 min(tails)."""
+
+    lower: np.ndarray = field(repr=False)
+    upper: np.ndarray = field(repr=False)
+    empty: int
+
+    @property
+    def total(self) -> int:
+        "How many choices of signs the p-values are shares of."
+        return self.empty + self.lower.size
+
+    def tails(self, centre: float) -> tuple[float, float]:
+        """One-sided p-values (below, above): small where the mean lies below, above `centre`.
+
+        Raises `InvalidArgument` if the centre is not finite."""
+        if not np.isfinite(centre):
+            raise InvalidArgument(f"the centre must be finite, got {centre!r}")
+        above = np.searchsorted(self.lower, centre, side="right")
+        below = self.upper.size - np.searchsorted(self.upper, centre, side="left")
+        total = self.total
+        return float((self.empty + below) / total), float((self.empty + above) / total)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """All centres that the two-sided test at 1 - `level` does not reject: `(low, high)`.
+
+        An end is infinite where no centre is rejected on that side, as with few values."""
+        alpha = 1 - _fraction(level, "level")
+        # the largest count whose share is still at most alpha/2; whole numbers to within rounding
+        rejecting = int(np.floor(alpha / 2 * self.total + 1e-9))
+        k = rejecting - self.empty
+        if k < 0:
+            return _WHOLE_LINE
+        return float(self.lower[k]), float(self.upper[-1 - k])
+
+
+_WHOLE_LINE: Interval = (-np.inf, np.inf)
+
+
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #4481c60c
+def sign_flips(
+    d: Vector, *, flips: int = 100_000, generator: Seeded = None, high: Vector | None = None
+) -> SignFlips:
+    """`SignFlips` of the paired differences `d` (n,).
+
+    All 2^n choices of signs if they are at most `flips`, else that many random ones from
+    `generator` (numpy, torch, or an int seed). high: where a difference is only known to lie
+    between d and `high` (both (n,), d <= high), tails and interval are right whatever it is.
+    Raises `InvalidArgument`, `InvalidShape`."""
+    d = _sample(d)
+    high = d if high is None else _sample(high, "high")
+    if high.shape != d.shape or (high < d).any():
+        raise InvalidArgument("high must hold one bound per difference, none below it")
+    flips = check_count(flips, "flips")
+    lower = []
+    upper = []
+    empty = 0 if _is_exact(d.size, flips) else 1
+    for block in _flipped(d.size, flips, generator):
+        some = block.any(axis=1)
+        empty += int((~some).sum())
+        lower.append(_means(d, block[some], -1))
+        upper.append(_means(high, block[some], 1))
+    return SignFlips(np.sort(np.concatenate(lower)), np.sort(np.concatenate(upper)), empty)
+
+
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #0ee729c3
 def flip_tails(
     d: Vector,
     nulls: Vector = (0.0,),
     *,
     flips: int = 100_000,
-    generator: np.random.Generator | None,
+    generator: Seeded = None,
 ) -> np.ndarray:
     """One-sided p-values of the sign-flip test at several centres: array (len(nulls), 2).
 
     Column 0 is small when the mean of `d` (n,) lies below the centre, column 1 when it lies above.
     One set of flips serves all centres. Exact when 2^n <= flips; only else is `generator` used."""
-    d = _sample(d)
-    centres = to_float64(nulls, "nulls", ndim=1)
-    flips = check_count(flips, "flips")
-    seen = d.sum() - d.size * centres
-    # sums that are equal on paper must count as ties
-    size_of_sums = np.abs(d).sum() + d.size * np.abs(centres)
-    tolerance = 1e-9 * size_of_sums
-    below = np.zeros(centres.size)
-    above = np.zeros(centres.size)
-    total = 0
-    for signs in _signs(d.size, flips, generator):
-        at_zero = (signs @ d)[:, None]
-        sums = at_zero - signs.sum(1)[:, None] * centres
-        below += (sums <= seen + tolerance).sum(0)
-        above += (sums >= seen - tolerance).sum(0)
-        total += len(signs)
-    hits = np.stack([below, above], axis=1)
-    exact = total == 2.0**d.size
-    return hits / total if exact else (1 + hits) / (1 + total)
+    centres = _sample(nulls, "nulls")
+    table = sign_flips(d, flips=flips, generator=generator)
+    return np.array([table.tails(centre) for centre in centres])
 
 
-# %% ../../nbs/14_reproduce/03_statistics.ipynb #4481c60c
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #31372629
 def sign_flip_test(
     d: Vector,
     *,
     null: float = 0.0,
     alternative: str = "two-sided",
     flips: int = 100_000,
-    generator: np.random.Generator | None = None,
+    generator: Seeded = None,
 ) -> float:
     """p-value of the paired sign-flip permutation test: `d` (n,) is symmetric about `null`.
 
-    `alternative`: "two-sided", "less" or "greater". `generator` (numpy) is needed only when
-    2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`."""
+    `alternative`: "two-sided", "less" or "greater". `generator` (numpy, torch or an int seed) is
+    needed only when 2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`."""
     below, above = flip_tails(d, [null], flips=flips, generator=generator)[0]
     both = min(1.0, 2 * min(below, above))
     choices = {"two-sided": both, "less": below, "greater": above}
@@ -138,18 +212,24 @@ def sign_flip_test(
     return float(choices[alternative])
 
 
+def sign_flip_interval(
+    d: Vector, *, level: float = 0.95, flips: int = 100_000, generator: Seeded = None
+) -> Interval:
+    """The centres that `sign_flip_test` of `d` (n,) does not reject at 1 - `level`: `(low, high)`.
+
+    A confidence interval for the centre of a symmetric law: exact then, close to exact elsewhere.
+    It excludes a value exactly where the test rejects it. The whole line while 2^n < 2/(1 - level):
+    so few values cannot reject anything. Raises `InvalidArgument`, `InvalidShape`."""
+    return sign_flips(d, flips=flips, generator=generator).interval(level)
+
+
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #2bde3398
-Interval: TypeAlias = tuple[float, float]  # (low, high)
-
-_WHOLE_LINE: Interval = (-np.inf, np.inf)
-
-
 def bootstrap_interval(
     d: Vector,
     *,
     level: float = 0.95,
     resamples: int = 9_999,
-    generator: np.random.Generator | None,
+    generator: Seeded,
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for the mean of `d` (n,).
 
@@ -166,7 +246,7 @@ def bootstrap_interval(
         confidence_level=level,
         n_resamples=check_count(resamples, "resamples"),
         method="BCa",
-        rng=generator,
+        rng=as_numpy_generator(generator),
     )
     low, high = map(float, found.confidence_interval)
     return (low, high) if np.isfinite([low, high]).all() else _WHOLE_LINE
@@ -183,7 +263,7 @@ def bootstrap_difference(
     *,
     level: float = 0.95,
     resamples: int = 9_999,
-    generator: np.random.Generator | None,
+    generator: Seeded,
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for mean(x) - mean(y), two independent samples.
 
@@ -200,7 +280,7 @@ def bootstrap_difference(
         n_resamples=check_count(resamples, "resamples"),
         method="BCa",
         vectorized=True,
-        rng=generator,
+        rng=as_numpy_generator(generator),
     )
     low, high = map(float, found.confidence_interval)
     return low, high
@@ -213,7 +293,7 @@ def two_sample_test(
     *,
     alternative: str = "two-sided",
     resamples: int = 99_999,
-    generator: np.random.Generator | None,
+    generator: Seeded,
 ) -> float:
     "p-value of scipy's permutation test of equal means of two independent samples."
     found = stats.permutation_test(
@@ -223,7 +303,7 @@ def two_sample_test(
         n_resamples=resamples,
         batch=10_000,
         alternative=alternative,
-        rng=generator,
+        rng=as_numpy_generator(generator),
     )
     return float(found.pvalue)
 
@@ -235,11 +315,11 @@ def equivalence_test(
     high: float,
     *,
     flips: int = 100_000,
-    generator: np.random.Generator | None = None,
+    generator: Seeded = None,
 ) -> float:
     "Two one-sided sign-flip tests: the p-value for `low` < mean of `d` < `high`, the larger one."
-    if not low < high:
-        raise InvalidArgument(f"the margins must satisfy low < high, got {low!r} and {high!r}")
+    if not -np.inf < low < high < np.inf:
+        raise InvalidArgument(f"the margins must be finite, low < high, got {low!r}, {high!r}")
     at_low, at_high = flip_tails(d, [low, high], flips=flips, generator=generator)
     return float(max(at_low[1], at_high[0]))
 
@@ -281,12 +361,23 @@ def holm_levels(pvalues: Vector, alpha: float = 0.05) -> np.ndarray:
 
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #a83f3d58
+def _booleans(values: Array | Sequence[bool], name: str) -> np.ndarray:
+    "`values` as booleans: bool, or the numbers 0 and 1."
+    found = np.asarray(values)
+    if found.dtype == bool:
+        return found
+    if found.dtype.kind not in "iu" or not np.isin(found, (0, 1)).all():
+        raise InvalidArgument(f"{name} must hold booleans (or 0 and 1): was it a column of words?")
+    return found.astype(bool)
+
+
 def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool]) -> float:
     """Exact two-sided McNemar p-value for paired failures: two boolean arrays (n,).
 
-    Only pairs that disagree count; without such a pair it is 1. Raises `InvalidShape`."""
-    first = np.asarray(first, bool)
-    second = np.asarray(second, bool)
+    Only pairs that disagree count; without such a pair it is 1. Counts, words and NaN are no
+    failures: raises `InvalidArgument`, and `InvalidShape`."""
+    first = _booleans(first, "first")
+    second = _booleans(second, "second")
     if first.shape != second.shape or first.ndim != 1:
         raise InvalidShape(
             f"two vectors of one length, got shapes {first.shape} and {second.shape}"
@@ -311,6 +402,47 @@ def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> 
     finding = t.ppf(_fraction(power, "power"))
     spread = d.std(ddof=1)
     return float((rejecting + finding) * spread / np.sqrt(d.size))
+
+
+def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
+    """The chance that a two-sided test at level `alpha` finds a mean difference of `effect`.
+
+    From the number and the spread of `d` (n,), by the noncentral t with
+    effect sqrt(n) / s; 0 if n < 2. An approximation where the differences are far from normal."""
+    d = _sample(d)
+    if not np.isfinite(effect):
+        raise InvalidArgument(f"effect must be finite, got {effect!r}")
+    alpha = _fraction(alpha, "alpha")
+    spread = d.std(ddof=1) if d.size > 1 else np.inf
+    if d.size < 2 or effect == 0:
+        return 0.0 if d.size < 2 else alpha
+    if spread == 0:
+        return 1.0
+    shift = abs(effect) * np.sqrt(d.size) / spread
+    if shift > 30:  # certain, and beyond what the noncentral t is computed for
+        return 1.0
+    least = stats.t(d.size - 1).ppf(1 - alpha / 2)
+    law = stats.nct(d.size - 1, shift)
+    return float(law.sf(least) + law.cdf(-least))
+
+
+def runs_for_effect(
+    d: Vector, effect: float, *, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
+) -> int:
+    """Runs with which a two-sided test at level `alpha` finds `effect` with `power`.
+
+    ((z_{1 - alpha/2} + z_power) s / effect)^2 from the spread of `d` (n,), at least 2, at most
+    `most`. Raises `InvalidArgument` if n < 2 or the effect is zero or not finite."""
+    d = _sample(d)
+    if d.size < 2:
+        raise InvalidArgument("one value shows no spread: give at least two")
+    if not np.isfinite(effect) or effect == 0:
+        raise InvalidArgument(f"effect must be finite and not zero, got {effect!r}")
+    z = stats.norm.ppf(1 - _fraction(alpha, "alpha") / 2) + stats.norm.ppf(
+        _fraction(power, "power")
+    )
+    needed = np.ceil((z * d.std(ddof=1) / effect) ** 2)
+    return int(min(most, max(2, needed)))
 
 
 def runs_needed(
@@ -351,20 +483,21 @@ def order_chance(
     share: float = 0.9,
     resamples: int = 2_000,
     paired: bool = False,
-    generator: np.random.Generator,
+    generator: Seeded,
 ) -> float:
     """Chance that mean curves over `runs` fresh runs show the order of every pair.
 
     `curves` {arm: (n, T) finite losses}, `pairs` [(lower arm, higher arm), ...]: the first arm must
     lie below the second at `share` of the T checkpoints. Arms are resampled apart unless `paired`
     (then n must agree)."""
+    rng = as_numpy_generator(generator)
     means: dict[str, np.ndarray] = {}
     counts = None
     for arm in sorted({arm for pair in pairs for arm in pair}):
         curve = to_float64(curves[arm], f"curves of {arm}", ndim=2)
         if counts is None or not paired:
             equal = np.full(len(curve), 1 / len(curve))
-            counts = generator.multinomial(runs, equal, size=resamples)
+            counts = rng.multinomial(runs, equal, size=resamples)
         means[arm] = counts @ curve / runs
     shown = [means[lower] < means[higher] for lower, higher in pairs]
     holds = np.all(shown, axis=0)

@@ -5,21 +5,23 @@
 # %% ../../nbs/14_reproduce/02_store.ipynb #0861a5ce
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib.util import resolve_name
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..errors import InvalidArgument, RecordError
+from .child import die_with_parent
 from .extras import require
+from .fingerprint import made_by
+from .processes import alone
 from .where import PathLike, runs_dir
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrays",
     "Config",
+    "Run",
     "RunFunction",
-    "code_version",
     "csv_text",
     "load_run",
     "run_all",
@@ -45,79 +47,14 @@ Config: TypeAlias = dict[str, object]
 Arrays: TypeAlias = dict[str, np.ndarray]
 RunFunction: TypeAlias = Callable[..., Mapping[str, object]]
 
+
 # %% ../../nbs/14_reproduce/02_store.ipynb #456b3bb9
-_PACKAGE = "impsamp"
-
-
-def _package_root() -> Path:
-    "The folder that this package lies in."
-    import impsamp
-
-    return Path(impsamp.__file__).parents[1]
-
-
-def _source(module: str, root: Path) -> Path | None:
-    "The file of a module or package of this package by its dotted name, or None."
-    if module.partition(".")[0] != _PACKAGE:
-        return None
-    path = root.joinpath(*module.split("."))
-    candidates = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
-
-
-# %% ../../nbs/14_reproduce/02_store.ipynb #fd407ffa
-def _imported(file: Path, module: str) -> Iterator[str]:
-    "Dotted names that `file`, the source of `module`, imports; some may be no modules."
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _sources(module: str, root: Path) -> dict[str, bytes]:
-    "Dotted name -> source of `module` and of all that it imports from this package."
-    seen: dict[str, bytes] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        # the package's own __init__ is a table of names that load when used
-        file = None if name in seen or name == _PACKAGE else _source(name, root)
-        if file is not None:
-            seen[name] = file.read_bytes()
-            todo += _imported(file, name)
-    return seen
-
-
-# %% ../../nbs/14_reproduce/02_store.ipynb #850942f9
-def _version(module: str, root: Path) -> str:
-    "`code_version` of the package that lies in the folder `root`."
-    sources = _sources(module, root)
-    if not sources:
-        raise InvalidArgument(f"the package has no module {module!r}")
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update(name.encode() + sources[name])
-    return digest.hexdigest()[:16]
-
-
-def code_version(module: str) -> str:
-    """16 hex digits that change when `module` or anything of the package below it changes.
-
-    `module`: a dotted name, such as `impsamp.training`. Raises `InvalidArgument` if it is none."""
-    return _version(module, _package_root())
-
-
-# %% ../../nbs/14_reproduce/02_store.ipynb #2c1a8475
-def run_name(config: Mapping[str, object], version: str) -> str:
-    """16 hex digits for a configuration under a code version; the order of keys does not matter.
+def run_name(config: Mapping[str, object], made: object) -> str:
+    """16 hex digits for a configuration and what it is `made` by, whatever the order of keys.
 
     Raises `InvalidArgument` unless `config` is a dict of plain values."""
     try:
-        text = json.dumps([config, version], sort_keys=True, allow_nan=False)
+        text = json.dumps([config, made], sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise InvalidArgument(
             f"a configuration holds plain numbers, strings, booleans or None only: {e}"
@@ -161,36 +98,68 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #5ae7ceec
+class Run(NamedTuple):
+    "A finished run."
+
+    config: Config
+    made: Mapping[str, object]  # what it was made by: code, libraries, data
+    arrays: Arrays
+
+
 def save_run(
     path: PathLike,
     config: Mapping[str, object],
     arrays: Mapping[str, object],
+    made: Mapping[str, object] | None = None,
 ) -> None:
-    """One finished run in one `.npz`: its configuration (JSON) and its arrays.
+    """One finished run in one `.npz`: its configuration, what it was made by, and its arrays.
 
-    The bytes depend on nothing else."""
-    text = json.dumps(config, sort_keys=True).encode()
+    The bytes depend on nothing else. Raises `InvalidArgument` for an array called `run`."""
+    if "run" in arrays:
+        raise InvalidArgument("a result has no array called 'run': that is the configuration's")
+    text = json.dumps({"config": config, "made": made or {}}, sort_keys=True).encode()
     characters = np.frombuffer(text, np.uint8)
     members = {key: np.asarray(value) for key, value in sorted(arrays.items())}
 
     def write(file: BinaryIO) -> None:
         # the stub takes ** for the keyword `allow_pickle`
-        np.savez_compressed(file, config=characters, **members)  # type: ignore[arg-type]
+        np.savez_compressed(file, run=characters, **members)  # type: ignore[arg-type]
 
     write_atomic(path, write)
 
 
-def load_run(path: PathLike) -> tuple[Config, Arrays] | None:
-    """(config, arrays) of a finished run, or None if there is no readable file at `path`.
+# %% ../../nbs/14_reproduce/02_store.ipynb #67c88c6d
+def _content(path: Path) -> bytes | None:
+    "The bytes of a file; None if there is none, RecordError if they cannot be read."
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise RecordError(f"cannot read {path}: {e.strerror}; it is kept, start again") from e
 
-    A damaged file is removed with a warning."""
+
+def _parsed(content: bytes) -> Run:
+    "The run that an `.npz` holds; anything may be raised by one that is damaged."
+    with np.load(BytesIO(content), allow_pickle=False) as members:
+        arrays = {key: members[key] for key in members.files}
+    said = json.loads(arrays.pop("run").tobytes())
+    return Run(said["config"], said["made"], arrays)
+
+
+def load_run(path: PathLike) -> Run | None:
+    """A finished run, or None if there is no file at `path`, or a damaged one.
+
+    A file whose format is broken is removed with a warning. Raises `RecordError` if the system
+    cannot read it: it stays."""
     path = Path(path)
-    if not path.is_file():
+    content = _content(path)
+    if content is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as members:
-            arrays = {key: members[key] for key in members.files}
-        return json.loads(arrays.pop("config").tobytes()), arrays
+        return _parsed(content)
+    except (OSError, MemoryError, ImportError) as e:
+        raise RecordError(f"cannot read {path}: {e}; it is kept, start again") from e
     except Exception as e:  # zipfile, zlib, numpy and json each have errors of their own for damage
         warnings.warn(
             f"{path} is damaged ({type(e).__name__}); it is removed and the run is done again",
@@ -201,17 +170,31 @@ def load_run(path: PathLike) -> tuple[Config, Arrays] | None:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #21d85c6b
-def _finish(function: RunFunction, config: Config, path: Path) -> Path:
-    "Run one configuration with one thread and keep its result."
+class _Todo(NamedTuple):
+    "A run to do."
+
+    config: Config
+    path: Path
+
+
+def _finish(
+    function: RunFunction,
+    todo: _Todo,
+    made: Mapping[str, object],
+    owner: int,
+) -> Path:
+    "Run one configuration with one thread and keep its result; a worker dies with its `owner`."
     import torch
 
+    if os.getppid() == owner:
+        die_with_parent(owner)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        save_run(path, config, function(**config))
+        save_run(todo.path, todo.config, function(**todo.config), made)
     finally:
         torch.set_num_threads(threads)
-    return path
+    return todo.path
 
 
 def _backend(jobs: int) -> AbstractContextManager[object]:
@@ -228,17 +211,19 @@ def _backend(jobs: int) -> AbstractContextManager[object]:
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #1a9ecc1e
-_Todo: TypeAlias = list[tuple[Config, Path]]
-
-
-def _missing(todo: _Todo) -> _Todo:
-    "The runs whose file is not there yet."
-    return [(config, path) for config, path in todo if not path.is_file()]
+def _stamp(path: Path) -> tuple[int, int] | None:
+    "What changes when a file is replaced; None if there is none."
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _compute_once(
     function: RunFunction,
-    todo: _Todo,
+    todo: Sequence[_Todo],
+    made: Mapping[str, object],
     jobs: int,
     label: str,
 ) -> None:
@@ -248,7 +233,7 @@ def _compute_once(
 
     with _backend(min(jobs, len(todo))):
         pool = joblib.Parallel(return_as="generator_unordered")
-        finished = pool(joblib.delayed(_finish)(function, *one) for one in todo)
+        finished = pool(joblib.delayed(_finish)(function, one, made, os.getpid()) for one in todo)
         for _ in tqdm(finished, total=len(todo), desc=label, unit="run", mininterval=2):
             pass  # what it computed is on disk
 
@@ -259,21 +244,23 @@ _ROUNDS = 3
 
 def _compute(
     function: RunFunction,
-    todo: _Todo,
+    todo: Sequence[_Todo],
+    made: Mapping[str, object],
     jobs: int,
     label: str,
 ) -> None:
-    "The missing runs; a worker that dies costs its own run, which is tried again."
+    "The runs `todo`; a worker that dies costs its own run, which is tried again."
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    before = {one.path: _stamp(one.path) for one in todo}
     for attempt in range(_ROUNDS):
-        todo = _missing(todo)
+        todo = [one for one in todo if _stamp(one.path) == before[one.path]]
         if not todo:
             return
         try:
-            _compute_once(function, todo, jobs, label)
+            return _compute_once(function, todo, made, jobs, label)
         except TerminatedWorkerError as e:
-            left = len(_missing(todo))
+            left = sum(_stamp(one.path) == before[one.path] for one in todo)
             if attempt == _ROUNDS - 1:
                 raise RecordError(
                     f"{label}: workers were killed three times (out of memory?); {left} runs are "
@@ -284,28 +271,56 @@ def _compute(
             )
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #7911fcce
+def _plain(config: object) -> object:
+    "A configuration as JSON gives it back: a tuple is a list."
+    return json.loads(json.dumps(config))
+
+
+def _is_old(path: Path) -> bool:
+    "Whether a finished run is from before the command that forces all to be computed again."
+    return path.stat().st_mtime < float(os.environ.get("IMPSAMP_FORCE") or 0)
+
+
+def _current(one: _Todo, made: Mapping[str, object]) -> Run | None:
+    "The finished run, if it is there and is what is asked for."
+    run = load_run(one.path)
+    if run is None or _is_old(one.path):
+        return None
+    if (run.config, run.made) == (_plain(one.config), made):
+        return run
+    warnings.warn(
+        f"{one.path} holds another run ({json.dumps(run.config)[:200]}): it is computed again",
+        stacklevel=2,
+    )
+    return None
+
+
 # %% ../../nbs/14_reproduce/02_store.ipynb #4dd0dac6
-def _fill(
+def _filled(
     folder: Path,
     function: RunFunction,
-    todo: _Todo,
+    todo: Sequence[_Todo],
+    made: Mapping[str, object],
     jobs: int,
-) -> None:
-    "Compute what `folder` lacks, alone in it."
-    from filelock import FileLock, Timeout
+) -> Iterable[Run]:
+    "The runs `todo`; what `folder` lacks is computed, alone in it."
+    with alone(folder, f"running {folder.name!r}"):
+        for litter in folder.glob("*.tmp"):
+            litter.unlink(missing_ok=True)
+        found = {one.path: _current(one, made) for one in todo}
+        missing = [one for one in todo if found[one.path] is None]
+        _compute(function, missing, made, jobs, folder.name)
+        found |= {one.path: _finished(one.path) for one in missing}
+    return [run for one in todo if (run := found[one.path]) is not None]
 
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            for litter in folder.glob("*.tmp"):
-                litter.unlink(missing_ok=True)
-            unread = [(config, path) for config, path in todo if load_run(path) is None]
-            _compute(function, unread, jobs, folder.name)
-    except Timeout as e:
-        raise RecordError(
-            f"another process is running {folder.name!r} in {folder}: "
-            "wait for it or end it, then start again"
-        ) from e
+
+def _finished(path: Path) -> Run:
+    "A run that has just been computed."
+    run = load_run(path)
+    if run is None:
+        raise RecordError(f"{path} is gone or damaged right after it was finished: start again")
+    return run
 
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #e31cd150
@@ -319,21 +334,13 @@ def run_all(
 ) -> list[Arrays]:
     """Results of `function(**config)` (a dict of arrays) for each of `configs`, in order.
 
-    Finished ones are read, the others computed. `function` is a top-level function of a module of
-    this package. Files: data/runs/<experiment>/<hash>.npz below `root` (default: the project).
-    Raises `RecordError` if another process is computing the same experiment, if the disk refuses,
-    or if workers keep dying; `MissingExtra` without joblib or filelock."""
+    Finished ones are read, the others computed; one job computes in this process. `function` is a
+    top-level function of this package or of the notebook (then all that it names is plain or code;
+    see `function_version`). Files: data/runs/<experiment>/<hash>.npz below `root` (default: the
+    project). Raises `RecordError` if another process is computing the same experiment, if the disk
+    refuses, or if workers keep dying; `MissingExtra` without joblib or filelock."""
     require("joblib", "filelock")
-    version = code_version(function.__module__)
+    made = made_by(function)
     folder = (Path(root) if root else runs_dir()) / experiment
-    paths = [folder / f"{run_name(config, version)}.npz" for config in configs]
-    _fill(folder, function, list(zip(configs, paths)), jobs)
-    return [arrays for _, arrays in map(_finished, paths)]
-
-
-def _finished(path: Path) -> tuple[Config, Arrays]:
-    "A run that has just been computed or read."
-    run = load_run(path)
-    if run is None:
-        raise RecordError(f"{path} is gone or damaged right after it was finished: start again")
-    return run
+    todo = [_Todo(config, folder / f"{run_name(config, made)}.npz") for config in configs]
+    return [run.arrays for run in _filled(folder, function, todo, made, jobs)]

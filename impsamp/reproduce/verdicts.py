@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import RecordError, unknown
 from ..randomness import counter_generator
-from .statistics import Interval, bootstrap_interval, flip_tails
+from .statistics import Interval, SignFlips, sign_flips
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,8 @@ __all__ = [
     "CAP",
     "FLOOR",
     "KINDS",
+    "LEVEL",
+    "SETBACK",
     "STATISTICS",
     "Comparison",
     "Curves",
@@ -34,8 +36,10 @@ __all__ = [
     "curve_statistics",
     "evidence",
     "holds",
+    "is_inside",
     "loss_curves",
     "run_statistics",
+    "time_statistics",
     "verdict",
     "with_arm",
 ]
@@ -45,6 +49,7 @@ CAP: float = 10 * np.log(2)
 FLOOR: float = 1e-7
 STATISTICS: tuple[str, ...] = ("mean_log", "log_area", "log_early", "final_log")
 KINDS: tuple[str, ...] = ("order", "no_gain", "same")
+LEVEL: float = np.log(2) / 10  # a tenth of the loss of a coin, for times
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #bfcb35dc
@@ -117,10 +122,12 @@ def _log_area(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return np.log(np.trapezoid(losses, steps) / np.ptp(steps))
 
 
-def curve_statistics(curve: pd.DataFrame) -> dict[str, np.ndarray]:
-    "The `STATISTICS` of capped losses `curve` (table runs x steps): name -> logarithms (runs,)."
+def curve_statistics(curve: pd.DataFrame, *, floor: float = FLOOR) -> dict[str, np.ndarray]:
+    """The `STATISTICS` of capped losses `curve` (table runs x steps): name -> logarithms (runs,).
+
+    A loss below `floor` counts as `floor`."""
     steps = np.asarray(curve.columns, float)
-    losses = np.maximum(curve.to_numpy(float), FLOOR)
+    losses = np.maximum(curve.to_numpy(float), floor)
     whole = steps >= 0
     early = steps <= steps[-1] / 6
     last = steps >= steps[-1] * 26 / 30
@@ -134,7 +141,7 @@ def curve_statistics(curve: pd.DataFrame) -> dict[str, np.ndarray]:
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #11dfc59b
 _STUCK = np.log(2) / 2
-_SETBACK = {"ok": 0.0, "stuck": 1e3, "diverged": 1e6}
+SETBACK: dict[str, float] = {"ok": 0.0, "stuck": 1e3, "diverged": 1e6}
 
 
 def _outcomes(curve: pd.DataFrame, diverged: pd.Series) -> np.ndarray:
@@ -143,12 +150,14 @@ def _outcomes(curve: pd.DataFrame, diverged: pd.Series) -> np.ndarray:
     return np.where(diverged, "diverged", ending)
 
 
-def run_statistics(records: pd.DataFrame, *, loss: str = "train_loss") -> pd.DataFrame:
+def run_statistics(
+    records: pd.DataFrame, *, loss: str = "train_loss", floor: float = FLOOR
+) -> pd.DataFrame:
     """One row per run: setting, arm, seed, outcome, the four `STATISTICS` and `rank_score`.
 
     outcome: "ok", "stuck" or "diverged"; rank_score: mean_log, with failures behind all others.
     records: columns setting, optimizer and scheme (or arm), seed, step, `loss`, and perhaps
-    diverged_at (-1: never). Raises `RecordError`."""
+    diverged_at (-1: never). A loss below `floor` counts as `floor`. Raises `RecordError`."""
     import pandas as pd
 
     curves, diverged = loss_curves(records, loss=loss)
@@ -159,15 +168,52 @@ def run_statistics(records: pd.DataFrame, *, loss: str = "train_loss") -> pd.Dat
             "arm": arm,
             "seed": curve.index,
             "outcome": _outcomes(curve, diverged[setting, arm]),
-            **curve_statistics(curve),
+            **curve_statistics(curve, floor=floor),
         }
         own = pd.DataFrame(columns)
-        own["rank_score"] = own.mean_log + own.outcome.map(_SETBACK)
+        own["rank_score"] = own.mean_log + own.outcome.map(SETBACK)
         tables.append(own)
     return pd.concat(tables, ignore_index=True)
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #ecaea2f6
+def _first_step(steps: np.ndarray, losses: np.ndarray, level: float) -> float:
+    "Where `losses` (k,) first reach `level`, between checkpoints in the log of the loss; else inf."
+    reached = np.flatnonzero(losses <= level)
+    if not reached.size:
+        return np.inf
+    k = int(reached[0])
+    if k == 0 or losses[k] <= 0:
+        return float(steps[k])
+    fallen = np.log(losses[k - 1] / level) / np.log(losses[k - 1] / losses[k])
+    return float(steps[k - 1] + fallen * (steps[k] - steps[k - 1]))
+
+
+def time_statistics(
+    records: pd.DataFrame, *, loss: str = "train_loss", level: float = LEVEL
+) -> pd.DataFrame:
+    """One row per run: setting, arm, seed, `log_time`, `log_time_censored`.
+
+    log_time: log of the first step with a loss of at most `level`, at least one; of the last step
+    where there is none, and then censored. records: as for `run_statistics`."""
+    import pandas as pd
+
+    tables = []
+    for (setting, arm), curve in loss_curves(records, loss=loss)[0].items():
+        steps = np.asarray(curve.columns, float)
+        times = np.array([_first_step(steps, row, level) for row in curve.to_numpy(float)])
+        columns = {
+            "setting": setting,
+            "arm": arm,
+            "seed": curve.index,
+            "log_time": np.log(np.clip(times, 1, steps[-1])),
+            "log_time_censored": np.isinf(times),
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #2eb85717
 class Tails(NamedTuple):
     "One-sided p-values at one centre: small when the mean lies below it, or above it."
 
@@ -175,14 +221,30 @@ class Tails(NamedTuple):
     above: float
 
 
-_FLIPS = 0  # the two streams of a comparison
-_RESAMPLES = 1
+_FAR = 1e6  # stands for an infinite logarithm: no ratio is as large
+_FLIPS = 0  # the stream of a comparison
 
 
+def _tails(table: SignFlips, centre: float) -> Tails:
+    "The tails of `table` at `centre`; no mean lies beyond an infinite one."
+    if np.isinf(centre):
+        return Tails(float(centre < 0), float(centre > 0))
+    return Tails(*table.tails(centre))
+
+
+def _ends(interval: Interval) -> Interval:
+    "The interval with ends that stand for infinity at infinity."
+    low, high = interval
+    far = _FAR / 1e3
+    return low if low > -far else -np.inf, high if high < far else np.inf
+
+
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #384d57c1
 @dataclass(frozen=True)
 class Comparison:
     """What the paired differences `d` (n,) of one pair of arms say, at zero and about a region.
 
+    at_most, at_least (n,): where the true difference is only known to be at most, at least d.
     `Comparison("c", ("sgd/gn", "sgd/u"), d, (-0.05, 0.05)).interval(0.95)`"""
 
     name: str  # seeds the random numbers
@@ -190,31 +252,62 @@ class Comparison:
     d: np.ndarray = field(repr=False)
     region: Interval  # of equivalence: (log low, log high)
     flips: int = 100_000
-    resamples: int = 9_999
-
-    def _generator(self, stream: int) -> np.random.Generator:
-        return counter_generator(crc32(self.name.encode()), stream)
+    at_most: np.ndarray | None = field(default=None, repr=False)
+    at_least: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def mean(self) -> float:
-        "The mean difference, the log of the effect."
+        "The mean difference, the log of the effect; a bound of it where `bound` says so."
         return float(self.d.mean())
+
+    @cached_property
+    def bound(self) -> str:
+        "How the mean bounds the true one: '' if it is known, '<=', '>=', or '?' (both ways)."
+        below = self.at_most is not None and bool(self.at_most.any())
+        above = self.at_least is not None and bool(self.at_least.any())
+        names = {(False, False): "", (True, False): "<=", (False, True): ">="}
+        return names.get((below, above), "?")
+
+    def _table(self, down: np.ndarray | None, up: np.ndarray | None) -> SignFlips:
+        "The sign-flip table, differences in `down` (`up`) without a lower (upper) end."
+        low = self.d if down is None else np.where(down, -_FAR, self.d)
+        high = self.d if up is None else np.where(up, _FAR, self.d)
+        generator = counter_generator(crc32(self.name.encode()), _FLIPS)
+        return sign_flips(low, high=high, flips=self.flips, generator=generator)
+
+    @cached_property
+    def _confirming(self) -> SignFlips:
+        return self._table(self.at_most, self.at_least)
+
+    @cached_property
+    def _refuting(self) -> SignFlips:
+        if not self.bound:
+            return self._confirming
+        nowhere = np.zeros(self.d.size, bool)
+        below = nowhere if self.at_most is None else self.at_most
+        above = nowhere if self.at_least is None else self.at_least
+        return self._table(below | above, below | above)
+
+    def interval(self, level: float, *, refuting: bool = False) -> Interval:
+        """The interval `(low, high)` of the mean difference that inverts the sign-flip test.
+
+        At confidence `level`; refuting: with differences that are bounds taken to be anything."""
+        return _ends((self._refuting if refuting else self._confirming).interval(level))
+
+    def _at(self, table: SignFlips) -> dict[str, Tails]:
+        low, high = self.region
+        centres = {"zero": 0.0, "low": low, "high": high}
+        return {name: _tails(table, centre) for name, centre in centres.items()}
 
     @cached_property
     def tails(self) -> dict[str, Tails]:
         "The tails at 0 (`zero`) and at the two ends of the region (`low`, `high`)."
-        centres = [0.0, *self.region]
-        generator = self._generator(_FLIPS)
-        found = flip_tails(self.d, centres, flips=self.flips, generator=generator)
-        zero, low, high = (Tails(*row) for row in found)
-        return {"zero": zero, "low": low, "high": high}
+        return self._at(self._confirming)
 
-    def interval(self, level: float) -> Interval:
-        "BCa interval `(low, high)` of the mean difference at confidence `level`."
-        generator = self._generator(_RESAMPLES)
-        return bootstrap_interval(
-            self.d, level=level, resamples=self.resamples, generator=generator
-        )
+    @cached_property
+    def refuting_tails(self) -> dict[str, Tails]:
+        "The same with differences that are bounds taken to be anything."
+        return self._at(self._refuting)
 
     @property
     def p_inside(self) -> float:
@@ -224,18 +317,17 @@ class Comparison:
     @property
     def p_outside(self) -> float:
         "Small when the mean lies outside the region, on either side."
-        return min(self.tails["low"].below, self.tails["high"].above)
+        return min(self.refuting_tails["low"].below, self.refuting_tails["high"].above)
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #de46ad6a
 def _order_evidence(comparison: Comparison) -> tuple[float, float]:
-    zero = comparison.tails["zero"]
-    return zero.below, min(zero.above, comparison.p_inside)
+    support = comparison.tails["zero"].below
+    return support, min(comparison.refuting_tails["zero"].above, comparison.p_inside)
 
 
 def _no_gain_evidence(comparison: Comparison) -> tuple[float, float]:
-    tails = comparison.tails
-    return tails["low"].above, tails["zero"].below
+    return comparison.tails["low"].above, comparison.refuting_tails["zero"].below
 
 
 def _same_evidence(comparison: Comparison) -> tuple[float, float]:
@@ -249,8 +341,8 @@ _EVIDENCE = {"order": _order_evidence, "no_gain": _no_gain_evidence, "same": _sa
 def evidence(kind: str, comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """p-values (for, against) of a claim of this `kind` (`KINDS`).
 
-    Every pair must speak for it, one pair may speak against it (Bonferroni over the pairs).
-    Raises `UnknownName`."""
+    Every pair must speak for it, one pair may speak against it (Bonferroni over the pairs); for an
+    order "against" is also that there is no practical effect. Raises `UnknownName`."""
     if kind not in _EVIDENCE:
         raise unknown("kind of claim", kind, KINDS)
     support, against = zip(*map(_EVIDENCE[kind], comparisons))
@@ -263,64 +355,63 @@ def claim_pvalue(kind: str, comparisons: Sequence[Comparison]) -> float:
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #5a0315f5
+def is_inside(interval: Interval, region: Interval) -> bool:
+    "Whether `interval` lies inside an open `region`; an infinite end of the region excludes none."
+    below = region[0] < interval[0] or region[0] == -np.inf
+    above = interval[1] < region[1] or region[1] == np.inf
+    return below and above
+
+
 def holds(kind: str, comparison: Comparison, interval: Interval) -> bool:
     "Whether an interval of the mean difference lies where a claim of this `kind` wants it."
     low, high = interval
-    region_low, region_high = comparison.region
     if kind == "order":
         return high < 0
     if kind == "no_gain":
-        return low > region_low
-    return region_low < low and high < region_high
+        return low > comparison.region[0]
+    return is_inside(interval, comparison.region)
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #a24a7482
-def _refutes_order(c: Comparison, interval: Interval, level: float) -> bool:
-    low, high = interval
+def _refutes(kind: str, c: Comparison, level: float) -> bool:
+    "Whether one pair contradicts a claim, by its interval at `level`."
+    low, high = c.interval(level, refuting=True)
     region_low, region_high = c.region
-    worse = low > 0 and c.tails["zero"].above <= level
-    nothing = region_low < low <= 0 <= high < region_high and c.p_inside <= level
-    return worse or nothing
+    if kind == "order":
+        return low > 0
+    if kind == "no_gain":
+        return high < 0 and c.mean <= region_low
+    return high < region_low or low > region_high
 
 
-def _refutes_no_gain(c: Comparison, interval: Interval, level: float) -> bool:
-    _, high = interval
-    region_low, _ = c.region
-    gains = high < 0 and c.mean <= region_low
-    return gains and c.tails["zero"].below <= level
+def _is_nothing(c: Comparison, level: float) -> bool:
+    "Whether the interval at `level` holds 0 and nothing beyond the margins."
+    low, high = c.interval(level)
+    return low <= 0 <= high and is_inside((low, high), c.region)
 
 
-def _refutes_same(c: Comparison, interval: Interval, level: float) -> bool:
-    low, high = interval
-    region_low, region_high = c.region
-    outside = high < region_low or low > region_high
-    return outside and c.p_outside <= level
-
-
-_REFUTES = {"order": _refutes_order, "no_gain": _refutes_no_gain, "same": _refutes_same}
-
-
-# %% ../../nbs/14_reproduce/04_verdicts.ipynb #559f1f62
-def _supported(kind: str, comparisons: Sequence[Comparison], alpha: float) -> bool:
-    "The test and every interval speak for the claim."
-    if evidence(kind, comparisons)[0] > alpha / 2:
-        return False
-    return all(holds(kind, c, c.interval(1 - alpha)) for c in comparisons)
-
-
-def _refuted(kind: str, comparisons: Sequence[Comparison], alpha: float) -> bool:
-    "One pair contradicts the claim at its share of `alpha`."
-    share = alpha / len(comparisons)
-    refutes = _REFUTES[kind]
-    return any(refutes(c, c.interval(1 - share), share / 2) for c in comparisons)
+def _size_of_order(comparisons: Sequence[Comparison], intervals: Sequence[Interval]) -> str:
+    "The word for an order that holds in every pair."
+    if any(is_inside(i, c.region) for i, c in zip(intervals, comparisons)):
+        return "negligible gain"
+    large = all(c.mean <= c.region[0] for c in comparisons)
+    return "reproduced" if large else "direction only"
 
 
 def verdict(kind: str, comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     """The verdict on one claim of this `kind`, tested at the two-sided level `alpha`.
 
-    "reproduced", "direction only", "contradicted" or "undecided", by the protocol's rules. Raises
+    "reproduced", "direction only", "negligible gain", "contradicted", "no practical effect" or
+    "undecided", by the rules above. Speaking against takes one pair at its share of `alpha`. Raises
     `UnknownName`."""
-    if _supported(kind, comparisons, alpha):
-        large = kind != "order" or all(c.mean <= c.region[0] for c in comparisons)
-        return "reproduced" if large else "direction only"
-    return "contradicted" if _refuted(kind, comparisons, alpha) else "undecided"
+    if kind not in _EVIDENCE:
+        raise unknown("kind of claim", kind, KINDS)
+    intervals = [c.interval(1 - alpha) for c in comparisons]
+    if all(holds(kind, c, i) for c, i in zip(comparisons, intervals)):
+        return _size_of_order(comparisons, intervals) if kind == "order" else "reproduced"
+    level = 1 - alpha / len(comparisons)
+    if any(_refutes(kind, c, level) for c in comparisons):
+        return "contradicted"
+    if kind == "order" and any(_is_nothing(c, level) for c in comparisons):
+        return "no practical effect"
+    return "undecided"

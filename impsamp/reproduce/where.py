@@ -22,6 +22,7 @@ __all__ = [
     "output_root",
     "project_root",
     "records_dir",
+    "run_dir",
     "runs_dir",
     "timings_dir",
 ]
@@ -54,3 +55,10 @@ def timings_dir() -> Path:
 def figures_dir() -> Path:
     "Pictures, tables and pages that are drawn from records."
     return output_root() / "figures"
+
+
+def run_dir() -> Path:
+    """What one run leaves beside its outputs: executed notebooks, its own provenance.
+
+    The runner names it in `IMPSAMP_RUN`; a notebook that is run by hand has one, too."""
+    return Path(os.environ.get("IMPSAMP_RUN") or output_root() / "_runs" / "by_hand")

@@ -20,10 +20,12 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    "start(folder, fail_first=0) -> (address, state): serves a folder on the loopback interface."
+    """start(folder, fail_first=0, get=None) -> (address, state).
+
+    Serves a folder on the loopback interface; `get(handler)` answers in the folder's place."""
     servers = []
 
-    def start(folder, fail_first=0):
+    def start(folder, fail_first=0, get=None):
         state = {"requests": 0}
 
         class Handler(SimpleHTTPRequestHandler):
@@ -31,7 +33,7 @@ def server():
                 state["requests"] += 1
                 if state["requests"] <= fail_first:
                     return self.send_error(503)
-                super().do_GET()
+                return get(self) if get else super().do_GET()
 
             def log_message(self, *args):
                 pass

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from impsamp.data.fetch import (
     read_bytes,
     resolve_data_env,
 )
-from impsamp.errors import ChecksumError, DataError
+from impsamp.errors import ChecksumError, DataError, DataUnavailable
 
 ROOT = Path(__file__).parents[2]
 CONTENT = b"0123456789"
@@ -195,6 +196,131 @@ def test_a_bad_download_does_not_stay(empty_cache, server, site):
 def test_everything_that_was_tried_is_told(empty_cache):
     with pytest.raises(DataError, match="no download address is known for it"):
         obtain("digits")
-    closed = "http://127.0.0.1:9/"
-    with pytest.raises(DataError, match=f"cannot get 'digits'.*\n  {closed}.*\n  {closed}"):
-        obtain_digits(closed, closed, retries=0)
+    with pytest.raises(DataUnavailable, match=f"'digits' cannot be had*\n  {CLOSED}.*\n  {CLOSED}"):
+        obtain_digits(CLOSED, CLOSED)
+
+
+# --- what cannot be had, and what is wrong
+
+
+CLOSED = "http://127.0.0.1:9/"
+
+
+def test_a_closed_port_and_a_name_that_is_none_are_not_waited_for(empty_cache):
+    began = time.monotonic()
+    with pytest.raises(DataUnavailable, match=r"nowhere\.invalid"):
+        obtain_digits(CLOSED, "http://nowhere.invalid/", retries=3)
+    assert time.monotonic() - began < 3
+
+
+def test_a_page_that_does_not_exist_is_asked_for_once(empty_cache, server, tmp_path):
+    url, state = server(tmp_path)
+    with pytest.raises(DataUnavailable, match=rf"{url}digits\.gz: HTTP 404"):
+        obtain_digits(url, retries=3)
+    assert state["requests"] == 1
+
+
+def test_a_wrong_file_at_any_mirror_is_more_than_absence(empty_cache, server, site):
+    url, _ = server(site)
+    for urls in ((CLOSED, url), (url, CLOSED)):
+        with pytest.raises(ChecksumError, match=f"{url}digits.gz: .*expected 000"):
+            obtain_digits(*urls, sha256="0" * 64)
+
+
+def test_a_local_folder_without_the_file_is_absence(monkeypatch, tmp_path, empty_cache):
+    monkeypatch.setenv("IMPSAMP_DATA", str(tmp_path))
+    with pytest.raises(DataUnavailable):
+        obtain_digits(CLOSED)
+
+
+def test_a_folder_that_is_none_is_not_absence(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMPSAMP_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="not a folder") as raised:
+        obtain_digits(CLOSED)
+    assert not isinstance(raised.value, DataUnavailable)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", gzip.compress(b"other"), PACKED[".gz"][:-4]])
+def test_a_corrupt_cached_file_is_fetched_again_in_the_same_call(empty_cache, server, site, damage):
+    url, state = server(site)
+    (empty_cache / "sets").mkdir(parents=True)
+    (empty_cache / "sets" / "digits.gz").write_bytes(damage)
+    assert obtain_digits(url, sha256=SHA256, subfolder="sets") == CONTENT
+    assert state["requests"] == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, site, empty_cache):
+    url, _ = server(site)
+    empty_cache.write_text("a file where the folder should be")
+    with pytest.raises(DataUnavailable, match=r"digits\.gz: .*Error"):
+        obtain_digits(url)
+
+
+# --- servers with ideas of their own
+
+
+def answer(handler, body, encoding=None, length=None):
+    "A 200 answer with `body`."
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    if encoding:
+        handler.send_header("Content-Encoding", encoding)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.mark.parametrize("ending", PACKED)
+@pytest.mark.parametrize("called", ["its own packing", "one more packing"])
+def test_content_encoding_is_taken_off(empty_cache, server, site, ending, called):
+    "A server that calls the packing of a .gz file an encoding, or packs any file once more."
+    if called == "its own packing" and ending != ".gz":
+        pytest.skip("only gzip is an encoding")
+    sent = PACKED[ending]
+    if called == "one more packing":
+        sent = gzip.compress(sent)
+    url, state = server(site, get=lambda handler: answer(handler, sent, "gzip"))
+    for _ in range(2):
+        found = obtain("digits", urls=[f"{url}digits{ending}"], sha256=SHA256, progress=False)
+        assert found == CONTENT
+    assert state["requests"] == 1
+    assert read_bytes(empty_cache / f"digits{ending}") == CONTENT
+
+
+def test_another_encoding_is_refused_by_name(empty_cache, server, site):
+    url, _ = server(site, get=lambda handler: answer(handler, b"x", "br"))
+    with pytest.raises(DataUnavailable, match="Content-Encoding 'br'"):
+        obtain_digits(url, retries=0)
+
+
+def test_a_body_that_is_cut_off_is_tried_again(empty_cache, server, site):
+    body = PACKED[".gz"]
+    sent = iter([body[:5], body])
+    url, state = server(site, get=lambda handler: answer(handler, next(sent), length=len(body)))
+    assert obtain_digits(url, sha256=SHA256) == CONTENT
+    assert state["requests"] == 2
+
+
+def drip(handler):
+    "A byte every tenth of a second, for ever."
+    handler.send_response(200)
+    handler.end_headers()
+    try:
+        while True:
+            handler.wfile.write(b"x")
+            time.sleep(0.1)
+    except OSError:
+        pass
+
+
+def test_a_dripping_server_is_left_when_the_time_is_over(empty_cache, server, site):
+    slow, _ = server(site, get=drip)
+    began = time.monotonic()
+    with pytest.raises(DataUnavailable, match="time limit of the download is over"):
+        obtain_digits(slow, slow, seconds=0.6)
+    assert time.monotonic() - began < 2
+    assert not list(empty_cache.glob("*"))
+
+
+def test_a_time_limit_is_a_number_above_zero():
+    with pytest.raises(ValueError, match="seconds"):
+        obtain_digits(CLOSED, seconds=0)

@@ -170,6 +170,16 @@ def test_embedded_set_damaged(monkeypatch, tmp_path):
         data.load_mnist01()
 
 
+def test_an_altered_pixel_of_the_embedded_set_is_refused(monkeypatch, tmp_path):
+    with np.load(EMBEDDED) as parts:
+        arrays = dict(parts)
+    arrays["x_test"][2114, 14, 14] ^= 1
+    np.savez_compressed(tmp_path / "mnist01.npz", **arrays)
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(ChecksumError, match=r"embedded data set .*: install the package again"):
+        data.load_mnist01()
+
+
 def test_arguments():
     with pytest.raises(UnknownName, match="scale"):
         data.load_mnist01(scale="unti")

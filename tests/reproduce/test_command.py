@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from impsamp.reproduce import command
 from impsamp.reproduce.command import main, main_assess
+from impsamp.reproduce.outcomes import Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,55 +151,137 @@ def test_no_jobs_is_refused(capsys):
     assert "jobs must be at least 1" in capsys.readouterr().err
 
 
-def remember(calls):
+def remember(calls, report):
     "A stand-in for `run` that notes what it is asked, and the environment it is asked in."
 
     def run(*args, **options):
-        names = ("IMPSAMP_OUTPUT", "IMPSAMP_JOBS", "IMPSAMP_DASK", "OMP_NUM_THREADS", "NUMBA_OPT")
+        names = ("IMPSAMP_JOBS", "IMPSAMP_DASK", "IMPSAMP_FORCE", "OMP_NUM_THREADS", "NUMBA_OPT")
         calls.append((args, options, {name: os.environ.get(name) for name in names}))
-        return []
+        return report
 
     return run
 
 
 @pytest.fixture
-def calls(project, monkeypatch):
+def report():
+    "A run of nothing, which a test may fill."
+    return Report("paper", [])
+
+
+@pytest.fixture
+def calls(project, monkeypatch, report):
     "What `run` was asked; the environment is as it was afterwards."
     found = []
-    for name in ("IMPSAMP_JOBS", "IMPSAMP_DASK", "OMP_NUM_THREADS", "NUMBA_OPT"):
+    for name in ("IMPSAMP_JOBS", "IMPSAMP_DASK", "IMPSAMP_FORCE", "OMP_NUM_THREADS", "NUMBA_OPT"):
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(command, "run", remember(found))
+    monkeypatch.setattr(command, "run", remember(found, report))
     return found
 
 
+BOTH = ["experiment", "result"]
+
+
 def test_run_hands_on_what_was_typed(calls, project, capsys):
-    assert main(["run", "--jobs", "4", "--only", "x", "y", "--dask", "tcp://host:1"]) == 0
+    typed = ["run", "x", "--jobs", "4", "--only", "y", "--dask", "tcp://host:1", "--timeout", "9"]
+    assert main(typed) == 0
     ((args, options, environment),) = calls
-    assert args == ("paper", ["x", "y"])
-    assert options == {"jobs": 4}
+    assert args == ("paper", ["x", "y"], BOTH)
+    assert options == {"jobs": 4, "timeout": 9.0}
     assert environment["IMPSAMP_JOBS"] == "4"
     assert environment["IMPSAMP_DASK"] == "tcp://host:1"
     assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["IMPSAMP_FORCE"] is None
     assert environment["NUMBA_OPT"] is None
     assert f"== done: 0 files below {project.root}" in capsys.readouterr().out
 
 
-def test_smoke_writes_elsewhere_without_workers(calls, project):
+def test_smoke_has_no_workers(calls):
     assert main(["run", "--profile", "smoke"]) == 0
     ((args, options, environment),) = calls
-    assert args == ("smoke", None)
-    assert options == {"jobs": 2}
-    assert environment["IMPSAMP_OUTPUT"] == str(project.root / "_runs" / "smoke" / "output")
+    assert args == ("smoke", [], BOTH)
+    assert options == {"jobs": 2, "timeout": None}
     assert environment["IMPSAMP_JOBS"] == "1"
     assert environment["NUMBA_OPT"] == "0"
 
 
 def test_figures_draws_results_alone(calls):
-    assert main(["figures"]) == 0
+    assert main(["figures", "y"]) == 0
     ((args, options, _),) = calls
-    assert args == ("paper",)
-    assert options == {"kinds": ["result"], "jobs": 3}
+    assert args == ("paper", ["y"], ["result"])
+    assert options == {"jobs": 3, "timeout": None}
+
+
+def test_force_tells_the_time_before_which_runs_do_not_count(calls):
+    began = time.time()
+    assert main(["run", "--force"]) == 0
+    assert began <= float(calls[0][2]["IMPSAMP_FORCE"]) <= time.time()
+
+
+@pytest.mark.parametrize("typed", [["run", "--dry-run"], ["figures", "--dry-run"]])
+def test_a_dry_run_runs_nothing(calls, project, capsys, typed):
+    assert main(typed) == 0
+    assert calls == []
+    said = capsys.readouterr().out.split()
+    assert ("x" in said) == (typed[0] == "run")
+    assert not (project.root / "_runs").exists()
+
+
+def test_a_dry_run_refuses_a_wrong_name(calls, capsys):
+    assert main(["run", "--dry-run", "y"]) == 1
+    assert "unknown experiment or result 'y'" in capsys.readouterr().err
+
+
+# --- how it ended
+
+
+def outcome(name, state, **more):
+    return Outcome(Job("experiment", {"id": name, "outputs": []}, {}), state, **more)
+
+
+KEPT = {"a": "computed", "b": "kept from committed records, because 'b' cannot be had"}
+
+
+def test_what_was_kept_is_counted_and_is_no_failure_unless_strict(calls, report, capsys):
+    report.outcomes += [outcome("x", "partly", settings=KEPT), outcome("y", "computed")]
+    assert main(["run"]) == 0
+    out = capsys.readouterr().out
+    assert "b: kept from committed records, because 'b' cannot be had" in out
+    assert "1 computed, 0 finished, 1 partly" in out
+    assert "1 computed, 1 kept from committed records" in out
+    assert main(["run", "--strict"]) == 1
+    assert "--strict: 1 settings were kept" in capsys.readouterr().err
+
+
+def test_strict_has_nothing_against_a_whole_run(calls, report):
+    report.outcomes += [outcome("x", "computed", settings={"a": "computed"})]
+    assert main(["run", "--strict"]) == 0
+
+
+def test_failures_are_told_and_end_with_one(calls, report, capsys):
+    report.outcomes += [
+        outcome("x", "failed", why="x.ipynb failed: no\n  the copy"),
+        outcome("y", "computed"),
+    ]
+    assert main(["run"]) == 1
+    said = capsys.readouterr()
+    assert "impsamp: x: x.ipynb failed: no\n  the copy\n" in said.err
+    assert "1 computed, 0 finished, 0 partly, 0 kept, 1 failed" in said.out
+
+
+def test_an_interrupted_run_still_shows_its_table(calls, report, capsys):
+    report.interrupted = True
+    report.outcomes += [outcome("x", "computed"), outcome("y", "not started")]
+    assert main(["run"]) == 130
+    said = capsys.readouterr()
+    assert "1 computed, 0 finished, 0 partly, 0 kept, 0 failed, 1 not started" in said.out
+    assert "the same command goes on from there" in said.err
+
+
+def test_what_the_profile_does_not_compute_is_said(calls, project, capsys):
+    project.manifest('[[experiment]]\nid = "z"\nnotebook = "z.ipynb"\noutputs = []\nfull = {}\n')
+    assert main(["run"]) == 0
+    assert "the profile paper draws from committed records: z" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_says_that_it_can_go_on(calls, monkeypatch, capsys):
@@ -209,7 +293,8 @@ def test_an_interrupted_command_says_that_it_can_go_on(calls, monkeypatch, capsy
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
-def test_list_shows_experiments_with_profiles_and_results_with_outputs(project, capsys):
+@pytest.mark.parametrize("typed", [["list"], ["run", "--list"]])
+def test_list_shows_experiments_with_profiles_and_results_with_outputs(project, capsys, typed):
     project.manifest(
         """
         [[experiment]]
@@ -227,7 +312,7 @@ def test_list_shows_experiments_with_profiles_and_results_with_outputs(project, 
         outputs = ["figures/a.svg", "figures/b.svg"]
         """
     )
-    assert main(["list"]) == 0
+    assert main(typed) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert " ".join(first.split()) == "x smoke, paper, full 1.5 min Figure 2"
     assert " ".join(second.split()) == "y drawn from records figures/a.svg, figures/b.svg"

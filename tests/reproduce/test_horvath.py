@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from impsamp.data.fetch import data_dir
-from impsamp.errors import InvalidArgument, UnknownName
+from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.linear import make_plan
+from impsamp.problems import SigmoidLeastSquares
 from impsamp.reproduce.horvath import (
+    computed_step,
     horvath_run,
     make_sampling,
     merge_records,
@@ -183,14 +185,25 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_rows_of_missing_sets_are_kept(checkout, capsys):
+def test_rows_of_missing_sets_are_kept(checkout):
     first = pd.DataFrame(dict(setting=["b", "a"], value=[2.5, 1.5]))
     merge_records("demo", "setting", first, [])
     second = pd.DataFrame(dict(setting=["a"], value=[3.5]))
-    merged = merge_records("demo", "setting", second, ["b", "c"])
+    merged = merge_records("demo", "setting", second, ["b"])
     assert merged.value.tolist() == [2.5, 3.5]
-    assert "b: data not to be had; 1 committed rows kept" in capsys.readouterr().out
     assert pd.read_csv(checkout / "data" / "records" / "demo.csv").equals(merged)
+
+
+def test_rows_that_were_begun_before_the_data_failed_are_not_mixed_in(checkout):
+    merge_records("demo", "setting", pd.DataFrame(dict(setting=["b"], value=[2.5])), [])
+    begun = pd.DataFrame(dict(setting=["a", "b"], value=[1.5, 9.0]))
+    merged = merge_records("demo", "setting", begun, ["b"])
+    assert merged.value.tolist() == [2.5, 1.5]
+
+
+def test_a_setting_without_committed_rows_cannot_be_kept(checkout):
+    with pytest.raises(RecordError, match=r"demo.csv has no rows to keep of b, c"):
+        merge_records("demo", "setting", pd.DataFrame(), ["b", "c"])
 
 
 def test_a_smoke_run_reads_the_committed_rows_and_leaves_them(checkout, monkeypatch):
@@ -202,3 +215,68 @@ def test_a_smoke_run_reads_the_committed_rows_and_leaves_them(checkout, monkeypa
     written = checkout / "smoke" / "data" / "records" / "demo.csv"
     assert written.read_text() == "setting,value\nb,2.5\na,0.333333\n"
     assert (checkout / "data" / "records" / "demo.csv").read_bytes() == committed
+
+
+# --- one rule for both samplings, and runs that go on to their target
+
+
+@pytest.mark.parametrize("method", ["svrg", "saga"])
+@pytest.mark.parametrize("arm", ["nice", "importance"])
+def test_the_computed_step_is_the_largest_that_the_recursion_allows(problem, method, arm):
+    "At it every Gamma is half of the step for some beta; a percent above, for none."
+    L = problem.lifted_smoothness
+    law = make_sampling(arm, L, 10)
+    plan = make_plan(problem, method, law)
+    lr, m = computed_step(problem, method, law)
+    assert lr >= plan.lr
+    known = dict(n=problem.n, b=plan.b, alpha=plan.alpha, L_mean=L.mean(), steps=m)
+    known["refresh"] = plan.table / problem.n if method == "saga" else 0.0
+    betas = L.mean() / problem.n ** (1 / 3) * np.geomspace(1e-2, 1e3, 101)
+
+    def allowed(step):
+        every = [gammas(step, beta=beta, **known).min() for beta in betas]
+        return max(every) >= 0.5
+
+    assert allowed(lr * (1 - 1e-9))
+    assert not allowed(lr * 1.01) or lr * L.mean() == pytest.approx(1)
+
+
+def test_where_the_theorem_computes_gamma_the_two_rules_agree():
+    "Importance sampling on rows as uneven as this has alpha n^(2/3) < b."
+    g = np.random.default_rng(0)
+    rows = g.normal(size=(200, 3)) * np.geomspace(1, 1e-3, 200)[:, None]
+    uneven = SigmoidLeastSquares(rows, (g.random(200) < 0.5).astype(float))
+    law = make_sampling("importance", uneven.lifted_smoothness, 20)
+    for method in ("svrg", "saga"):
+        plan = make_plan(uneven, method, law)
+        assert plan.rule == "computed Gamma"
+        lr, m = computed_step(uneven, method, law)
+        assert lr == pytest.approx(plan.lr, rel=1e-12)
+        assert m == plan.inner_steps
+
+
+def test_sarah_has_one_rule(problem):
+    law = make_sampling("nice", problem.lifted_smoothness, 10)
+    with pytest.raises(UnknownName, match="svrg"):
+        computed_step(problem, "sarah", law)
+
+
+def test_a_run_to_its_target_stops_there_and_the_same_run_would_have_passed_it(problem):
+    law = make_sampling("importance", problem.lifted_smoothness, 10)
+    common = dict(seed=3, passes=60, record_every=0.5, targets=(0.5,))
+    whole = horvath_run(problem, "sarah", law, **common)
+    short = horvath_run(problem, "sarah", law, until=0.5, **common)
+    assert short["passes_0.5"] == whole["passes_0.5"] < 60
+    assert short["grad_norm"][-1] <= 0.5
+    assert short["grad_norm"][-1] > whole["grad_norm"][-1]
+
+
+def test_a_grid_may_be_spaced_in_the_logarithm(problem):
+    law = make_sampling("importance", problem.lifted_smoothness, 10)
+    common = dict(seed=3, passes=10, record_every=0.1)
+    run = horvath_run(problem, "sarah", law, first=0.1, points=5, **common)
+    np.testing.assert_allclose(run["grid"], [0, 0.1, 10**-0.5, 1, 10**0.5, 10])
+    want = np.log(np.minimum(run["grad_norm"][1:], 1)).mean()
+    assert run["grad_log"] == pytest.approx(want)
+    with pytest.raises(InvalidArgument, match="first"):
+        horvath_run(problem, "sarah", law, first=11.0, **common)

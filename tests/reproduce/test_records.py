@@ -81,7 +81,7 @@ def test_a_switched_run_comes_out_again_from_its_log():
     from impsamp.training import train
 
     log = switched_run("data/timings/switch_on.csv")
-    kept = switched_run("data/records/switch_on.csv").query("arm == 'switched'")
+    kept = switched_run("data/timings/switch_on_losses.csv")
     assert {True, False} == set(log.on)
     decisions = log.drop(columns=["scheme", "seed"])
     model, loss_fn, data, _ = make_task("mnist", 0)

@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from threading import Lock
-from time import sleep
 
-import nbformat
+import psutil
 import pytest
 
-from impsamp.errors import RecordError, UnknownName
+from impsamp.errors import DataError, InvalidArgument, RecordError, UnknownName
 from impsamp.reproduce import extras, runner
+from impsamp.reproduce.manifest import entry_parameters
+from impsamp.reproduce.provenance import digest
+from tests.reproduce.conftest import MANIFEST, WRITE
+from tests.reproduce.kill_reproduce import kill_tree
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,83 +30,95 @@ def manifest():
 # --- one project of one experiment
 
 
+def became(report):
+    "{name: state} of a report."
+    return {outcome.job.name: outcome.state for outcome in report.outcomes}
+
+
+def failure(report):
+    "Why the one job of a report failed."
+    (outcome,) = report.outcomes
+    assert outcome.state == "failed"
+    return outcome.why
+
+
 def test_parameters_reach_the_record_and_the_files_are_listed(project, capfd):
     project.notebook("experiment", project.body)
-    assert runner.run("paper") == ["data/records/x.csv", "data/records/x.json"]
+    report = runner.run("paper")
+    assert report.files == ["data/records/x.csv", "data/records/x.json"]
+    assert became(report) == {"x": "computed"}
     assert project.record == "2"
     assert "new        data/records/x.csv" in capfd.readouterr().out
-    runner.run("paper")
-    assert "unchanged  data/records/x.csv" in capfd.readouterr().out
+    (project.root / "data/records/x.csv").write_text("older")
+    assert became(runner.run("paper")) == {"x": "computed"}
+    told = capfd.readouterr().out
+    assert "changed    data/records/x.csv" in told
+    assert "unchanged  data/records/x.json" in told
     assert (project.root / "_runs/paper/x.ipynb").is_file()
     assert not list((project.root / "nbs").rglob("_*"))
 
 
-def test_a_file_with_other_bytes_is_called_changed(project, capfd):
-    project.notebook("experiment", project.body)
-    (project.root / "data/records/x.csv").write_text("older")
-    runner.run("paper")
-    assert "changed    data/records/x.csv" in capfd.readouterr().out
-
-
-def test_an_undeclared_parameter_is_refused(project):
+def test_an_undeclared_parameter_is_a_failure(project):
     project.notebook("experiment", project.body)
     project.manifest(
         '[[experiment]]\nid = "x"\nnotebook = "x.ipynb"\noutputs = []\npaper = { rusn = 2 }\n'
     )
-    with pytest.raises(UnknownName, match="declares no parameter rusn; it has runs"):
-        runner.run("paper")
+    assert "declares no parameter rusn; it has runs" in failure(runner.run("paper"))
 
 
-def test_a_declared_output_that_is_missing_is_refused(project):
+def test_a_declared_output_that_is_missing_is_a_failure(project):
     project.notebook("experiment", "pass")
-    with pytest.raises(RecordError, match=r"not written: data/records/x\.csv"):
-        runner.run("paper")
+    assert "not written: data/records/x.csv" in failure(runner.run("paper"))
 
 
-def test_provenance_with_other_parameters_is_refused(project):
+def test_provenance_with_other_parameters_is_a_failure(project):
     project.notebook("experiment", project.body.replace("dict(runs=runs)", "dict(runs=7)"))
-    with pytest.raises(RecordError, match="differs from what was asked"):
-        runner.run("paper")
+    assert "differs from what was asked" in failure(runner.run("paper"))
 
 
-def test_a_failing_notebook_is_an_error_with_the_cells_own(project):
+def test_what_an_earlier_run_finished_is_not_executed_again(project, capfd, monkeypatch):
+    counting = project.body + "\nwith open('count', 'a') as f: f.write('x')"
+    project.notebook("experiment", counting)
+    states = [became(runner.run("paper"))["x"] for _ in range(2)]
+    assert states == ["computed", "finished"]
+    assert "finished by an earlier run, nothing has changed" in capfd.readouterr().out
+    project.manifest(MANIFEST.replace("runs = 2", "runs = 3"))
+    assert became(runner.run("paper"))["x"] == "computed"
+    project.notebook("experiment", counting + "\npass")
+    assert became(runner.run("paper"))["x"] == "computed"
+    monkeypatch.setenv("IMPSAMP_FORCE", "1")
+    assert became(runner.run("paper"))["x"] == "computed"
+    monkeypatch.delenv("IMPSAMP_FORCE")
+    monkeypatch.setattr(runner, "environment", lambda: {"torch": "9.9"})
+    assert became(runner.run("paper"))["x"] == "computed"
+    assert (project.root / "count").read_text() == "xxxxx"
+
+
+def test_what_was_kept_or_failed_is_tried_again(project):
+    project.notebook("experiment", project.body)
+    runner.run("paper")
+    note = project.root / "_runs/paper/finished/x.json"
+    assert note.is_file()
+    project.notebook("experiment", "raise ValueError")
+    assert became(runner.run("paper")) == {"x": "failed"}
+    assert became(runner.run("paper")) == {"x": "failed"}
+    note.write_text("damaged")
+    project.notebook("experiment", project.body)
+    assert became(runner.run("paper")) == {"x": "computed"}
+
+
+def test_provenance_of_an_earlier_run_does_not_count(project):
+    project.notebook("experiment", project.body)
+    runner.run("paper")
+    project.notebook("experiment", "pass")
+    assert "wrote no provenance" in failure(runner.run("paper"))
+
+
+def test_a_failing_notebook_is_told_with_the_cells_own_error(project):
     project.notebook("experiment", "raise ValueError('no such thing')")
-    with pytest.raises(RecordError, match=r"x.ipynb failed: ValueError: no such thing\n.*_runs"):
-        runner.run("paper")
-
-
-TWICE = """
-[[result]]
-id = "a"
-notebook = "a"
-outputs = []
-
-[[result]]
-id = "a"
-notebook = "a"
-outputs = []
-"""
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("[[experiment]]\nid = 'x'\n", "has keys"),
-        ("nonsense = [", "experiments.toml"),
-        (TWICE, "occurs twice"),
-        (TWICE.replace("outputs", "outptus"), "has keys"),
-    ],
-)
-def test_a_bad_manifest_is_refused(project, text, message):
-    project.manifest(text)
-    with pytest.raises(RecordError, match=message):
-        runner.load_manifest()
-
-
-def test_outside_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecordError, match="inside a checkout"):
-        runner.load_manifest()
+    first, second = failure(runner.run("paper")).splitlines()
+    assert first == "x.ipynb failed: ValueError: no such thing"
+    assert str(project.root / "_runs/paper/x.ipynb") in second
 
 
 def test_unknown_names():
@@ -120,65 +136,99 @@ def test_without_papermill_nothing_is_started(project, monkeypatch):
     assert not (project.root / "_runs").exists()
 
 
-def test_full_falls_back_to_the_papers_parameters():
-    entry = {"paper": {"runs": 2}}
-    assert runner.entry_parameters(entry, "paper") == {"runs": 2}
-    assert runner.entry_parameters(entry, "full") == {"runs": 2}
-    assert runner.entry_parameters(entry, "smoke") is None
-    assert runner.entry_parameters({**entry, "full": {}}, "full") == {}
+# --- what was not computed
 
 
-def test_declared_parameters_are_those_of_the_tagged_cell(tmp_path):
-    nb = nbformat.v4.new_notebook()
-    tagged = {"tags": ["parameters"]}
-    nb.cells = [
-        nbformat.v4.new_code_cell("x = 1"),
-        nbformat.v4.new_code_cell("runs = 1  # how many\nsteps = sizes = 2", metadata=tagged),
+PARTIAL = """
+import os
+from pathlib import Path
+from impsamp.errors import ChecksumError, DataUnavailable
+from impsamp.reproduce.provenance import Ledger, write_provenance
+ledger = Ledger()
+for name in ("here", "elsewhere"):
+    with ledger.setting(name):
+        if name == "elsewhere":
+            raise {error}("'elsewhere' cannot be had: put it there")
+Path("data/records/x.csv").write_text("1")
+write_provenance("x", dict(runs=runs), ["data/records/x.csv"], ledger)
+"""
+
+
+@pytest.fixture
+def committed(project):
+    "The record of a whole run, which others may keep; returns the bytes of both files."
+    project.notebook("experiment", project.body)
+    runner.run("paper")
+    return lambda: [
+        (project.root / "data/records" / f"x.{e}").read_bytes() for e in ("csv", "json")
     ]
-    nbformat.write(nb, tmp_path / "x.ipynb")
-    assert runner.declared_parameters(tmp_path / "x.ipynb") == {"runs", "steps", "sizes"}
 
 
-# --- provenance
+def test_a_setting_without_its_data_is_kept_and_everything_says_so(project, committed, capfd):
+    before = committed()
+    project.notebook("experiment", PARTIAL.format(error="DataUnavailable"))
+    report = runner.run("paper")
+    sentence = "kept from committed records, because 'elsewhere' cannot be had"
+    assert became(report) == {"x": "partly"}
+    assert (report.computed, report.kept) == (1, 1)
+    assert report.files == ["data/records/x.csv"]
+    assert f"elsewhere: {sentence}" in str(report)
+    assert "1 computed, 1 kept from committed records" in str(report)
+    assert committed()[1] == before[1]
+    own = json.loads((project.root / "_runs/paper/provenance/x.json").read_text())
+    assert own["settings"] == {"here": "computed", "elsewhere": sentence}
+    summary = json.loads((project.root / "_runs/paper/summary.json").read_text())
+    assert summary["became"][0]["settings"] == own["settings"]
 
 
-def test_provenance_holds_what_was_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMPSAMP_OUTPUT", str(tmp_path))
-    (tmp_path / "data" / "records").mkdir(parents=True)
-    out = tmp_path / "data" / "records" / "x.csv"
-    out.write_text("a\n1\n")
-    runner.write_provenance("x", {"runs": 3}, ["data/records/x.csv"])
-    written = json.loads((tmp_path / "data/records/x.json").read_text())
-    assert written["parameters"] == {"runs": 3}
-    runner.check_provenance("x", {"runs": 3}, ["data/records/x.csv"])
-    with pytest.raises(RecordError, match="differs from what was asked"):
-        runner.check_provenance("x", {"runs": 4}, ["data/records/x.csv"])
-    out.write_text("a\n2\n")
-    with pytest.raises(RecordError, match="not the file"):
-        runner.check_provenance("x", {"runs": 3}, ["data/records/x.csv"])
-    with pytest.raises(RecordError, match="no provenance"):
-        runner.check_provenance("y", {}, [])
+@pytest.mark.parametrize("error", ["ChecksumError", "OSError"])
+def test_a_wrong_file_is_never_passed_over(project, committed, error):
+    before = committed()
+    project.notebook("experiment", PARTIAL.format(error=error))
+    assert f"{error}: 'elsewhere' cannot be had" in failure(runner.run("paper"))
+    assert committed() == before
 
 
-def test_seconds_are_no_part_of_provenance(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMPSAMP_OUTPUT", str(tmp_path))
-    timings = tmp_path / "data" / "timings" / "x.csv"
-    timings.parent.mkdir(parents=True)
-    timings.write_text("seconds\n1\n")
-    runner.write_provenance("x", {}, ["data/timings/x.csv"])
-    timings.write_text("seconds\n2\n")
-    runner.check_provenance("x", {}, ["data/timings/x.csv"])
-    assert json.loads((tmp_path / "data/records/x.json").read_text())["outputs"] == {}
+def test_an_experiment_without_its_data_is_kept_as_a_whole(project, committed):
+    before = committed()
+    body = "from impsamp.errors import DataUnavailable\nraise DataUnavailable('MNIST: nowhere')"
+    project.notebook("experiment", body)
+    report = runner.run("paper")
+    assert became(report) == {"x": "kept"}
+    assert (report.computed, report.kept, report.files) == (0, 1, [])
+    assert "all: kept from committed records, because MNIST" in str(report)
+    assert committed() == before
 
 
-# --- who runs beside whom
+def test_nothing_to_keep_is_a_failure(project):
+    body = "from impsamp.errors import DataUnavailable\nraise DataUnavailable('MNIST: nowhere')"
+    project.notebook("experiment", body)
+    assert "there are no committed data/records/x.csv" in failure(runner.run("paper"))
+
+
+def test_a_data_folder_that_is_none_is_refused_before_anything_runs(project, monkeypatch):
+    monkeypatch.setenv("IMPSAMP_DATA", str(project.root / "nowhere"))
+    project.notebook("experiment", project.body)
+    with pytest.raises(DataError, match="nowhere, which is not a folder"):
+        runner.run("paper")
+    assert not (project.root / "_runs").exists()
+
+
+# --- several notebooks
 
 
 ENTRY = """
 [[{kind}]]
 id = "{name}"
-notebook = "x.ipynb"
+notebook = "{name}.ipynb"
 outputs = []
+"""
+STAMP = """
+import time
+began = time.time()
+{work}
+write_provenance("{name}", dict(), [])
+Path("{name}.times").write_text(f"{{began}} {{time.time()}}")
 """
 
 
@@ -187,44 +237,158 @@ def experiment(name, shared):
     return f"{entry}shared = {'true' if shared else 'false'}\npaper = {{}}\n"
 
 
-class Watched:
-    "Stands for the running of an entry; remembers who ran beside whom, and in which order."
+class Several:
+    "A project of several notebooks that write down when they ran."
 
-    def __init__(self):
-        self.lock = Lock()
-        self.running = set()
-        self.met = {}
-        self.order = []
+    def __init__(self, project):
+        self.project = project
+        self.entries = []
 
-    def __call__(self, kind, entry, parameters, copies):
-        name = entry["id"]
-        with self.lock:
-            self.order.append(name)
-            self.running.add(name)
-            for other in self.running:
-                self.met.setdefault(other, set()).update(self.running)
-        sleep(0.2)
-        with self.lock:
-            self.running.discard(name)
-        return []
+    def add(self, kind, name, work="time.sleep(0.3)", shared=True):
+        entry = experiment(name, shared) if kind == "experiment" else None
+        self.entries.append(entry or ENTRY.format(kind=kind, name=name))
+        self.project.manifest("".join(self.entries))
+        self.project.notebook(kind, WRITE + STAMP.format(work=work, name=name), "pass", name)
+
+    def met(self, a, b):
+        "Whether two notebooks ran at the same time."
+        files = [self.project.root / f"{name}.times" for name in (a, b)]
+        (begin_a, end_a), (begin_b, end_b) = (map(float, f.read_text().split()) for f in files)
+        return begin_a < end_b and begin_b < end_a
 
 
-def test_what_needs_the_machine_runs_alone_and_the_rest_side_by_side(project, monkeypatch):
+@pytest.fixture
+def several(project):
+    return Several(project)
+
+
+def test_what_needs_the_machine_runs_alone_and_the_rest_side_by_side(several):
     """With two jobs: the unshared experiment has no neighbour, the shared ones do.
 
     Results come after every experiment."""
-    experiments = [experiment("a", True), experiment("alone", False), experiment("b", True)]
-    results = [ENTRY.format(kind="result", name=name) for name in "cd"]
-    project.manifest("".join([*experiments, *results]))
-    watched = Watched()
-    monkeypatch.setattr(runner, "_run_entry", watched)
-    runner.run("paper", jobs=2)
-    met = watched.met
-    assert met["alone"] == {"alone"}
-    assert met["a"] == met["b"] == {"a", "b"}
-    assert met["c"] == met["d"] == {"c", "d"}
-    assert sorted(watched.order) == ["a", "alone", "b", "c", "d"]
-    assert set(watched.order[-2:]) == {"c", "d"}
+    several.add("experiment", "a", "time.sleep(4)")
+    several.add("experiment", "lone", shared=False)
+    several.add("experiment", "b", "time.sleep(4)")
+    several.add("result", "c")
+    report = runner.run("paper", jobs=2)
+    assert set(became(report).values()) == {"computed"}
+    assert several.met("a", "b")
+    assert not any(several.met(x, "lone") for x in "abc")
+    assert not any(several.met(x, "c") for x in "ab")
+
+
+def test_one_failure_stops_nobody_else(several):
+    several.add("experiment", "a", "raise ValueError('no such thing')")
+    several.add("experiment", "b")
+    several.add("result", "c", "import os; os._exit(1)")
+    several.add("result", "d")
+    report = runner.run("paper", jobs=2)
+    assert became(report) == {"a": "failed", "b": "computed", "c": "failed", "d": "computed"}
+    table = str(report)
+    assert "a.ipynb failed: ValueError: no such thing" in table
+    assert "c.ipynb failed: DeadKernelError" in table
+    assert "2 computed, 0 finished, 0 partly, 0 kept, 2 failed, 0 not started" in table
+
+
+def test_a_notebook_that_takes_too_long_is_stopped(several):
+    several.add("result", "a", "time.sleep(60)")
+    report = runner.run("paper", timeout=2)
+    assert became(report) == {"a": "failed"}
+    assert "a.ipynb was stopped: its time limit of 2 s is over" in str(report)
+    assert report.outcomes[0].seconds < 10
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_time_limit_is_a_number_above_zero(several, limit):
+    several.add("experiment", "a")
+    with pytest.raises(InvalidArgument, match="timeout"):
+        runner.run("paper", timeout=limit)
+
+
+def test_only_what_is_named_runs(several):
+    for name in "ab":
+        several.add("experiment", name, "")
+    assert became(runner.run("paper", ["b"])) == {"b": "computed"}
+    assert [job.name for job in runner.plan("paper")] == ["a", "b"]
+    assert [job.name for job in runner.plan("paper", ["a"])] == ["a"]
+
+
+# --- interrupted and locked out
+
+
+COMMAND = [sys.executable, "-m", "impsamp.reproduce", "run", "--jobs", "2"]
+
+
+@pytest.fixture
+def sleeping(several):
+    "A command that runs two notebooks side by side, both asleep; and their pids."
+    work = "import os; Path('{0}.pid').write_text(str(os.getpid())); time.sleep(60)"
+    for name in "ab":
+        several.add("experiment", name, work.format(name))
+    several.add("result", "c")
+    root = several.project.root
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(COMMAND, cwd=root, start_new_session=True, **pipes)
+    files = [root / f"{name}.pid" for name in "ab"]
+    deadline = time.monotonic() + 60
+    while not all(file.is_file() and file.read_text() for file in files):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    yield process, [int(file.read_text()) for file in files]
+    if process.poll() is None:
+        kill_tree(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_answered_at_once_and_leaves_nothing_behind(sleeping, number):
+    process, kernels = sleeping
+    began = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130
+    assert "0 computed, 0 finished, 0 partly, 0 kept, 0 failed, 3 not started" in out
+    assert "interrupted; finished runs are kept" in err
+    assert "Traceback" not in err
+    assert not any(map(psutil.pid_exists, kernels))
+
+
+def test_kernels_die_with_a_runner_that_is_killed(sleeping):
+    process, kernels = sleeping
+    alive = [psutil.Process(pid) for pid in kernels]
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(alive, timeout=10)
+    assert left == []
+
+
+def test_a_second_run_is_told_the_pid_of_the_first(sleeping, several):
+    process, _ = sleeping
+    with pytest.raises(RecordError, match=f"process {process.pid} is running in .*_runs"):
+        runner.run("paper")
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(project):
+    project.notebook("experiment", project.body)
+    (project.root / "_runs").write_text("a file where the folder should be")
+    with pytest.raises(RecordError, match=r"cannot write below .*_runs"):
+        runner.run("paper")
+
+
+def test_a_smoke_run_has_an_output_root_of_its_own(project):
+    body = 'print("root is", os.environ["IMPSAMP_OUTPUT"])\n'
+    body += 'os.chdir(os.environ["IMPSAMP_OUTPUT"])\n' + project.body
+    body = 'import os; os.makedirs(os.environ["IMPSAMP_OUTPUT"] + "/data/records")\n' + body
+    project.notebook("experiment", body)
+    report = runner.run("smoke")
+    assert became(report) == {"x": "computed"}
+    assert (project.root / "_runs/smoke/output/data/records/x.csv").read_text() == "1"
+    assert not (project.root / "data/records/x.csv").exists()
+    assert os.environ["IMPSAMP_OUTPUT"] == str(project.root)
+    assert "IMPSAMP_RUN" not in os.environ
+
+
+# --- this project
 
 
 def test_what_shares_the_machine_has_no_workers_and_judges_no_clock(manifest):
@@ -232,29 +396,9 @@ def test_what_shares_the_machine_has_no_workers_and_judges_no_clock(manifest):
         if not entry.get("shared"):
             continue
         text = (ROOT / "nbs/experiments" / entry["notebook"]).read_text()
-        assert "run_all" not in text, entry["id"]
+        assert "IMPSAMP_JOBS" not in text, entry["id"]
+        assert text.count("run_all(") == text.count("jobs=1"), entry["id"]
         assert "data/timings" not in text + str(entry["outputs"]), entry["id"]
-
-
-# --- this project
-
-
-def test_the_manifest_fits_the_notebooks(manifest):
-    for kind in ("experiment", "result"):
-        folder = ROOT / "nbs" / f"{kind}s"
-        known = {entry["notebook"] for entry in manifest[kind]}
-        there = {path.name for path in folder.glob("*.ipynb")}
-        assert there == known, f"a notebook in nbs/{kind}s without an entry, or an entry without"
-
-
-def test_the_manifests_parameters_are_declared(manifest):
-    for entry in manifest["experiment"]:
-        notebook = ROOT / "nbs" / "experiments" / entry["notebook"]
-        assert notebook.is_file(), entry["id"]
-        declared = runner.declared_parameters(notebook)
-        for profile in runner.PROFILES:
-            asked = set(runner.entry_parameters(entry, profile) or {})
-            assert asked <= declared, (entry["id"], profile)
 
 
 def git_status():
@@ -262,23 +406,23 @@ def git_status():
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_smoke_runs_everything(manifest):
+def test_smoke_runs_everything_on_a_machine_with_nothing(manifest, nothing):
     """Every experiment and every result, by papermill, with the notebooks' own defaults.
 
-    Nothing that is committed changes."""
+    No data, no network, an empty home. Nothing that is committed changes, nothing is kept."""
     before = git_status()
+    command = ["run", "--profile", "smoke", "--strict", "--force"]
     done = subprocess.run(
-        [sys.executable, "-m", "impsamp.reproduce", "run", "--profile", "smoke"],
+        [sys.executable, "-m", "impsamp.reproduce", *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=nothing,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " 0 partly, 0 kept, 0 failed, 0 not started" in done.stdout
     experiments = [
-        entry
-        for entry in manifest["experiment"]
-        if runner.entry_parameters(entry, "smoke") is not None
+        entry for entry in manifest["experiment"] if entry_parameters(entry, "smoke") is not None
     ]
     executed = {entry["notebook"] for entry in experiments}
     every = {entry["notebook"] for entry in manifest["experiment"]}
@@ -292,8 +436,8 @@ def test_committed_provenance_describes_the_committed_records(manifest):
     for entry in manifest["experiment"]:
         name = entry["id"]
         provenance = json.loads((ROOT / "data/records" / f"{name}.json").read_text())
-        for output, digest in provenance["outputs"].items():
-            assert runner._digest(ROOT / output) == digest, output
-        asked = runner.entry_parameters(entry, "full") or {}
+        for output, written in provenance["outputs"].items():
+            assert digest(ROOT / output) == written, output
+        asked = entry_parameters(entry, "full") or {}
         recorded = {key: provenance["parameters"].get(key) for key in asked}
         assert recorded == asked, f"{name}: the committed record is not the manifest's"

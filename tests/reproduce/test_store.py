@@ -1,7 +1,7 @@
 """Finished runs: whole or absent, found again, equal whoever computes them, and safe to kill."""
 
+import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +15,7 @@ import pytest
 from impsamp.errors import InvalidArgument, RecordError
 from impsamp.reproduce import extras, store
 from impsamp.reproduce.lahire import paper_run
+from impsamp.reproduce.processes import alone
 from tests.reproduce.kill_reproduce import kill_tree
 
 ROOT = Path(__file__).parents[2]
@@ -32,95 +33,6 @@ def contents(folder):
 
 def run_all(configs, root, jobs=1):
     return store.run_all(paper_run, configs, experiment="x", jobs=jobs, root=root)
-
-
-# --- the code version
-
-
-@pytest.fixture
-def copy(tmp_path):
-    "A copy of the package whose modules may be changed."
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "impsamp", tmp_path / "impsamp", ignore=ignored)
-    return tmp_path
-
-
-def append(copy, module):
-    "Change a module of the copy without changing what it does."
-    with open(copy / "impsamp" / module, "a") as file:
-        file.write("\n# changed\n")
-
-
-def test_the_version_of_a_copy_is_that_of_the_package(copy):
-    assert store._version("impsamp.training", copy) == store.code_version("impsamp.training")
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "reproduce/lahire.py",  # itself
-        "training.py",  # imported by name
-        "samplers/__init__.py",  # a package that is imported from
-        "samplers/sumtree.py",  # reached through that package's __init__ alone
-        "checks.py",  # at the bottom of it all
-    ],
-)
-def test_a_change_below_a_module_changes_its_version(copy, module):
-    before = store._version("impsamp.reproduce.lahire", copy)
-    append(copy, module)
-    assert store._version("impsamp.reproduce.lahire", copy) != before
-
-
-@pytest.mark.parametrize("module", ["reproduce/figures.py", "reproduce/horvath.py", "__init__.py"])
-def test_a_change_elsewhere_does_not(copy, module):
-    before = store._version("impsamp.reproduce.lahire", copy)
-    append(copy, module)
-    assert store._version("impsamp.reproduce.lahire", copy) == before
-
-
-def small_package(folder, **modules):
-    "A package `impsamp` of modules `dotted__name`=source."
-    for name, source in modules.items():
-        path = folder / "impsamp" / name.replace("__", "/")
-        path = path / "__init__.py" if name in ("parts", "deep") else path.with_suffix(".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
-
-
-SMALL = {
-    "top": "from impsamp.parts import wheel\n",
-    "parts": "from .wheels import wheel\n",
-    "parts__wheels": "import numpy\nfrom ..deep.metal import iron\nwheel = iron\n",
-    "deep": "",
-    "deep__metal": "def smelt():\n    from impsamp.deep import ore\n\niron = 1\n",
-    "deep__ore": "kind = 'red'\n",
-    "aside": "from impsamp import top\n",
-}
-
-
-@pytest.mark.parametrize(
-    "changed, matters",
-    [
-        ("top", True),
-        ("parts", True),
-        ("parts__wheels", True),  # only the package's __init__ names it
-        ("deep__metal", True),  # a relative import, from where it stands
-        ("deep__ore", True),  # a module as a name, inside a function
-        ("aside", False),  # imports top, which does not import it
-    ],
-)
-def test_what_a_small_package_reads(tmp_path, changed, matters):
-    small_package(tmp_path, **SMALL)
-    before = store._version("impsamp.top", tmp_path)
-    small_package(tmp_path, **{changed: SMALL[changed] + "x = 1\n"})
-    assert (store._version("impsamp.top", tmp_path) != before) == matters
-
-
-def test_a_module_that_does_not_exist_has_no_version():
-    with pytest.raises(InvalidArgument, match=r"no module 'impsamp\.nothing'"):
-        store.code_version("impsamp.nothing")
-    with pytest.raises(InvalidArgument, match="no module 'numpy'"):
-        store.code_version("numpy")
 
 
 # --- names
@@ -145,8 +57,9 @@ def test_configurations_are_plain_values(bad):
 def test_a_run_comes_back_as_it_was(tmp_path):
     config = dict(seed=1, scheme="u", lr=0.1, test=False, subset=None)
     store.save_run(tmp_path / "a.npz", config, dict(x=np.arange(3), y=2.5, z=[True]))
-    found, arrays = store.load_run(tmp_path / "a.npz")
+    found, made, arrays = store.load_run(tmp_path / "a.npz")
     assert found == config
+    assert made == {}
     assert {name: values.tolist() for name, values in arrays.items()} == {
         "x": [0, 1, 2],
         "y": 2.5,
@@ -235,34 +148,137 @@ def test_finished_runs_are_not_computed_again(tmp_path, monkeypatch):
     run_all(CONFIGS[:2], tmp_path)
 
 
-def test_another_code_version_is_another_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["code", "torch", "numpy", "data"])
+def test_other_code_libraries_or_data_are_another_run(tmp_path, monkeypatch, what):
     run_all(CONFIGS[:1], tmp_path)
-    monkeypatch.setattr(store, "code_version", lambda module: "changed")
+    made = store.made_by(paper_run)
+    monkeypatch.setattr(store, "made_by", lambda function: {**made, what: "changed"})
     run_all(CONFIGS[:1], tmp_path)
     assert len(contents(tmp_path)) == 2
 
 
 def test_runs_of_another_code_version_are_computed_again_and_never_mixed(tmp_path, monkeypatch):
     "Results left by older code are wrong here; none of them comes back."
-    current = store.code_version(paper_run.__module__)
-    monkeypatch.setattr(store, "code_version", lambda module: "older")
+    current = store.made_by(paper_run)
+    older = {**current, "code": "older"}
+    monkeypatch.setattr(store, "made_by", lambda function: older)
     wrong = {"train_loss": np.full(4, -1.0)}
     for config in CONFIGS:
-        stale = tmp_path / "x" / f"{store.run_name(config, 'older')}.npz"
-        store.save_run(stale, config, wrong)
+        stale = tmp_path / "x" / f"{store.run_name(config, older)}.npz"
+        store.save_run(stale, config, wrong, older)
     assert all((run["train_loss"] == -1).all() for run in run_all(CONFIGS, tmp_path))
 
-    monkeypatch.setattr(store, "code_version", lambda module: current)
+    monkeypatch.setattr(store, "made_by", lambda function: current)
     fresh = run_all(CONFIGS, tmp_path)
     assert all((run["train_loss"] > 0).all() for run in fresh)
     assert len(contents(tmp_path)) == 2 * len(CONFIGS)
 
 
-def test_two_at_once_are_refused(tmp_path):
-    from filelock import FileLock
+# --- a file is what it says
 
-    (tmp_path / "x").mkdir()
-    with FileLock(tmp_path / "x" / ".lock"), pytest.raises(RecordError, match="another process"):
+
+def test_exchanged_files_are_noticed_and_computed_again(tmp_path):
+    before = run_all(CONFIGS[:2], tmp_path)
+    whole = contents(tmp_path)
+    one, two = sorted(tmp_path.rglob("*.npz"))
+    one.rename(tmp_path / "aside")
+    two.rename(one)
+    (tmp_path / "aside").rename(two)
+    with pytest.warns(UserWarning, match="holds another run"):
+        after = run_all(CONFIGS[:2], tmp_path)
+    assert contents(tmp_path) == whole
+    for a, b in zip(before, after):
+        np.testing.assert_array_equal(a["train_loss"], b["train_loss"])
+
+
+def test_a_file_that_says_it_was_made_by_other_code_is_computed_again(tmp_path):
+    run_all(CONFIGS[:1], tmp_path)
+    (path,) = tmp_path.rglob("*.npz")
+    whole = path.read_bytes()
+    run = store.load_run(path)
+    store.save_run(path, run.config, run.arrays, {**run.made, "numpy": "1.0"})
+    with pytest.warns(UserWarning, match="holds another run"):
+        run_all(CONFIGS[:1], tmp_path)
+    assert path.read_bytes() == whole
+
+
+FEW_DESCRIPTORS = """
+import os, resource, sys
+from impsamp.errors import RecordError
+from impsamp.reproduce import store
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+try:
+    store.load_run(sys.argv[1])
+except RecordError as e:
+    print(e)
+"""
+
+
+def test_a_process_out_of_descriptors_deletes_nothing(tmp_path):
+    store.save_run(tmp_path / "a.npz", dict(seed=1), dict(x=[1.0]))
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path / "a.npz")]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    assert "Too many open files; it is kept" in told
+    assert store.load_run(tmp_path / "a.npz").config == dict(seed=1)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no memory")])
+def test_a_system_that_cannot_read_deletes_nothing(tmp_path, monkeypatch, error):
+    store.save_run(tmp_path / "a.npz", dict(seed=1), dict(x=[1.0]))
+
+    def fail(content):
+        raise error
+
+    monkeypatch.setattr(store, "_parsed", fail)
+    with pytest.raises(RecordError, match="it is kept"):
+        store.load_run(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").is_file()
+
+
+def test_a_file_of_another_format_is_replaced(tmp_path):
+    "A whole `.npz` without the words of this store, as an older edition wrote it."
+    run_all(CONFIGS[:1], tmp_path)
+    (path,) = tmp_path.rglob("*.npz")
+    whole = path.read_bytes()
+    np.savez(path, config=np.frombuffer(json.dumps({}).encode(), np.uint8))
+    with pytest.warns(UserWarning, match="damaged"):
+        run_all(CONFIGS[:1], tmp_path)
+    assert path.read_bytes() == whole
+
+
+def test_force_computes_finished_runs_again(tmp_path, monkeypatch):
+    run_all(CONFIGS[:2], tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    whole = contents(tmp_path)
+    monkeypatch.setenv("IMPSAMP_FORCE", str(time.time()))
+    run_all(CONFIGS[:2], tmp_path)
+    assert all(path.stat().st_mtime_ns > was for path, was in before.items())
+    assert contents(tmp_path) == whole
+    monkeypatch.setattr(store, "_finish", lambda *a: pytest.fail("computed again"))
+    run_all(CONFIGS[:2], tmp_path)  # newer than the command: once is enough
+
+
+def test_a_tuple_in_a_configuration_is_a_list_when_it_is_read(tmp_path, monkeypatch):
+    made = store.made_by(paper_run)
+    config = dict(pair=(1, 2))
+    store.save_run(tmp_path / "a.npz", config, {}, made)
+    assert store._current(store._Todo(config, tmp_path / "a.npz"), made) is not None
+
+
+def test_an_array_may_not_take_the_configurations_place(tmp_path):
+    with pytest.raises(InvalidArgument, match="'run'"):
+        store.save_run(tmp_path / "a.npz", {}, dict(run=[1]))
+
+
+def test_two_at_once_are_refused(tmp_path):
+    sentence = f"process {os.getpid()} is running 'x'"
+    with alone(tmp_path / "x", "running 'x'"), pytest.raises(RecordError, match=sentence):
         run_all(CONFIGS[:1], tmp_path)
 
 
@@ -286,6 +302,7 @@ SCRIPT = """
 import sys
 from impsamp.reproduce.store import run_all
 from impsamp.reproduce.lahire import paper_run
+from impsamp.reproduce.processes import alone
 
 common = dict(optimizer="sgd", steps=15, eval_every=5, test=False)
 configs = [dict(scheme=s, seed=k, **common) for k in range(int(sys.argv[2])) for s in ("u", "gn")]

@@ -127,19 +127,25 @@ def comparison(mean, sd=0.02, n=45, seed=0):
     "A comparison of `n` differences with exactly this mean and standard deviation."
     d = np.random.default_rng(seed).normal(0, 1, n)
     differences = mean + sd * (d - d.mean()) / d.std(ddof=1)
-    return v.Comparison("t", ("a", "b"), differences, MARGINS, 4_999, 1_999)
+    return v.Comparison("t", ("a", "b"), differences, MARGINS, 4_999)
 
 
 @pytest.mark.parametrize(
     "kind, means, want",
     [
         ("order", [-0.2], "reproduced"),
-        ("order", [-0.03], "direction only"),
+        ("order", [-0.03], "negligible gain"),
+        ("order", [-0.048], "direction only"),
         ("order", [0.2], "contradicted"),
-        ("order", [0.0], "contradicted"),
+        ("order", [0.03], "contradicted"),
+        ("order", [0.0], "no practical effect"),
         ("order", [-0.2, -0.2], "reproduced"),
-        ("order", [-0.2, -0.03], "direction only"),
+        ("order", [-0.2, -0.03], "negligible gain"),
+        ("order", [-0.2, -0.048], "direction only"),
+        ("order", [-0.048, -0.03], "negligible gain"),
         ("order", [-0.2, 0.03], "contradicted"),
+        ("order", [-0.2, 0.0], "no practical effect"),
+        ("order", [0.0, 0.03], "contradicted"),
         ("no_gain", [0.2], "reproduced"),
         ("no_gain", [0.0], "reproduced"),
         ("no_gain", [-0.2], "contradicted"),
@@ -160,6 +166,116 @@ def test_verdicts(kind, means, want):
 )
 def test_noise_is_undecided(kind, mean):
     assert v.verdict(kind, [comparison(mean, sd=1.0)]) == "undecided"
+
+
+@pytest.mark.parametrize("kind", v.KINDS)
+@pytest.mark.parametrize("mean", [-0.1, -0.04, -0.01, 0.0, 0.02, 0.06])
+@pytest.mark.parametrize("sd", [0.001, 0.02, 0.1])
+def test_a_verdict_and_its_pvalue_agree(kind, mean, sd):
+    "A verdict is drawn where the p-value of one of its sides is at most alpha, and only there."
+    c = comparison(mean, sd)
+    word = v.verdict(kind, [c])
+    support, against = v.evidence(kind, [c])
+    positive = {"reproduced", "direction only", "negligible gain"}
+    assert (word in positive) == (support <= 0.025)
+    if word in {"contradicted", "no practical effect"}:
+        assert against <= 0.025
+    if word == "undecided" and kind == "order":
+        assert against > 0.025
+
+
+def test_an_effect_of_a_tenth_of_a_percent_is_a_negligible_gain():
+    "Known to within a tenth of that: neither contradicted nor undecided."
+    assert v.verdict("order", [comparison(-0.001, sd=0.0005)]) == "negligible gain"
+    assert v.verdict("no_gain", [comparison(-0.001, sd=0.0005)]) == "reproduced"
+
+
+# --- censoring
+
+
+def bounded(kind, mean, share, at, n=20):
+    "The verdict where the last `share` of the pairs are bounds of one kind."
+    d = comparison(mean, n=n).d
+    late = np.arange(n) >= n * (1 - share)
+    return v.verdict(kind, [v.Comparison("t", ("a", "b"), d, MARGINS, 4_999, **{at: late})])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_a_bound_confirms_and_never_refutes(share):
+    assert bounded("order", -0.2, share, "at_most") == "reproduced"
+    assert bounded("no_gain", 0.2, share, "at_least") == "reproduced"
+    assert bounded("order", 0.2, share, "at_least") == "undecided"
+    assert bounded("order", 0.2, share, "at_most") == "undecided"
+    assert bounded("no_gain", -0.2, share, "at_most") == "undecided"
+    assert bounded("no_gain", -0.2, share, "at_least") == "undecided"
+    assert bounded("same", 0.2, share, "at_least") == "undecided"
+    assert bounded("same", 0.0, share, "at_most") == "undecided"
+
+
+def test_a_bound_that_does_not_reach_says_nothing():
+    "At most 1.2: it may be a gain or not."
+    assert bounded("order", 0.2, 0.3, "at_most") == "undecided"
+
+
+def test_orders_of_magnitude_are_confirmed_by_a_bound():
+    "A region without a lower end: at most a tenth, seen as at most a twentieth."
+    d = np.full(12, math.log(1 / 20))
+    late = np.arange(12) < 6
+    region = (-math.inf, math.log(0.1))
+    c = v.Comparison("t", ("a", "b"), d, region, at_most=late)
+    assert v.verdict("same", [c]) == "reproduced"
+    small = v.Comparison("t", ("a", "b"), d + math.log(10), region, at_most=late)
+    assert v.verdict("same", [small]) == "undecided"
+    assert v.verdict("same", [v.Comparison("t", ("a", "b"), d + 3, region)]) == "contradicted"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_verdict_on_bounds_is_that_of_any_truth_that_obeys_them(seed):
+    "Whatever the censored times were: a verdict for a claim would have been drawn, too."
+    g = np.random.default_rng(seed)
+    d = g.normal(-0.15, 0.1, 12)
+    late = g.random(12) < 0.4
+    c = v.Comparison("t", ("a", "b"), d, MARGINS, at_most=late)
+    low, high = c.interval(0.95)
+    for extra in (0.0, 0.3, 5.0):
+        truth = v.Comparison("t", ("a", "b"), d - extra * late, MARGINS)
+        assert low <= truth.interval(0.95)[0]
+        assert truth.interval(0.95)[1] <= high
+
+
+def test_how_a_mean_bounds():
+    d = np.zeros(4)
+    some = np.array([True, False, False, False])
+    made = {
+        "": {},
+        "<=": {"at_most": some},
+        ">=": {"at_least": some},
+        "?": {"at_most": some, "at_least": ~some},
+    }
+    for word, bounds in made.items():
+        assert v.Comparison("t", ("a", "b"), d, MARGINS, **bounds).bound == word
+
+
+# --- time to a level
+
+
+def test_times_are_interpolated_in_the_log_of_the_loss_and_censored_at_the_end():
+    fast = run_of(np.exp(-np.array(STEPS) / 20)).assign(seed=1)
+    slow = run_of(np.full(31, 0.5)).assign(seed=2)
+    lost = run_of(np.where(np.array(STEPS) > 150, np.nan, 1e-3)).assign(seed=3)
+    start = run_of(np.full(31, 0.01)).assign(seed=4)
+    times = v.time_statistics(pd.concat([fast, slow, lost, start])).set_index("seed")
+    assert math.exp(times.log_time[1]) == pytest.approx(-20 * math.log(math.log(2) / 10))
+    assert times.log_time[2] == times.log_time[3] == pytest.approx(math.log(300))
+    assert times.log_time_censored.to_dict() == {1: False, 2: True, 3: True, 4: False}
+    assert times.log_time[4] == 0.0
+
+
+def test_a_floor_is_an_argument():
+    deep = run_of(np.full(31, 1e-10))
+    for floor in (1e-3, 1e-7, 1e-12):
+        want = math.log(max(floor, 1e-10))
+        assert v.run_statistics(deep, floor=floor).mean_log[0] == pytest.approx(want)
 
 
 def test_evidence_is_intersection_for_and_bonferroni_against():
@@ -202,7 +318,7 @@ def error_rate(kind, mean, wrong, runs, draw):
     bad = 0
     for _ in range(runs):
         d = mean + draw(g, 45)
-        bad += v.verdict(kind, [v.Comparison("t", ("a", "b"), d, MARGINS, 999, 599)]) in wrong
+        bad += v.verdict(kind, [v.Comparison("t", ("a", "b"), d, MARGINS, 999)]) in wrong
     return bad / runs
 
 
@@ -215,10 +331,13 @@ def SKEWED(g, n):
 
 
 # the true mean, and the verdicts that would then be false; at the boundary the error is largest
+BETTER = {"reproduced", "direction only", "negligible gain"}
+SMALL = {"negligible gain", "no practical effect"}
 BOUNDARIES = [
-    ("order", 0.0, {"reproduced", "direction only"}),
-    ("order", -LOG105, {"contradicted"}),
-    ("order", LOG105, {"reproduced", "direction only"}),
+    ("order", 0.0, BETTER),
+    ("order", 0.0, {"contradicted"}),
+    ("order", -LOG105, SMALL | {"contradicted"}),
+    ("order", LOG105, BETTER | SMALL),
     ("no_gain", -LOG105, {"reproduced"}),
     ("no_gain", 0.0, {"contradicted"}),
     ("same", LOG105, {"reproduced"}),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...errors import InvalidArgument, RecordError, unknown
-from ..statistics import Interval, mcnemar_exact
-from ..verdicts import STATISTICS, Comparison, holds
+from ..statistics import Interval, detection_power, mcnemar_exact, runs_for_effect
+from ..verdicts import SETBACK, STATISTICS, Comparison, holds
 from .reading import Claim
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Rules:
     alpha: float = 0.05
     margin: float = 0.05  # ratios within 1 + margin count as the same
     flips: int = 100_000
-    resamples: int = 9_999
+    empty: float = 0.2  # a case with a larger share of empty pairs is censored
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #16bcba46
@@ -58,17 +58,34 @@ def _joined(
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #92f11dc1
+def _censored(rows: pd.DataFrame, measure: str, arm: int) -> np.ndarray:
+    "Which runs of the first or second arm were censored: (n,)."
+    column = f"{measure}_censored_{arm}"
+    if column not in rows:
+        return np.zeros(len(rows), bool)
+    known = rows[column]
+    if not known.isin([True, False]).all():
+        raise RecordError(f"{measure}_censored must hold True or False for every run")
+    return known.to_numpy(bool)
+
+
 @dataclass(frozen=True)
 class Pair:
-    "A comparison, and the joined rows behind it."
+    "A comparison, the joined rows behind it, and how many more were empty."
 
     comparison: Comparison
     rows: pd.DataFrame = field(repr=False)
+    measure: str
+    empty: int = 0
 
     @property
     def has_outcomes(self) -> bool:
         "Whether the rows tell failures apart; clocks do not fail."
         return "outcome_1" in self.rows and bool(self.rows.outcome_1.notna().all())
+
+    @property
+    def share_empty(self) -> float:
+        return self.empty / (self.empty + len(self.rows))
 
     @property
     def survivors(self) -> np.ndarray:
@@ -78,21 +95,35 @@ class Pair:
         both = (self.rows.outcome_1 == "ok") & (self.rows.outcome_2 == "ok")
         return self.comparison.d[both.to_numpy()]
 
+    def _score(self, arm: int) -> pd.Series:
+        "The measure, failures behind all others."
+        return self.rows[f"{self.measure}_{arm}"] + self.rows[f"outcome_{arm}"].map(SETBACK)
+
     def failures(self) -> dict[str, float]:
         "Failed runs of both arms, McNemar's p-value, and the share of seeds won by the first."
         if not self.has_outcomes:
             return {}
         failed_first = self.rows.outcome_1 != "ok"
         failed_second = self.rows.outcome_2 != "ok"
-        score_first = self.rows.rank_score_1
-        score_second = self.rows.rank_score_2
-        ahead = (score_first < score_second).mean()
-        level = (score_first == score_second).mean()
+        ahead = (self._score(1) < self._score(2)).mean()
+        level = (self._score(1) == self._score(2)).mean()
         return {
             "failed_first": int(failed_first.sum()),
             "failed_second": int(failed_second.sum()),
             "mcnemar_p": mcnemar_exact(failed_first, failed_second),
             "wins": ahead + level / 2,
+        }
+
+    def censoring(self) -> dict[str, object]:
+        "How the effect bounds the true one, and how many runs and pairs are censored."
+        comparison = self.comparison
+        first = comparison.at_least
+        second = comparison.at_most
+        return {
+            "bound": comparison.bound,
+            "censored_first": 0 if first is None else int(first.sum()),
+            "censored_second": 0 if second is None else int(second.sum()),
+            "empty_pairs": self.empty,
         }
 
 
@@ -106,12 +137,13 @@ def _in_the_way(kind: str, comparison: Comparison) -> float:
         return comparison.mean
     if kind == "no_gain":
         return -comparison.mean
-    return abs(comparison.mean - sum(comparison.region) / 2)
+    low, high = comparison.region
+    return max(comparison.mean - high, low - comparison.mean)
 
 
 def _effect_text(comparison: Comparison) -> str:
     first, second = comparison.pair
-    return f"{first} / {second}: {np.exp(comparison.mean):.3g}"
+    return f"{first} / {second}: {comparison.bound}{np.exp(comparison.mean):.3g}"
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #325dac8c
@@ -123,6 +155,7 @@ class Case:
     measure: str
     setting: str
     pairs: list[Pair]
+    most_empty: float = Rules.empty
 
     def __repr__(self) -> str:
         pairs = ", ".join(" against ".join(c.pair) for c in self.comparisons)
@@ -137,6 +170,11 @@ class Case:
         return [pair.comparison for pair in self.pairs]
 
     @property
+    def censored(self) -> bool:
+        "Whether too many pairs of runs ended before their target to say anything."
+        return any(pair.share_empty > self.most_empty for pair in self.pairs)
+
+    @property
     def limiting(self) -> Pair:
         "The pair that stands most in the claim's way."
         return max(self.pairs, key=lambda pair: _in_the_way(self.kind, pair.comparison))
@@ -147,14 +185,15 @@ class Case:
 
     def row(self, level: float) -> Row:
         "The numbers to report, with intervals at confidence `level`; effects are ratios."
+        common = {"id": self.claim["id"], "setting": self.setting, "measure": self.measure}
+        if self.censored:
+            return {**common, "n": 0, "empty_pairs": max(pair.empty for pair in self.pairs)}
         limiting = self.limiting
         comparison = limiting.comparison
         low, high = comparison.interval(level)
         survivors = limiting.survivors
         return {
-            "id": self.claim["id"],
-            "setting": self.setting,
-            "measure": self.measure,
+            **common,
             "n": comparison.d.size,
             "effect": np.exp(comparison.mean),
             "low": np.exp(low),
@@ -163,7 +202,23 @@ class Case:
             "effects": "; ".join(map(_effect_text, self.comparisons)),
             "effect_survivors": np.exp(survivors.mean()) if survivors.size else np.nan,
             "agrees": self.agrees(level),
+            **limiting.censoring(),
             **limiting.failures(),
+        }
+
+    def power(self, effects: dict[tuple[str, str], float]) -> Row:
+        """The chance of finding `effects`, {pair: log ratio}, and the runs that find them by 0.8.
+
+        At the two-sided level 0.05, of the limiting pair."""
+        if self.censored:
+            return {}
+        comparison = self.limiting.comparison
+        effect = effects.get(comparison.pair, 0.0)
+        if comparison.bound or comparison.d.size < 2 or effect == 0:
+            return {}
+        return {
+            "power": detection_power(comparison.d, effect),
+            "runs_for_power": runs_for_effect(comparison.d, effect),
         }
 
 
@@ -172,11 +227,11 @@ def _log_region(claim: Claim, margin: float) -> Interval:
     "The region of equivalence, as logarithms."
     margin = claim.get("margin", margin)
     low, high = claim.get("region", (1 / (1 + margin), 1 + margin))
-    if not 0 < low < high:
+    if not 0 <= low < high:
         raise InvalidArgument(
-            f"claim {claim['id']!r}: the region must satisfy 0 < low < high, got {low}, {high}"
+            f"claim {claim['id']!r}: the region must satisfy 0 <= low < high, got {low}, {high}"
         )
-    return float(np.log(low)), float(np.log(high))
+    return float(np.log(low)) if low > 0 else -np.inf, float(np.log(high))
 
 
 def _pair(
@@ -191,15 +246,21 @@ def _pair(
     if rows is None:
         return None
     first, second = arms
+    late_first = _censored(rows, measure, 1)
+    late_second = _censored(rows, measure, 2)
+    kept = ~(late_first & late_second)
+    empty = int((~kept).sum())
+    rows = rows[kept]
     comparison = Comparison(
         name=f"{claim['id']}|{setting}|{measure}|{first}|{second}",
         pair=(first, second),
         d=(rows[f"{measure}_1"] - rows[f"{measure}_2"]).to_numpy(float),
         region=_log_region(claim, rules.margin),
         flips=rules.flips,
-        resamples=rules.resamples,
+        at_most=late_second[kept],
+        at_least=late_first[kept],
     )
-    return Pair(comparison, rows)
+    return Pair(comparison, rows, measure, empty)
 
 
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #7aa4472c
@@ -216,7 +277,7 @@ def _case(
         if pair is None:
             return None
         pairs.append(pair)
-    return Case(claim, measure, setting, pairs)
+    return Case(claim, measure, setting, pairs, rules.empty)
 
 
 def find_cases(

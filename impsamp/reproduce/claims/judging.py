@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from impsamp.reproduce.statistics import (
     holm,
     holm_levels,
     order_chance,
-    prediction_interval,
 )
 from impsamp.reproduce.verdicts import (
     Curves,
@@ -42,9 +41,11 @@ __all__ = ["Options", "judge", "judge_statistics"]
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #8b76dd03
 _MEASURED = ["id", "setting", "measure", "n", "effect", "low", "high", "level"]
 _TESTED = ["p", "p_holm", "verdict", "detectable", "equivalent"]
-_BESIDES = ["agrees", "effects", "effect_survivors"]
+_BESIDES = ["agrees", "effects", "effect_survivors", "power", "runs_for_power"]
 _FAILED = ["failed_first", "failed_second", "mcnemar_p", "wins"]
-_COLUMNS = [*_MEASURED, *_TESTED, *_BESIDES, *_FAILED]
+_CENSORED = ["bound", "censored_first", "censored_second", "empty_pairs"]
+_FLOORED = ["floor_effects", "floor_moves", "time_effect", "time_low", "time_high"]
+_COLUMNS = [*_MEASURED, *_TESTED, *_BESIDES, *_FAILED, *_CENSORED, *_FLOORED]
 
 
 def _is_equivalent(case: Case, level: float) -> bool:
@@ -73,14 +74,21 @@ def _anchor_row(
     }
 
 
-def _anchor_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[Row]:
-    "Rows of the cases at the anchor, corrected together."
-    cases = find_cases(claims, stats, [rules.anchor], rules)
+def _tested(cases: list[Case], alpha: float) -> list[Row]:
+    "Rows of the cases at the anchor that are not censored, corrected together."
     if not cases:
         return []
     p = np.array([claim_pvalue(case.kind, case.comparisons) for case in cases])
-    corrected = zip(cases, p, holm(p), holm_levels(p, rules.alpha))
+    corrected = zip(cases, p, holm(p), holm_levels(p, alpha))
     return [_anchor_row(*one) for one in corrected]
+
+
+def _anchor_rows(cases: list[Case], alpha: float) -> list[Row]:
+    "Rows of all cases at the anchor, in their order."
+    rows = iter(_tested([case for case in cases if not case.censored], alpha))
+    return [
+        {**case.row(0.95), "verdict": "censored"} if case.censored else next(rows) for case in cases
+    ]
 
 
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #33d0ade8
@@ -98,35 +106,88 @@ def _unmeasured_rows(
     ]
 
 
-def _other_rows(claims: list[Claim], stats: pd.DataFrame, rules: Rules) -> list[Row]:
-    "Rows of the cases in settings other than the anchor."
-    settings = sorted(set(stats.setting) - {rules.anchor})
-    return [case.row(0.95) for case in find_cases(claims, stats, settings, rules)]
-
-
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #30e26abd
-_KEY = ["id", "measure", "setting"]
-_ROBUST = ["robust_k", "robust_m", "prediction_low", "prediction_high"]
+_Effects: TypeAlias = "dict[tuple[str, str], dict[tuple[str, str], float]]"
 
 
-def _robust(own: pd.DataFrame, anchor: str) -> tuple[int, int, float, float]:
-    "Of one claim and measure: settings that agree, settings tried, prediction interval."
-    others = own[own.setting != anchor]
-    low, high = np.exp(prediction_interval(np.log(own.effect)))
-    return int(others.agrees.sum()), len(others), low, high
+def _effects(cases: list[Case]) -> _Effects:
+    "{(claim, measure): {pair: log ratio}} of the cases at the anchor."
+    found: _Effects = {}
+    for case in cases:
+        if not case.censored:
+            own = {c.pair: c.mean for c in case.comparisons}
+            found[case.claim["id"], case.measure] = own
+    return found
 
 
-def _with_robustness(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
-    "`table` with the columns of `_robust` on the anchor's rows."
-    import pandas as pd
+def _other_rows(
+    claims: list[Claim], stats: pd.DataFrame, rules: Rules, effects: _Effects
+) -> list[Row]:
+    "Rows of the cases in other settings, each with its power to see the anchor's effect."
+    settings = sorted(set(stats.setting) - {rules.anchor})
+    rows = []
+    for case in find_cases(claims, stats, settings, rules):
+        own = effects.get((case.claim["id"], case.measure), {})
+        verdict_if_any = {"verdict": "censored"} if case.censored else {}
+        rows.append({**case.row(0.95), **verdict_if_any, **case.power(own)})
+    return rows
 
-    measured = table[table.effect.notna()].groupby(["id", "measure"])
-    rows = [(*key, anchor, *_robust(own, anchor)) for key, own in measured]
-    robust = pd.DataFrame(rows, columns=[*_KEY, *_ROBUST])
-    return table.merge(robust, on=_KEY, how="left", sort=False)
+
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #f3f1bda2
+_TIME = "log_time"
 
 
-_DESCRIPTION = ["id", "text", "source", "kind", "family", "paper"]
+def _floor_cells(case: Case, level: float, floored: dict[float, list[Case]]) -> Row:
+    "What other floors make of a case's effect, and whether they move it beyond its interval."
+    comparison = case.limiting.comparison
+    low, high = comparison.interval(level)
+    means = {}
+    for floor, cases in floored.items():
+        for other in cases:
+            if (other.claim["id"], other.measure) == (case.claim["id"], case.measure):
+                own = {c.pair: c.mean for c in other.comparisons}
+                means[floor] = own[comparison.pair]
+    texts = [f"{np.exp(mean):.3g} at {floor:g}" for floor, mean in means.items()]
+    moves = any(not low <= mean <= high for mean in means.values())
+    return {"floor_effects": ", ".join(texts), "floor_moves": moves}
+
+
+def _time_cells(case: Case, stats: pd.DataFrame, rules: Rules) -> Row:
+    "The ratio of times to a level of the limiting pair, with its 95% interval."
+    if _TIME not in stats:
+        return {}
+    arms = list(case.limiting.comparison.pair)
+    claim = {**case.claim, "pairs": [arms], "kind": "order", "measures": [_TIME]}
+    timed = find_cases([cast(Claim, claim)], stats, [rules.anchor], rules)
+    if not timed or timed[0].censored:
+        return {}
+    comparison = timed[0].limiting.comparison
+    low, high = comparison.interval(0.95)
+    effect = np.exp(comparison.mean)
+    return {"time_effect": effect, "time_low": np.exp(low), "time_high": np.exp(high)}
+
+
+def _add_floors(
+    rows: list[Row],
+    cases: list[Case],
+    stats: pd.DataFrame,
+    floors: Mapping[float, pd.DataFrame],
+    rules: Rules,
+) -> None:
+    "The columns on floors of the anchor's rows (one per case)."
+    claims = list({case.claim["id"]: case.claim for case in cases}.values())
+    floored = {
+        floor: find_cases(claims, own, [rules.anchor], rules) for floor, own in floors.items()
+    }
+    for row, case in zip(rows, cases):
+        if not case.censored:
+            row |= _floor_cells(case, cast(float, row["level"]), floored)
+            if row["floor_moves"]:
+                row |= _time_cells(case, stats, rules)
+
+
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #fd768e1a
+_DESCRIPTION = ["id", "text", "source", "kind", "family", "paper", "figure"]
 
 
 def _description(claim: Claim) -> list[object]:
@@ -153,25 +214,28 @@ def judge_statistics(
     alpha: float = 0.05,
     margin: float = 0.05,
     flips: int = 100_000,
-    resamples: int = 9_999,
     predicted: Mapping[str, float] | None = None,
+    floors: Mapping[float, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Verdicts by the protocol: one row per claim, measure and setting.
 
     claims: as `read_claims` returns them (kind "statement" is passed over). stats: table with
-    setting, arm, seed, every measure named (each a logarithm, smaller is better), and perhaps
-    outcome and rank_score. predicted: {claim id: ratio that theory expects}. Claims whose arms are
+    setting, arm, seed, every measure named (each a logarithm, smaller is better), perhaps
+    `<measure>_censored` (True: the run ended before its target) and outcome. predicted: {claim id:
+    ratio that theory expects}. floors: {floor: the same statistics at it}. Claims whose arms are
     missing get the verdict "not measured". One call is one Holm family. Raises `RecordError`,
     `UnknownName`, `InvalidArgument`."""
     import pandas as pd
 
-    rules = Rules(anchor, alpha, margin, flips, resamples)
+    rules = Rules(anchor, alpha, margin, flips)
     stats = with_arm(stats, ("setting", "seed"), "statistics")
     claims = _judgeable(claims)
-    rows = _anchor_rows(claims, stats, rules)
+    cases = find_cases(claims, stats, [anchor], rules)
+    rows = _anchor_rows(cases, alpha)
+    _add_floors(rows, cases, stats, floors or {}, rules)
     rows += _unmeasured_rows(claims, rows, anchor)
-    rows += _other_rows(claims, stats, rules)
-    table = _with_robustness(pd.DataFrame(rows, columns=_COLUMNS), anchor)
+    rows += _other_rows(claims, stats, rules, _effects(cases))
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     table["predicted"] = table.id.map(predicted or {}).astype(float)
     return table.merge(_described(claims), on="id", how="left", sort=False)
 
@@ -251,7 +315,6 @@ class Options(TypedDict, total=False):
     alpha: float
     margin: float
     flips: int
-    resamples: int
 
 
 def _of_family(claims: list[Claim], name: str) -> list[Claim]:

@@ -26,10 +26,29 @@ def _number(x: float | None, digits: int = 3) -> str:
     return "" if x is None or x != x else f"{x:.{digits}g}"
 
 
+def _ratio(x: float) -> str:
+    "Three digits, and more next to one, where the third says nothing."
+    return f"{x:.4f}" if 0 < abs(x - 1) < 0.02 else _number(x)
+
+
+_BOUNDS = {"<=": "at most ", ">=": "at least ", "?": "bounds both ways, "}
+
+
+def _bound(row: _Row) -> str:
+    "Words for an effect that is only bounded, since some runs ended before their target."
+    return _BOUNDS.get(getattr(row, "bound", ""), "")
+
+
+def _is_censored(row: _Row) -> bool:
+    return getattr(row, "verdict", "") == "censored"
+
+
 def _effect(row: _Row) -> str:
+    if _is_censored(row):
+        return f"censored ({int(row.empty_pairs)} pairs empty)"
     if row.effect != row.effect:
         return "not measured"
-    return f"{_number(row.effect)} [{_number(row.low)}, {_number(row.high)}]"
+    return f"{_bound(row)}{_ratio(row.effect)} [{_ratio(row.low)}, {_ratio(row.high)}]"
 
 
 def _pvalue(row: _Row) -> str:
@@ -42,23 +61,8 @@ def _words(measure: str) -> str:
     return measure.replace("_", " ")
 
 
-# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #bbf93315
-def _has_robustness(row: _Row) -> bool:
-    return row.robust_m == row.robust_m and row.robust_m > 0
-
-
-def _robust(row: _Row) -> str:
-    "Settings that agree, of settings tried."
-    if not _has_robustness(row):
-        return ""
-    return f"{int(row.robust_k)} of {int(row.robust_m)}"
-
-
-def _prediction(row: _Row) -> str:
-    "The prediction interval for one more setting."
-    if not _has_robustness(row) or not np.isfinite(row.prediction_high):
-        return ""
-    return f"{_number(row.prediction_low)} to {_number(row.prediction_high)}"
+def _floor_moves(row: _Row) -> bool:
+    return getattr(row, "floor_moves", False) is True
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -69,59 +73,123 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([cells[0], rule, *cells[1:]])
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #bbf93315
+def _sized(row: _Row) -> str:
+    "The effect in words: a ratio with its interval, or a direction where the floor makes the size."
+    if not _floor_moves(row):
+        return f"ratio {_effect(row)}"
+    side = "lower" if row.effect < 1 else "higher"
+    text = f"the first is {side}; the floor makes the size ({row.floor_effects})"
+    if row.time_effect == row.time_effect:
+        times = f"{_number(row.time_effect)} [{_number(row.time_low)}, {_number(row.time_high)}]"
+        text += f"; steps to a tenth of log 2: ratio {times}"
+    return text + f"; pairs won {_number(row.wins)}"
+
+
+def _failed(row: _Row) -> str:
+    "The failures, for the sentence that gives the effect; nothing where no run failed."
+    count = getattr(row, "failed_first", np.nan)
+    if count != count or not row.failed_first + row.failed_second:
+        return ""
+    both = f"{int(row.failed_first)} and {int(row.failed_second)}"
+    return f", {both} runs failed"
+
+
+def _judgement(row: _Row) -> str:
+    if row.verdict == "not measured":
+        return "not measured"
+    if _is_censored(row):
+        return f"{_words(row.measure)}: {_effect(row)}"
+    return f"{_words(row.measure)}: {row.verdict}, {_sized(row)}, {int(row.n)} pairs{_failed(row)}"
+
+
+def _verdict_of(rows: Sequence[_Row]) -> str:
+    "The verdict by the first measure, and whether another measure says something else."
+    first = str(rows[0].verdict)
+    others = {str(row.verdict) for row in rows} - {first}
+    return first if not others else f"{first} (depends on the measure)"
+
+
+def _sentence(rows: Sequence[_Row]) -> str:
+    "One claim: verdict, text, source, what each measure says, its picture."
+    row = rows[0]
+    verdict = _verdict_of(rows)
+    said = "; ".join(map(_judgement, rows))
+    figure = getattr(row, "figure", None)
+    link = f" [Figure]({figure})." if isinstance(figure, str) else ""
+    return (
+        f"- **{verdict[0].upper()}{verdict[1:]}**: {row.text} ({row.source}) "
+        f"{said[0].upper()}{said[1:]}. `{row.id}`.{link}"
+    )
+
+
+def _sentences(own: pd.DataFrame, claims: Iterable[Claim]) -> Iterator[str]:
+    "A sentence per claim that was judged, and why a statement is not."
+    for name in dict.fromkeys(own.id):
+        yield _sentence(list(own[own.id == name].itertuples()))
+    for claim in claims:
+        if claim["kind"] == "statement":
+            said = f"{claim['text']} ({claim['source']})"
+            yield f"- **Not judged**: {said} {claim['reason'].capitalize()}. `{claim['id']}`."
+
+
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #f39a70e1
-_VERDICTS = (
-    "claim",
-    "measure",
-    "verdict",
-    "effect [corrected interval]",
-    "p (Holm)",
-    "theory",
-    "paper",
-    "detectable",
-    "fresh figure",
-    "robust",
-    "one more setting",
-)
+_VERDICTS = {
+    "claim": "its name in the file of claims",
+    "measure": "the number per run that is compared; the first one gives the verdict",
+    "verdict": "by the corrected interval, as the protocol defines the words",
+    "effect [corrected interval]": "geometric mean of the paired ratios, first arm over second, "
+    "below one: first is better; of several pairs the one least in the claim's favour. "
+    "The interval inverts the sign-flip test at the level at which Holm tested the claim",
+    "pairs": "seeds that both arms ran and of which not both were censored",
+    "p (Holm)": "twice the smaller of the p-values for and against the claim (for an order also of "
+    "no practical effect), by sign flips, corrected over the family",
+    "theory": "the ratio that theory expects at this step size",
+    "paper": "what the paper prints",
+    "detectable": "for an undecided claim: the ratio that this design finds with probability 0.8",
+    "fresh figure": "the chance that mean curves of 45 fresh runs show the printed order",
+    "other floors": "the effect with other floors of the loss; in bold where they move it beyond "
+    "its interval: then only the direction is reported",
+}
 
 
-def _verdict_cells(row: _Row) -> tuple[str, ...]:
+def _floor_text(row: _Row) -> str:
+    text = getattr(row, "floor_effects", None)
+    if not isinstance(text, str):
+        return ""
+    return f"**{text}**" if _floor_moves(row) else text
+
+
+def _verdict_cells(row: _Row) -> tuple[object, ...]:
     return (
         row.id,
         _words(row.measure),
         row.verdict,
         _effect(row),
+        "" if row.n != row.n else int(row.n),
         _pvalue(row),
         _number(row.predicted),
         row.paper or "",
         _number(row.detectable) if row.verdict == "undecided" else "",
         _number(getattr(row, "chance", np.nan), 2),
-        _robust(row),
-        _prediction(row),
+        _floor_text(row),
     )
 
 
+def _defined(columns: dict[str, str]) -> str:
+    "What the columns of a table mean, as a list."
+    return "\n".join(f"- *{name}*: {meaning}." for name, meaning in columns.items())
+
+
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #a68be3e4
-def _texts(own: pd.DataFrame, claims: Iterable[Claim]) -> Iterator[str]:
-    "What each claim says, and why a statement is not judged."
-    judged = dict.fromkeys(zip(own.id, own.text, own.source))
-    for name, text, source in judged:
-        yield f"- `{name}`: {text} ({source})"
-    for claim in claims:
-        if claim["kind"] == "statement":
-            said = f"{claim['text']} ({claim['source']})"
-            yield f"- `{claim['id']}`: {said}. Not judged: {claim['reason']}"
-
-
-# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #849d9177
-_FAILURES = (
-    "claim",
-    "measure",
-    "failed, first and second",
-    "McNemar p",
-    "pairs won",
-    "effect without failures",
-)
+_FAILURES = {
+    "claim": "its name",
+    "measure": "the number per run",
+    "failed, first and second": "runs that diverged or were stuck, of each arm",
+    "McNemar p": "exact test that both arms fail as often",
+    "pairs won": "share of pairs in which the first arm is lower; failures rank last, ties half",
+    "effect without failures": "the ratio among seeds where neither arm failed",
+}
 
 
 def _failure_cells(row: _Row) -> tuple[str, ...]:
@@ -140,34 +208,49 @@ def _failures_part(own: pd.DataFrame) -> list[str]:
     if not len(failed):
         return []
     rows = map(_failure_cells, failed.itertuples())
-    return ["## Failures", _markdown(_FAILURES, rows)]
+    return ["## Failures", _defined(_FAILURES), _markdown(list(_FAILURES), rows)]
 
 
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #4b22eec8
+_SETTINGS = (
+    "Effect and interval (95%, at the anchor the corrected one); *agrees* where the whole interval "
+    "lies where the claim wants it. Power: the chance that this setting's seeds, with their own "
+    "spread, find the effect of the anchor at the level 0.05, and the seeds that would find it "
+    "with probability 0.8. An interval without agreement at low power is no disagreement, and "
+    "settings are not counted. Censored: more than a fifth of the pairs end before the target in "
+    "both arms."
+)
+
+
+def _power(row: _Row) -> str:
+    power = getattr(row, "power", np.nan)
+    if power != power:
+        return ""
+    return f"; power {power:.2f}, {int(row.runs_for_power)} seeds for 0.8"
+
+
 def _setting_cell(row: _Row) -> str:
-    "The effect, its interval, and whether the whole interval agrees with the claim."
+    "The effect, its interval, whether it agrees, and the power that it had."
+    if _is_censored(row):
+        return _effect(row)
     agrees = row.agrees is True or row.agrees == 1
-    return _effect(row) + (" yes" if agrees else " no")
+    return _effect(row) + (" *agrees*" if agrees else "") + f" ({int(row.n)} seeds{_power(row)})"
 
 
 def _settings_part(table: pd.DataFrame, anchor: str) -> list[str]:
     others = [setting for setting in dict.fromkeys(table.setting) if setting != anchor]
     if not others:
         return []
-    measured = table[table.effect.notna()].itertuples()
-    cells = {(row.id, row.measure, row.setting): _setting_cell(row) for row in measured}
+    shown = table[table.effect.notna() | (table.verdict == "censored")].itertuples()
+    cells = {(row.id, row.measure, row.setting): _setting_cell(row) for row in shown}
     rows = []
     for name, measure in dict.fromkeys(zip(table.id, table.measure)):
         at_anchor = cells.get((name, measure, anchor), "")
         elsewhere = [cells.get((name, measure, other), "") for other in others]
         if any(elsewhere):
             rows.append((name, _words(measure), at_anchor, *elsewhere))
-    return [
-        "## Settings",
-        "Effect, interval (95%, at the anchor the corrected one), "
-        "and whether the whole interval agrees with the claim.",
-        _markdown(("claim", "measure", anchor, *others), rows),
-    ]
+    header = ("claim", "measure", anchor, *others)
+    return ["## Settings", _SETTINGS, _markdown(header, rows)]
 
 
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #54b8d979
@@ -175,21 +258,23 @@ def claims_page(
     table: pd.DataFrame,
     *,
     title: str = "Claims",
+    preface: str = "",
     claims: Iterable[Claim] = (),
     anchor: str = "anchor",
 ) -> str:
     """The table of `judge` or `judge_statistics` as a page of markdown.
 
-    Verdicts, what each claim says, failures, and effects in every setting. `claims`: the list given
+    A sentence per claim; then the numbers with their columns defined, failures, and effects in
+    every setting. preface: markdown below the title (protocol, figures). `claims`: the list given
     to `judge`, for the statements that its records cannot judge. Same table, same bytes."""
     own = table[table.setting == anchor]
     parts = [
         f"# {title}",
-        "Effects are ratios, first arm over second; below one the first is better. "
-        "For several pairs the one least in the claim's favour is shown.",
-        _markdown(_VERDICTS, map(_verdict_cells, own.itertuples())),
-        "## What each claim says",
-        "\n".join(_texts(own, claims)),
+        *([preface] if preface else []),
+        "\n".join(_sentences(own, claims)),
+        "## Numbers",
+        _defined(_VERDICTS),
+        _markdown(list(_VERDICTS), map(_verdict_cells, own.itertuples())),
         *_failures_part(own),
         *_settings_part(table, anchor),
     ]

@@ -30,6 +30,7 @@ class Claim(TypedDict, total=False):
     region: list[float]  # ratios that count as the same; else 1 +- margin
     margin: float
     paper: str  # the paper's own numbers
+    figure: str  # the picture of it, a file beside the page of claims
     reason: str  # why a statement is not judged
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.reproduce.claims.cases import Rules, find_cases
+from impsamp.reproduce.statistics import detection_power, runs_for_effect
 from tests.reproduce.made_records import claim
 
 ARMS = {"a": 0.5, "b": 0.8, "c": 1.0}
@@ -51,13 +52,59 @@ def test_failures_by_hand():
     "Of four seeds the first arm fails in one, the second in two others; one pair is left."
     stats = table({"a": 0.5, "c": 1.0})
     stats["outcome"] = ["ok", "stuck", "ok", "ok", "ok", "ok", "stuck", "diverged"]
-    behind = stats.outcome.map({"ok": 0.0, "stuck": 1e3, "diverged": 1e6})
-    stats["rank_score"] = stats.mean_log + behind
     row = case(claim(("a", "c")), stats).row(0.95)
     assert (row["failed_first"], row["failed_second"]) == (1, 2)
     assert row["wins"] == 3 / 4
     assert row["mcnemar_p"] == 1.0
     assert row["effect_survivors"] == pytest.approx(0.5)
+
+
+def censored(**arms):
+    "The table of a and c over ten seeds; which seeds of an arm were censored."
+    stats = table({"a": 0.5, "c": 1.0}, seeds=10)
+    late = [seed in arms.get(arm, ()) for arm, seed in zip(stats.arm, stats.seed)]
+    return stats.assign(mean_log_censored=late)
+
+
+def test_a_pair_with_one_censored_run_is_a_bound_and_with_two_empty():
+    found = case(claim(("a", "c")), censored(a=[0, 1], c=[1, 2, 3]))
+    row = found.row(0.95)
+    assert (row["n"], row["empty_pairs"]) == (9, 1)
+    assert (row["bound"], row["censored_first"], row["censored_second"]) == ("?", 1, 2)
+    assert not found.agrees(0.95)
+    row = case(claim(("a", "c")), censored(c=range(10))).row(0.95)
+    assert (row["bound"], row["n"], row["empty_pairs"]) == ("<=", 10, 0)
+    assert (row["low"], row["high"]) == pytest.approx((0, 0.5))
+    assert row["effects"] == "a / c: <=0.5"
+
+
+@pytest.mark.parametrize("both, is_censored", [(2, False), (3, True), (10, True)])
+def test_more_than_a_fifth_of_empty_pairs_is_no_case(both, is_censored):
+    found = case(claim(("a", "c")), censored(a=range(both), c=range(both)))
+    assert found.censored == is_censored
+    row = found.row(0.95)
+    assert ("effect" in row) != is_censored
+    assert row["empty_pairs"] == both
+    assert (found.power({("a", "c"): 0.1}) == {}) == is_censored
+
+
+def test_what_is_censored_must_be_said_of_every_run():
+    stats = censored(c=[1]).astype({"mean_log_censored": object})
+    stats.loc[0, "mean_log_censored"] = None
+    with pytest.raises(RecordError, match="True or False"):
+        case(claim(("a", "c")), stats)
+
+
+def test_power_is_that_of_the_own_spread_and_number():
+    g = np.random.default_rng(0)
+    stats = table({"a": 0.5, "c": 1.0}, seeds=8)
+    stats["mean_log"] += g.normal(0, 0.1, 16)
+    found = case(claim(("a", "c")), stats)
+    d = found.comparisons[0].d
+    said = found.power({("a", "c"): -0.05})
+    assert said["power"] == pytest.approx(detection_power(d, 0.05))
+    assert said["runs_for_power"] == runs_for_effect(d, 0.05)
+    assert found.power({("x", "y"): -0.05}) == {}
 
 
 def test_a_clock_has_no_failures():

@@ -6,7 +6,7 @@ import pytest
 
 from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.reproduce.claims import judge, judge_statistics
-from impsamp.reproduce.verdicts import run_statistics
+from impsamp.reproduce.verdicts import run_statistics, time_statistics
 from tests.reproduce.made_records import ARMS, FAST, claim, curves, timings
 
 GN_U = ("sgd/gn", "sgd/u")
@@ -78,21 +78,83 @@ def test_a_new_claim_does_not_move_the_numbers_of_another():
     assert both.effect["a"] == alone.effect[0]
 
 
-def test_settings_are_counted_and_get_no_pvalue():
+def test_settings_get_their_power_and_no_pvalue_and_are_not_counted():
     records = pd.concat(
         [
             curves({"sgd/gn": 0.8, "sgd/u": 1.0}),
-            curves({"sgd/gn": 0.7, "sgd/u": 1.0}, setting="standard"),
-            curves({"sgd/gn": 1.1, "sgd/u": 1.0}, setting="raw"),
+            curves({"sgd/gn": 0.7, "sgd/u": 1.0}, setting="standard", seeds=8),
+            curves({"sgd/gn": 1.1, "sgd/u": 1.0}, setting="raw", seeds=8, noise=0.5),
         ]
     )
     table = judge([claim(GN_U)], records, **FAST).set_index("setting")
-    assert table.robust_k["anchor"] == 1
-    assert table.robust_m["anchor"] == 2
+    assert not [column for column in table if column.startswith("robust")]
     assert table.p.notna().sum() == 1
-    assert table.prediction_low["anchor"] < 0.7
-    assert table.prediction_high["anchor"] > 1.1
-    assert table.agrees.to_dict() == {"anchor": True, "standard": True, "raw": False}
+    assert table.agrees["anchor"]
+    assert table.agrees["standard"]
+    assert np.isnan(table.power["anchor"])
+    assert table.power["standard"] > 0.99
+    assert table.power["raw"] < 0.5
+    assert table.runs_for_power["raw"] > 8
+
+
+def censored_runs(budget=300.0):
+    "Passes of two arms; in the setting `short` no run of either arm gets there."
+    rows = []
+    for setting, fast, slow in (("here", 5.0, 300.0), ("long", 50.0, 400.0), ("short", 1e9, 1e9)):
+        for seed in range(12):
+            for arm, passes in (("a", fast), ("b", slow)):
+                at = min(passes, budget) * 1.01 ** (seed if passes < budget else 0)
+                own = {"setting": setting, "arm": arm, "seed": seed, "evals_log": np.log(at)}
+                rows.append({**own, "evals_log_censored": passes >= budget})
+    return pd.DataFrame(rows)
+
+
+def test_censored_cells_say_so_and_bounds_confirm():
+    one = claim(("a", "b"), kind="same", region=[0.0, 0.1], measures=["evals_log"])
+    table = judge_statistics([one], censored_runs(), anchor="here").set_index("setting")
+    assert table.verdict["here"] == "reproduced"
+    assert table.bound["here"] == "<="
+    assert table.low["here"] == 0
+    assert not table.agrees["long"]  # at most 1/6: it may be a tenth or not
+    assert table.verdict["short"] == "censored"
+    assert np.isnan(table.effect["short"])
+    assert table.empty_pairs["short"] == 12
+
+
+def test_a_censored_anchor_gets_no_pvalue_and_no_share_of_holm():
+    runs = censored_runs()
+    two = [
+        claim(("a", "b"), id=name, kind="order", measures=[measure])
+        for name, measure in (("short", "evals_log"), ("other", "other_log"))
+    ]
+    runs["other_log"] = runs.evals_log * 0 + np.where(runs.arm == "a", -0.2, 0.0)
+    table = judge_statistics(two, runs, anchor="short").set_index(["id", "setting"])
+    assert table.verdict["short", "short"] == "censored"
+    assert np.isnan(table.p["short", "short"])
+    assert table.verdict["other", "short"] == "reproduced"
+    assert table.p_holm["other", "short"] == table.p["other", "short"]
+
+
+def test_an_effect_that_is_the_floors_is_marked_and_gets_a_time():
+    """Arm gn falls to 1e-12, u to 1e-5: below 1e-7 the floor makes the ratio.
+
+    Both reach a tenth of log 2 on the way, gn in half of the steps."""
+    records = curves({"sgd/gn": 1.0, "sgd/u": 1.0}, noise=0.01)
+    rate = np.where(records.scheme == "gn", 0.12, 0.04)
+    records["train_loss"] *= np.exp(-(rate - 0.01) * records.step)
+    runs = run_statistics(records).merge(time_statistics(records))
+    floors = {floor: run_statistics(records, floor=floor) for floor in (1e-6, 1e-7, 1e-8)}
+    (row,) = judge_statistics([claim(GN_U)], runs, floors=floors, **FAST).itertuples()
+    assert row.floor_moves
+    assert row.floor_effects.count(" at ") == 3
+    assert row.time_effect == pytest.approx(1 / 3, rel=0.05)
+    assert row.time_low < row.time_effect < row.time_high
+    shallow = curves({"sgd/gn": 0.8, "sgd/u": 1.0})
+    runs = run_statistics(shallow)
+    floors = {floor: run_statistics(shallow, floor=floor) for floor in (1e-6, 1e-8)}
+    (row,) = judge_statistics([claim(GN_U)], runs, floors=floors, **FAST).itertuples()
+    assert not row.floor_moves
+    assert np.isnan(row.time_effect)
 
 
 def test_failures_are_counted_and_the_survivors_shown():

@@ -38,7 +38,8 @@ def test_claims_without_arms_are_said_to_be_not_measured(lahire):
 
 def test_two_seeds_give_a_page_without_a_verdict(on_losses):
     table = judge(on_losses, curves(ARMS, seeds=2), **FAST)
-    assert claims_page(table).count("undecided") == len(table)
+    numbers = claims_page(table).split("## Numbers")[1]
+    assert numbers.count("| undecided |") == len(table)
 
 
 def test_nothing_measured_still_gives_a_page():
@@ -67,8 +68,67 @@ def test_cells_by_hand():
     assert lines[0] == "# Try"
     (verdict,) = (line for line in lines if line.startswith("| x | mean log | reproduced"))
     cells = [cell.strip() for cell in verdict.strip("|").split("|")]
-    assert cells[3:5] == ["0.8 [0.8, 0.8]", "0.00049"]
-    assert cells[8:10] == ["1", "0 of 1"]
-    assert "- `s`: t (s). Not judged: no run could" in lines
+    assert cells[3:6] == ["0.8 [0.8, 0.8]", "12", "0.00049"]
+    assert cells[9] == "1"
+    sentence = "Mean log: reproduced, ratio 0.8 [0.8, 0.8], 12 pairs. `x`."
+    assert f"- **Reproduced**: t (s) {sentence}" in lines
+    assert "- **Not judged**: t (s) No run could. `s`." in lines
     assert "| x | mean log | 0 and 0 of 12 | 1 | 1 | 0.8 |" in lines
-    assert "| x | mean log | 0.8 [0.8, 0.8] yes | 2 [2, 2] no |" in lines
+    (cell,) = (
+        line for line in lines if line.startswith("| x | mean log | 0.8 [0.8, 0.8] *agrees*")
+    )
+    assert "2 [2, 2] (12 seeds; power 1.00, 2 seeds for 0.8)" in cell
+
+
+def test_every_column_is_defined_above_its_table():
+    records = pd.concat([curves(ARMS), curves(ARMS, setting="raw", seed=3)])
+    lines = claims_page(judge([claim(GN_U)], records, **FAST)).splitlines()
+    for k, line in enumerate(lines):
+        if line.startswith("|") and not lines[k - 1].startswith("|") and "anchor" not in line:
+            for column in line.strip("|").split("|"):
+                assert any(text.startswith(f"- *{column.strip()}*: ") for text in lines[:k])
+
+
+def test_a_page_leads_with_sentences_links_its_pictures_and_says_what_failed():
+    one = claim(GN_U, text="gn is lower.", figure="fig2.png", measures=["mean_log", "log_area"])
+    records = curves({"sgd/gn": 0.8, "sgd/u": 1.0}, seeds=20)
+    records.loc[(records.scheme == "u") & (records.seed < 7), "train_loss"] = float("nan")
+    page = claims_page(judge([one], records, **FAST), preface="See [p](p.md).")
+    lines = page.splitlines()
+    assert lines[2] == "See [p](p.md)."
+    assert lines[4].startswith("- **Reproduced**: gn is lower. (s) Mean log: reproduced, ratio")
+    assert lines[4].endswith("`x`. [Figure](fig2.png).")
+    assert lines[4].count("0 and 7 runs failed") == 2
+
+
+def test_bounds_censored_cells_and_floors_have_words():
+    base = {
+        "id": "a",
+        "text": "t.",
+        "source": "s",
+        "measure": "evals_log",
+        "setting": "anchor",
+        "paper": None,
+        "p": 0.01,
+        "p_holm": 0.01,
+        "predicted": float("nan"),
+        "detectable": float("nan"),
+        "failed_first": float("nan"),
+        "n": 12.0,
+        "effect": 0.05,
+        "low": 0.0,
+        "high": 0.06,
+        "wins": 1.0,
+    }
+    bound = {**base, "verdict": "reproduced", "bound": "<="}
+    lost = {**base, "id": "b", "verdict": "censored", "empty_pairs": 12.0, "effect": float("nan")}
+    times = {"time_effect": 0.5, "time_low": 0.4, "time_high": 0.6}
+    floor = {"floor_moves": True, "floor_effects": "0.1 at 1e-06, 0.01 at 1e-08", **times}
+    deep = {**base, "id": "c", "verdict": "reproduced", **floor}
+    page = claims_page(pd.DataFrame([bound, lost, deep]))
+    assert "ratio at most 0.05 [0, 0.06]" in page
+    assert "censored (12 pairs empty)" in page
+    assert (
+        "the first is lower; the floor makes the size (0.1 at 1e-06, 0.01 at 1e-08); "
+        "steps to a tenth of log 2: ratio 0.5 [0.4, 0.6]; pairs won 1"
+    ) in page
