@@ -5,6 +5,7 @@
 # %% ../../nbs/14_reproduce/06_figures.ipynb #51e1795f
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -96,11 +97,26 @@ def _folder(name: str, folder: PathLike | None) -> Path:
     return Path(folder) if folder else figures_dir()
 
 
-def _show(path: Path, fig: Figure) -> None:
-    "Show the file in a notebook, which saves drawing the figure once more."
+_THUMBNAIL = 900  # pixels of the longer side
+
+
+def _thumbnail(path: Path) -> bytes:
+    "A small PNG of a picture: a notebook is committed with it, and stays readable as text."
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    small.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _show(path: Path) -> None:
+    "Show a thumbnail of the file in a notebook, which saves drawing the figure once more."
     from IPython.display import Image, display
 
-    display(Image(filename=str(path), width=int(fig.get_figwidth() * 100)))
+    display(Image(data=_thumbnail(path), format="png"))
 
 
 # %% ../../nbs/14_reproduce/06_figures.ipynb #05aaf6e1
@@ -133,7 +149,7 @@ def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple
     _save_png(fig, png)
     plt.close(fig)
     if "ipykernel" in sys.modules:
-        _show(png, fig)
+        _show(png)
     return svg, png
 
 

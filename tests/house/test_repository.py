@@ -15,7 +15,9 @@ EXPERIMENTS = [p for p in NOTEBOOKS if p.parent.name == "experiments"]
 @pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_small_and_has_no_widget_state(nb):
     size = nb.stat().st_size
-    assert size < 200_000, f"{nb.name} is {size} bytes; the limit is 200 kB"
+    # results are read on a code host, with their pictures
+    limit = 1_000_000 if nb.parent.name == "results" else 200_000
+    assert size < limit, f"{nb.name} is {size} bytes; the limit is {limit}"
     assert "widgets" not in json.loads(nb.read_text())["metadata"]
     text = nb.read_text()
     assert "Traceback (most recent call last)" not in text, "a committed notebook shows a failure"
