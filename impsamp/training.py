@@ -20,7 +20,7 @@ from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .randomness import CounterStream, Stream, uniforms
 from .samplers import importance_weights, inverse_cdf, uniform_subset
-from .schemes import Scheme
+from .schemes import Scheme, check_scheme
 
 if TYPE_CHECKING:
     from impsamp.typing import Array, Generator, LossFunction, Vector
@@ -150,6 +150,14 @@ class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
+def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> None:
+    "`DivergedScores` where one of `scores` (k,) is not finite."
+    if scores is not None and not torch.isfinite(scores).all():
+        raise DivergedScores(
+            f"step {step}: a {scheme.needs} score is not finite; lower the learning rate"
+        )
+
+
 def taken(data: torch.Tensor, idx: np.ndarray) -> torch.Tensor:
     "The items `idx` (b,) of `data` (n, ...), wherever it lies."
     rows = torch.from_numpy(np.asarray(idx))
@@ -185,10 +193,7 @@ def choose(
     if fresh:
         seen = (x, y) if pool is None else (taken(x, pool), taken(y, pool))
         scores = scores_for(scheme, model, loss_fn, *seen, optimizer)
-    if scores is not None and not torch.isfinite(scores).all():
-        raise DivergedScores(
-            f"step {step}: a {scheme.needs} score is not finite; lower the learning rate"
-        )
+    _check_finite(scores, scheme, step)
     lap("scoring")
     p = scheme.probabilities(scores)
     idx, weight, prob = draw_batch(p, stream.uniforms(step, batch), scheme.beta)
@@ -339,7 +344,10 @@ def training_step(
     def look_and_remember(done):
         look(done)
         if remember is not None:
-            scheme.update(choice.idx, remember(done.losses, done.output), choice.prob)
+            scores = remember(done.losses, done.output)
+            if scores is not None:
+                _check_finite(torch.as_tensor(scores), scheme, step)
+            scheme.update(choice.idx, scores, choice.prob)
 
     losses = weighted_step(
         forward_with or model,
@@ -445,6 +453,7 @@ def train(
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
     scheme without replacement."""
+    check_scheme(scheme)
     n = len(x)
     check_count(steps, "steps")
     check_count(eval_every, "eval_every")

@@ -8,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from time import perf_counter
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 
-from ..checks import check_count, same_kind, to_float64
+from impsamp.checks import (
+    check_count,
+    check_number,
+    check_probabilities,
+    check_scores,
+    per_item,
+    same_kind,
+    state_value,
+    to_float64,
+)
+
 from ..errors import InvalidArgument
 from ..theory.convergence import second_moment
 from ..typing import Array, Items, Vector
@@ -46,6 +56,23 @@ def _with_trial(seconds: list[float], laps: list[float]) -> list[float]:
     "The last five trials, the mean of `laps` being the newest."
     mean = float(sum(laps) / len(laps))
     return [*seconds[-4:], mean]
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #dc7023a0
+def _trials_in(state: SchemeState) -> list[list[float]]:
+    "The measured seconds of `state`, on and off, checked."
+    trials = state_value(state, "seconds", "scheme")
+    if not isinstance(trials, (list, tuple)) or len(trials) != 2:
+        raise InvalidArgument("seconds of this scheme state must be two lists, on and off")
+    return [[check_number(x, "seconds", strict=False) for x in seconds] for seconds in trials]
+
+
+def _decision(saved: object) -> Decision:
+    "A decision as a state keeps it, checked."
+    if not isinstance(saved, (list, tuple)) or len(saved) != len(Decision._fields):
+        raise InvalidArgument(f"log of this scheme state holds {saved!r}, which is no decision")
+    check_count(saved[0], "step of a decision", low=0)
+    return Decision(*saved)
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #b13f2d4e
@@ -211,7 +238,9 @@ class SwitchOn(Composite):
             p = self._law[to_float64(idx).astype(int)]
         if p is None:  # first scores, before any draw: no evidence about draws
             return
-        s = to_float64(scores, "scores", ndim=1)
+        s = per_item(scores)
+        if not s.size:
+            return
         w = s / (n * (p if q is None else q))
         at_p = np.mean(w * s / (n * p))
         at_u = np.mean(w * s)
@@ -236,15 +265,23 @@ class SwitchOn(Composite):
     def load_state_dict(self, state: SchemeState) -> None:
         "Restore all but the clock's present lap, which belongs to the process that measured it."
         super().load_state_dict(state)
-        seconds_on, seconds_off = state["seconds"]
-        law = _vector(state, "law")
-        self._moments = np.array(state["moments"])
-        self._seconds = {True: list(seconds_on), False: list(seconds_off)}
-        self._law = law if law.size else None
-        self.on = state["on"]
-        self.decided = state["decided"]
-        self.log = [Decision(*d) for d in state["log"]]
         self._restart_clock()
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        law = _vector(state, "law")
+        if law.size:
+            check_probabilities(law, "law")
+        moments = check_scores(state_value(state, "moments", "scheme"), "moments", n=2)
+        on, off = _trials_in(state)
+        return {
+            **super()._values(state),
+            "_law": law if law.size else None,
+            "_moments": moments.copy(),
+            "_seconds": {True: on, False: off},
+            "on": bool(state_value(state, "on", "scheme")),
+            "decided": bool(state_value(state, "decided", "scheme")),
+            "log": [_decision(d) for d in state_value(state, "log", "scheme")],
+        }
 
     def _arguments(self) -> Mapping[str, object]:
         return {**vars(self), "inner": self.parts[0], "every": self.period}
