@@ -67,6 +67,14 @@ def _trials_in(state: SchemeState) -> list[list[float]]:
     return [[check_number(x, "seconds", strict=False) for x in seconds] for seconds in trials]
 
 
+def _flag(state: SchemeState, name: str) -> bool:
+    "True or False as `state` keeps it."
+    value = state_value(state, name, "scheme")
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{name} of this scheme state is {value!r}, neither True nor False")
+    return value
+
+
 def _decision(saved: object) -> Decision:
     "A decision as a state keeps it, checked."
     if not isinstance(saved, (list, tuple)) or len(saved) != len(Decision._fields):
@@ -278,8 +286,8 @@ class SwitchOn(Composite):
             "_law": law if law.size else None,
             "_moments": moments.copy(),
             "_seconds": {True: on, False: off},
-            "on": bool(state_value(state, "on", "scheme")),
-            "decided": bool(state_value(state, "decided", "scheme")),
+            "on": _flag(state, "on"),
+            "decided": _flag(state, "decided"),
             "log": [_decision(d) for d in state_value(state, "log", "scheme")],
         }
 

@@ -114,8 +114,10 @@ def test_bad_scores_are_refused_and_change_nothing(bad, error):
         ([-1], [1], InvalidArgument),
         ([0.5], [1], InvalidArgument),
         ([0], [1, 2], InvalidShape),
-        ([0], [np.nan], InvalidScores),
         ([0], [-1], InvalidScores),
+        ([0], 1.0, InvalidShape),
+        ([True, False], [1, 1], InvalidShape),
+        (np.array([True, False, True]), [1, 1, 1], InvalidShape),
     ],
 )
 def test_bad_updates_are_refused_and_change_nothing(idx, scores, error):
