@@ -22,7 +22,7 @@ from impsamp.samplers.reports import (
     report_of,
 )
 
-from ..checks import check_count, check_owner, check_scores, per_item, state_value
+from ..checks import check_count, check_owner, check_scores, per_item, state_value, to_float64
 from ..errors import InvalidArgument, InvalidShape
 from ..randomness import as_numpy_generator, counter_generator
 from ..typing import Items, Seeded, SubsetSampling, Vector
@@ -133,7 +133,7 @@ def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, 
     if np.isfinite(s).all() and s.size:
         check_scores(s)
     step = draw.step if step is None and draw is not None else step
-    prob = None if draw is None else np.array(draw.prob.cpu(), dtype=np.float64)
+    prob = None if draw is None else to_float64(draw.prob, "prob").copy()
     return Told(rows.copy(), s, step, prob)
 
 

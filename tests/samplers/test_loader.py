@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import impsamp.samplers.reports
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
@@ -16,7 +16,6 @@ from impsamp.samplers import (
     AliasTable,
     Draw,
     ImportanceBatchSampler,
-    IndependentSampling,
     InverseCDF,
     SumTree,
     WithDraw,
