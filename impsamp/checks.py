@@ -30,6 +30,7 @@ __all__ = [
     "per_item",
     "refuse_mask",
     "same_kind",
+    "state_entries",
     "state_value",
     "to_float64",
 ]
@@ -211,7 +212,7 @@ State: TypeAlias = "Mapping[str, object]"
 
 
 class Stateful(Protocol):
-    "What has a state that can be saved and loaded; loading raises and changes nothing, or does all."
+    "What has a state to save and load; loading does all, or raises and changes nothing."
 
     def state_dict(self) -> dict: ...
 
@@ -225,6 +226,16 @@ def state_value(state: State, key: str, kind: str) -> object:
     if key not in state:
         raise InvalidArgument(f"this {kind} state is cut short or of another kind: it has no {key}")
     return state[key]
+
+
+def state_entries(state: State, key: str, kind: str, count: int | None = None) -> list[object]:
+    "The list (`count` long, if that is known) that `state` keeps; `InvalidArgument` otherwise."
+    entries = state_value(state, key, kind)
+    fits = isinstance(entries, (list, tuple)) and count in (None, len(entries))
+    if not fits or not isinstance(entries, (list, tuple)):
+        size = "" if count is None else f" of {count}"
+        raise InvalidArgument(f"{key} of this {kind} state must be a list{size}, got {entries!r}")
+    return list(entries)
 
 
 # %% ../nbs/01_checks.ipynb #d934aaba

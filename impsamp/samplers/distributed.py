@@ -17,7 +17,8 @@ from ..gradnorms import grad_norms
 from ..schemes import proportional
 from ..typing import Items, LossFunction, Seeded, Vector
 from .draws import Draw, DrawnBatch
-from .loader import ImportanceBatchSampler, Told, told_by
+from .loader import ImportanceBatchSampler
+from .reports import Told, told_by
 from .sources import Law
 
 if TYPE_CHECKING:
@@ -214,9 +215,9 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         if size is None:
             size = self._most_items(told.step)
         mine = torch.from_numpy(np.stack([told.rows, told.scores, prob], 1))
-        rows, scores, prob = gather_rows(mine, size, self.group).numpy().T
-        known = None if np.isnan(prob).any() else prob.copy()
-        self._hear(Told(rows.astype(np.int64), scores.copy(), told.step, known))
+        rows, all_scores, all_prob = gather_rows(mine, size, self.group).numpy().T
+        known = None if np.isnan(all_prob).any() else all_prob.copy()
+        self._hear(Told(rows.astype(np.int64), all_scores.copy(), told.step, known))
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."

@@ -7,30 +7,38 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler as TorchSampler
 
+from impsamp.checks import (
+    check_count,
+    check_owner,
+    check_scores,
+    state_entries,
+    state_value,
+)
 from impsamp.samplers.reports import (
     Account,
     Report,
     SavedDraw,
     SavedReport,
+    Told,
     draw_of,
     report_of,
+    told_by,
 )
 
-from ..checks import check_count, check_owner, check_scores, per_item, state_value, to_float64
-from ..errors import InvalidArgument, InvalidShape
+from ..errors import InvalidArgument
 from ..randomness import as_numpy_generator, counter_generator
 from ..typing import Items, Seeded, SubsetSampling, Vector
-from .draws import Draw, DrawnBatch, check_rows
+from .draws import Draw, DrawnBatch
 from .sources import Law, source_of
 
 # %% auto #0
-__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState", "Told", "told_by"]
+__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState"]
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #3387d122
@@ -106,35 +114,6 @@ class Epoch(Iterator[DrawnBatch]):
         step = state_value(state, "next", "sampler iterator")
         if step is not None:
             self.sampler._go_on_at(check_count(step, "next", low=0))
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #ce30a7a3
-class Told(NamedTuple):
-    "What `update` was told: items and scores (k,), the step and probabilities if it knows them."
-
-    rows: np.ndarray
-    scores: np.ndarray
-    step: int | None
-    prob: np.ndarray | None
-
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite(self.scores).all())
-
-
-def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, n: int) -> Told:
-    "The arguments of `update`, checked."
-    draw = drawn if isinstance(drawn, Draw) else getattr(drawn, "draw", None)
-    rows = check_rows(drawn if draw is None else draw.idx, n)
-    s = per_item(scores)
-    if rows.size != s.size:
-        raise InvalidShape(f"{s.size} scores for {rows.size} items")
-    s = s.copy()
-    if np.isfinite(s).all() and s.size:
-        check_scores(s)
-    step = draw.step if step is None and draw is not None else step
-    prob = None if draw is None else to_float64(draw.prob, "prob").copy()
-    return Told(rows.copy(), s, step, prob)
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
@@ -453,12 +432,12 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         step = check_count(state_value(state, "step", "sampler"), "step", low=-1)
         stop = check_count(state_value(state, "stop", "sampler"), "stop", low=step + 1)
         stop = check_count(stop, "stop", high=step + self.steps + 1)
-        ahead = [draw_of(saved, self.n) for saved in state_value(state, "ahead", "sampler")]
+        ahead = [draw_of(saved, self.n) for saved in state_entries(state, "ahead", "sampler")]
         if [d.step for d in ahead] != list(range(step + 1, step + 1 + len(ahead))):
             raise InvalidArgument(
                 f"the draws ahead in this sampler state do not follow step {step}"
             )
-        reports = [report_of(saved, self.n) for saved in state_value(state, "reports", "sampler")]
+        reports = [report_of(saved, self.n) for saved in state_entries(state, "reports", "sampler")]
         account = Account(
             self.lag,
             self._source.changes,

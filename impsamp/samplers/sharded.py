@@ -26,12 +26,18 @@ from impsamp.samplers.draws import (
     draw_points,
     make_draw,
 )
+from impsamp.samplers.reports import (
+    SavedDraw,
+    SavedReport,
+    draw_of,
+    report_of,
+    told_by,
+)
 
-from ..checks import check_scores, state_value
+from ..checks import check_scores, state_entries, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidShape
 from ..typing import Generator, Items, Seeded, Vector
-from .loader import ImportanceBatchSampler, SamplerState, told_by
-from .reports import SavedDraw, SavedReport, draw_of, report_of
+from .loader import ImportanceBatchSampler, SamplerState
 from .sumtree import SumTree, TreeState, _build, _check_size
 
 # %% auto #0
@@ -147,7 +153,8 @@ class ShardedSumTree(SumTree):
             raise InvalidShape(
                 f"the state belongs to a tree of {n} items, the shards here have {self.n}"
             )
-        weights = check_scores(state_value(state, "weights", "tree"), "weights", n=self.n)
+        saved = to_float64(state_value(state, "weights", "tree"), "weights")
+        weights = check_scores(saved, "weights", n=self.n)
         w = _check_size(weights, self.n)[self.low : self.high]
         _build(self._tree, self._starts, w)
 
@@ -191,7 +198,7 @@ def _whole_reports(reports: list[SavedReport], group: Group) -> list[SavedReport
 
 
 # %% ../../nbs/08_samplers/07_sharded.ipynb #b3c4a651
-def _own_draws(ahead: list[SavedDraw], tree: ShardedSumTree) -> list[SavedDraw]:
+def _own_draws(ahead: Sequence[SavedDraw], tree: ShardedSumTree) -> list[SavedDraw]:
     "Draws of all ranks as those of the rank of `tree`, whose weights count the ranks."
     own = []
     for idx, weight, prob, step in ahead:
@@ -275,8 +282,8 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
 
         The number of ranks may differ from that of the run that saved it. Raises `InvalidArgument`
         for another sampler's state."""
-        ahead = [draw_of(saved, self.n) for saved in state_value(state, "ahead", "sampler")]
-        reports = [report_of(saved, self.n) for saved in state_value(state, "reports", "sampler")]
+        ahead = [draw_of(saved, self.n) for saved in state_entries(state, "ahead", "sampler")]
+        reports = [report_of(saved, self.n) for saved in state_entries(state, "reports", "sampler")]
         own = state.copy()
         own["ahead"] = _own_draws(ahead, self.tree)
         own["reports"] = _own_reports([r.as_tensors() for r in reports], self.tree)

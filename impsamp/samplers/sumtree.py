@@ -197,6 +197,7 @@ class SumTree(Sampler):
         n = state_value(state, "n", "tree")
         if n != self.n:
             raise InvalidShape(f"the state belongs to a tree of {n} items, this one has {self.n}")
-        w = check_scores(state_value(state, "weights", "tree"), "weights", n=self.n)
+        saved = to_float64(state_value(state, "weights", "tree"), "weights")
+        w = check_scores(saved, "weights", n=self.n)
         w = _check_size(w, self.n)
         _build(self._tree, self._starts, w)

@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 from impsamp.schemes.base import (
-    Composite,
-    Floored,
     GradNorm,
-    Mixture,
     Scheme,
     SchemeLike,
     Shuffle,
-    Tempered,
     Uniform,
     check_scheme,
     floor_probabilities,
@@ -22,6 +18,7 @@ from impsamp.schemes.base import (
     temper,
 )
 
+from .composites import Composite, Floored, Mixture, Tempered
 from .preconditioned import PreconditionedGradNorm
 from .scored import Lipschitz, Loss, LossRank, Prioritized, UpperBound
 from .stale import Stale

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from inspect import Parameter, signature
 from numbers import Real
@@ -20,7 +20,6 @@ from impsamp.checks import (
     check_owner,
     check_probabilities,
     check_scores,
-    load_together,
     per_item,
     refuse_mask,
     same_kind,
@@ -34,15 +33,11 @@ from ..typing import Array, ArrayT, Items, Vector
 
 # %% auto #0
 __all__ = [
-    "Composite",
-    "Floored",
     "GradNorm",
-    "Mixture",
     "Scheme",
     "SchemeLike",
     "SchemeState",
     "Shuffle",
-    "Tempered",
     "Uniform",
     "check_scheme",
     "floor_probabilities",
@@ -473,164 +468,3 @@ class GradNorm(Scheme):
 
     def __init__(self, every: int = 1) -> None:
         self.every = check_count(every, "every")
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #b2f1afd9
-def _metric(scheme: Scheme) -> tuple[object, ...]:
-    "What tells the metric of a scheme's norms: empty for plain ones."
-    if not hasattr(scheme, "precondition"):
-        return ()
-    owner = getattr(scheme.precondition, "__self__", scheme)
-    return type(owner), getattr(owner, "power", None), getattr(owner, "clip", None)
-
-
-class Composite(Scheme):
-    """A scheme made of `parts` that share one kind of score.
-
-    Subclasses say how `combine(*laws)` makes one p (n,) of the parts' laws (n,)."""
-
-    combine: Callable[..., np.ndarray]
-
-    def __init__(self, *parts: Scheme) -> None:
-        self.parts = parts
-        kinds = {s.needs for s in parts} - {"none"}
-        scopes = {s.scope for s in parts} - {"none"}
-        if len(kinds) > 1 or len(scopes) > 1:
-            raise InvalidArgument(
-                f"the parts of a {type(self).__name__} must need the same score: "
-                f"got needs {sorted(kinds)}, scope {sorted(scopes)}"
-            )
-        metrics = {_metric(s) for s in parts if s.needs == "norm"}
-        if len(metrics) > 1:
-            raise InvalidArgument(
-                f"the parts of a {type(self).__name__} must need the same score: "
-                "got norms in different metrics, plain or preconditioned"
-            )
-        for s in parts:
-            if hasattr(s, "precondition"):
-                self.precondition = s.precondition  # asked by whoever computes the norms
-        self.needs = next(iter(kinds), "none")
-        self.scope = next(iter(scopes), "none")
-        self.pool_size = next((s.pool_size for s in parts if s.pool_size), None)
-        self.replacement = all(s.replacement for s in parts)
-        if not self.replacement:
-            raise InvalidArgument(
-                "Shuffle draws by epochs and has no place in a composite: use Uniform"
-            )
-
-    # Read from the parts and never set: narrower than the attributes of `Scheme`.
-    @property
-    def unbiased(self) -> bool:  # type: ignore[override]
-        return all(s.unbiased for s in self.parts)
-
-    @property
-    def calibrates(self) -> bool:  # type: ignore[override]
-        return any(s.calibrates for s in self.parts)
-
-    @property
-    def beta(self) -> float:  # type: ignore[override]
-        return min(s.beta for s in self.parts)
-
-    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
-        for s in self.parts:
-            s.init(n, fingerprint=fingerprint)
-        return super().init(n, fingerprint=fingerprint)
-
-    def due(self) -> bool:
-        self._ready()
-        return any(s.due() for s in self.parts)
-
-    def probabilities(self, scores: Vector | None = None) -> Array:
-        "(n,) float64: `combine` of the parts' probabilities for the same `scores`."
-        self._ready()
-        self.step += 1
-        laws = [to_float64(s.probabilities(scores)) for s in self.parts]
-        return same_kind(self.combine(*laws), scores)
-
-    def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
-        "Each part remembers, or none: as `Scheme.update`."
-        if self._visited(idx, scores) is None:
-            return
-        for s in self.parts:
-            s.update(idx, scores, prob)
-
-    def state_dict(self) -> SchemeState:
-        return {**super().state_dict(), "parts": [s.state_dict() for s in self.parts]}
-
-    def load_state_dict(self, state: SchemeState) -> None:
-        self._refuse_foreign(state)
-        own = self._values(state)
-        load_together(self._parts_of(state))
-        vars(self).update(own)
-
-    def _parts_of(self, state: SchemeState) -> list[tuple[Scheme, SchemeState]]:
-        "Each part with its state; none is loaded yet."
-        states = state_value(state, "parts", "scheme")
-        if not isinstance(states, (list, tuple)) or len(states) != len(self.parts):
-            raise InvalidArgument(
-                f"this scheme state is not for here: it must hold {len(self.parts)} parts"
-            )
-        return list(zip(self.parts, states))
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #94079fe1
-class Mixture(Composite):
-    """weight * p^a + (1 - weight) * p^b of two schemes `a`, `b`.
-
-    Mixture(GradNorm(), Uniform()) is the p^1/2 of the first paper (section 4). Cost: that of its
-    parts. Unbiased if both are. With u as one part every weight is bounded: use it wherever a score
-    may be far too small for some item."""
-
-    def __init__(self, a: Scheme, b: Scheme, weight: float = 0.5) -> None:
-        if not 0 <= weight <= 1:
-            raise InvalidArgument(f"weight must lie in [0, 1], got {weight}")
-        super().__init__(a, b)
-        self.weight = weight
-
-    def combine(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        if q.size != p.size:
-            q = np.full(p.size, 1 / p.size)  # a pool: uniform over it
-        return mix(p, q, self.weight)
-
-    def __repr__(self) -> str:
-        a, b = self.parts
-        return f"{type(self).__name__}({a!r}, {b!r}, {self.weight})"
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #b4b1eac6
-class Tempered(Composite):
-    """p_i proportional to q_i^power of the scheme `inner`.
-
-    power 0 is uniform, 1 is `inner`, above 1 sharper. Cost and bias: those of `inner`. For scores
-    that are only roughly proportional to the norms a power below one loses less where they are
-    wrong."""
-
-    def __init__(self, inner: Scheme, power: float) -> None:
-        super().__init__(inner)
-        self.power = float(power)
-        temper(np.ones(1), self.power)  # refuses a bad power now rather than at the first step
-
-    def combine(self, p: np.ndarray) -> np.ndarray:
-        return temper(p, self.power)
-
-    def _arguments(self) -> Mapping[str, object]:
-        return {"inner": self.parts[0], "power": self.power}
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #9b55763e
-class Floored(Composite):
-    """max(c/n, lam q_i) of the scheme `inner`: every p_i >= c/n, so no weight exceeds 1/(B c).
-
-    See `floor_probabilities`. Cost and bias: those of `inner`, and a sort. Cheaper in H than mixing
-    with u at the same bound; unlike mixing it may leave the region between u and p^GN."""
-
-    def __init__(self, inner: Scheme, c: float) -> None:
-        super().__init__(inner)
-        self.c = float(c)
-        floor_probabilities(np.ones(1), self.c)  # refuses a bad floor now
-
-    def combine(self, p: np.ndarray) -> np.ndarray:
-        return floor_probabilities(p, self.c)
-
-    def _arguments(self) -> Mapping[str, object]:
-        return {"inner": self.parts[0], "c": self.c}

@@ -20,6 +20,7 @@ from impsamp.checks import (
     check_scores,
     per_item,
     same_kind,
+    state_entries,
     state_value,
     to_float64,
 )
@@ -27,7 +28,8 @@ from impsamp.checks import (
 from ..errors import InvalidArgument
 from ..theory.convergence import second_moment
 from ..typing import Array, Items, Vector
-from .base import Composite, Scheme, SchemeState, _vector
+from .base import Scheme, SchemeState, _vector
+from .composites import Composite
 
 # %% auto #0
 __all__ = ["Decision", "SwitchOn"]
@@ -61,10 +63,11 @@ def _with_trial(seconds: list[float], laps: list[float]) -> list[float]:
 # %% ../../nbs/07_schemes/05_switch.ipynb #dc7023a0
 def _trials_in(state: SchemeState) -> list[list[float]]:
     "The measured seconds of `state`, on and off, checked."
-    trials = state_value(state, "seconds", "scheme")
-    if not isinstance(trials, (list, tuple)) or len(trials) != 2:
-        raise InvalidArgument("seconds of this scheme state must be two lists, on and off")
-    return [[check_number(x, "seconds", strict=False) for x in seconds] for seconds in trials]
+    both = []
+    for seconds in state_entries(state, "seconds", "scheme", 2):
+        laps = to_float64(seconds, "seconds", ndim=1)
+        both.append([check_number(x, "seconds", strict=False) for x in laps.tolist()])
+    return both
 
 
 def _flag(state: SchemeState, name: str) -> bool:
@@ -279,7 +282,7 @@ class SwitchOn(Composite):
         law = _vector(state, "law")
         if law.size:
             check_probabilities(law, "law")
-        moments = check_scores(state_value(state, "moments", "scheme"), "moments", n=2)
+        moments = check_scores(_vector(state, "moments", 2), "moments")
         on, off = _trials_in(state)
         return {
             **super()._values(state),
@@ -288,7 +291,7 @@ class SwitchOn(Composite):
             "_seconds": {True: on, False: off},
             "on": _flag(state, "on"),
             "decided": _flag(state, "decided"),
-            "log": [_decision(d) for d in state_value(state, "log", "scheme")],
+            "log": [_decision(d) for d in state_entries(state, "log", "scheme")],
         }
 
     def _arguments(self) -> Mapping[str, object]:

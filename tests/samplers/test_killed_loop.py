@@ -1,4 +1,4 @@
-"""Looks, breaks, skipped steps, overflows, two workers, SIGKILL and resume: the calm run's draws."""
+"""Looks, breaks, skips, overflows, two workers, SIGKILL and resume: the calm run's draws."""
 
 import json
 import subprocess

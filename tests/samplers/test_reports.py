@@ -100,7 +100,8 @@ def test_reports_act_after_their_lag_in_the_order_of_their_steps(lag, due):
     account = Account(lag=lag)
     for step in (2, 0, 1):
         account.reports.append(Report(step, np.array([0]), np.array([1.0]), None))
-    assert [[r.step for r in account.due(k)] for k in (1, 2, 3)] == due
+    for k, wanted in zip((1, 2, 3), due):
+        assert [r.step for r in account.due(k)] == wanted
 
 
 def test_late_is_what_a_draw_has_overtaken():

@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 from impsamp.schemes import (
-    Composite,
     Floored,
     GradNorm,
     Loss,
@@ -345,16 +344,6 @@ def test_a_scheme_without_the_base_class_looks_like_one_and_trains():
 def test_what_lacks_a_part_of_the_duck_type_is_none(missing):
     parts = {name: value for name, value in vars(Duck).items() if name != missing}
     assert not isinstance(type("Lame", (), parts)(), SchemeLike)
-
-
-def test_a_composite_of_ones_own_prints_its_parts():
-    class Mean(Composite):
-        def combine(self, *laws):
-            return np.mean(laws, axis=0)
-
-    mean = Mean(GradNorm(every=2), Uniform())
-    assert repr(mean) == "Mean(GradNorm(every=2), Uniform())"
-    assert mean.init(2).probabilities([1.0, 3.0]).tolist() == [0.375, 0.625]
 
 
 def test_a_scheme_prints_on_one_line_whatever_it_was_made_of():

@@ -17,7 +17,6 @@ from impsamp.schemes import (
     LossRank,
     Mixture,
     Prioritized,
-    Scheme,
     Stale,
     SwitchOn,
     Tempered,
@@ -100,26 +99,6 @@ def test_a_state_of_other_settings_is_refused(saved, here):
 def test_the_same_setting_may_be_an_int_or_a_float():
     saved = Mixture(Loss(), Uniform(), 1).init(3)
     Mixture(Loss(), Uniform(), 1.0).init(3).load_state_dict(saved.state_dict())
-
-
-class Stubborn(Scheme):
-    "Refuses every state, as a scheme of one's own may."
-
-    needs, scope = "loss", "visits"
-
-    def load_state_dict(self, state):
-        raise ValueError("not today")
-
-
-@pytest.mark.parametrize("whole", [Mixture, lambda a, b: SwitchOn(Mixture(a, b))])
-def test_a_part_that_refuses_leaves_the_other_parts_as_they_were(whole):
-    saved = whole(Stale("loss"), Stubborn()).init(3)
-    saved.update([0, 1], [1.0, 2.0], [0.5, 0.5])
-    here = whole(Stale("loss"), Stubborn()).init(3)
-    before = copy.deepcopy(here.state_dict())
-    with pytest.raises(ValueError, match="not today"):
-        here.load_state_dict(saved.state_dict())
-    assert same(here.state_dict(), before)
 
 
 def test_ranks_sorted_long_ago_are_part_of_a_state():
