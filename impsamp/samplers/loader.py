@@ -340,7 +340,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         "A warning, the first time."
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(f"{type(self).__name__}: {words} (said once)", RuntimeWarning, 4)
+            warnings.warn(f"{type(self).__name__}: {words} (said once)", RuntimeWarning, 5)
 
     def _check_drawn(self, step: object) -> int:
         "`step` as a number of a step that was drawn."

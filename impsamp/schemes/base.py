@@ -294,7 +294,7 @@ class Scheme:
         `prob` (b,): the probabilities they were drawn with, for schemes that calibrate. A batch
         with a score that is not finite (a loss that overflowed) teaches nothing: it is counted in
         `ignored`, said once, and all else stays as it is."""
-        visited = self._visited(idx, scores)
+        visited = self._visited(idx, scores, prob)
         if visited is not None:
             i, s = visited
             self.scores[i] = s
@@ -332,7 +332,9 @@ class Scheme:
             )
         return np.ones(seen.size)
 
-    def _visited(self, idx: Items, scores: Vector) -> tuple[np.ndarray, np.ndarray] | None:
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """What `update` was told, checked: items (b,) and their scores (b,).
 
         None where there is nothing to learn: no item, or a score that is not finite."""
@@ -345,6 +347,10 @@ class Scheme:
         items = _as_items(i, n)
         if not s.size:
             return None
+        if prob is not None:
+            q = check_probabilities(prob, "prob", total=None, positive=True)
+            if q.size != i.size:
+                raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
         if not np.isfinite(s).all():
             self._ignore(s)
             return None

@@ -87,13 +87,13 @@ class Composite(Scheme):
     def probabilities(self, scores: Vector | None = None) -> Array:
         "(n,) float64: `combine` of the parts' probabilities for the same `scores`."
         self._ready()
-        self.step += 1
         laws = [to_float64(s.probabilities(scores)) for s in self.parts]
+        self.step += 1
         return same_kind(self.combine(*laws), scores)
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         "Each part remembers, or none: as `Scheme.update`."
-        if self._visited(idx, scores) is None:
+        if self._visited(idx, scores, prob) is None:
             return
         for s in self.parts:
             s.update(idx, scores, prob)

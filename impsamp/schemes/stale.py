@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..checks import check_probabilities, check_scores, same_kind, to_float64
-from ..errors import InvalidArgument, InvalidShape, unknown
+from ..errors import InvalidArgument, unknown
 from ..typing import Array, Items, Vector
 from .base import Scheme, SchemeState, _vector, mix
 
@@ -127,7 +127,7 @@ class Stale(Scheme):
         """Fresh `scores` (b,) of the draws `idx` (b,), drawn with `prob` (b,).
 
         First evidence about the bins that the items were in, then remembered."""
-        visited = self._visited(idx, scores)
+        visited = self._visited(idx, scores, prob)
         if visited is None:
             return
         i, s = visited
@@ -152,10 +152,7 @@ class Stale(Scheme):
         "The probabilities (b,) of the draws `i` (b,): `prob`, or those of the last law."
         if prob is None:
             return self._last_law()[i]
-        q = check_probabilities(prob, "prob", total=None, positive=True)
-        if q.size != i.size:
-            raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
-        return q
+        return to_float64(prob, "prob")
 
     def state_dict(self) -> SchemeState:
         return {

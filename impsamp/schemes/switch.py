@@ -212,11 +212,12 @@ class SwitchOn(Composite):
         "(n,) float64: those of the inner scheme while on, uniform otherwise."
         n = self._ready()
         self._open()
-        self.step += 1
         if not self.on:
+            self.step += 1
             size = n if scores is None else len(scores)
             return same_kind(np.full(size, 1 / size), scores)
         p = self.parts[0].probabilities(scores)
+        self.step += 1
         self._law = to_float64(p)
         if scores is not None:
             self._learn_from_all(self._law, to_float64(scores, "scores", ndim=1))

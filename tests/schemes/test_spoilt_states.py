@@ -146,3 +146,22 @@ def test_an_empty_batch_teaches_nothing(name):
 def test_a_mean_loss_is_named(name):
     with pytest.raises(ImpsampError, match='reduction="none"'):
         used(name).update([0, 1], torch.tensor(0.7))
+
+
+@pytest.mark.parametrize("prob", [[0.5], [0.5, 0.0], [0.5, np.nan], [0.5, -1.0]])
+@pytest.mark.parametrize("name", MEMORY)
+def test_probabilities_that_are_none_are_refused_by_all_parts_or_by_none(name, prob):
+    scheme = used(name)
+    before = copy.deepcopy(scheme.state_dict())
+    with pytest.raises(ImpsampError):
+        scheme.update([0, 1], [1.0, 2.0], prob)
+    assert same(scheme.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", ["half of norms", "switched norms"])
+def test_scores_that_are_refused_do_not_count_as_a_step(name):
+    norms = Mixture(GradNorm(), Uniform())
+    scheme = (norms if name.startswith("half") else SwitchOn(norms)).init(3)
+    with pytest.raises(ImpsampError):
+        scheme.probabilities([1.0, np.nan, 2.0])
+    assert scheme.step == 0
