@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, SupportsFloat, TypeGuard, overload
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, SupportsFloat, TypeAlias, TypeGuard, overload
 
 import numpy as np
 
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = [
+    "State",
+    "Stateful",
     "check_count",
     "check_number",
+    "check_owner",
     "check_probabilities",
     "check_scores",
+    "load_together",
+    "per_item",
+    "refuse_mask",
     "same_kind",
+    "state_entries",
+    "state_value",
     "to_float64",
 ]
 
@@ -119,14 +128,37 @@ def check_scores(
     return q
 
 
+# %% ../nbs/01_checks.ipynb #b6e554ad
+def per_item(scores: Vector, name: str = "scores") -> np.ndarray:
+    """`scores` as float64 (b,), finite or not, of any length.
+
+    Raises `InvalidShape`; for a single number (a loss already averaged) it says how to get one per
+    item."""
+    s = to_float64(scores, name)
+    if s.ndim == 0:
+        raise InvalidShape(
+            f"{name} is a single number, the mean or sum of a batch: give one per item "
+            '(build the loss with reduction="none")'
+        )
+    if s.ndim != 1:
+        raise InvalidShape(f"{name} must be one number per item, got shape {s.shape}")
+    return s
+
+
 # %% ../nbs/01_checks.ipynb #1e3a72f9
+def _is_truth(x: object) -> bool:
+    "Whether `x` is True or False, or an array or tensor of them."
+    kind = getattr(x, "dtype", None)
+    return isinstance(x, bool) or str(kind) in ("bool", "torch.bool")
+
+
 def _whole(k: object) -> int | None:
-    "`k` as an int, None if it is no whole number: True, 2.5, nan, None, a word."
+    "`k` as an int, None if it is no whole number: True (numpy's, torch's), 2.5, nan, None, a word."
     try:
         count = int(k)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return None
-    return None if isinstance(k, bool) or count != k else count
+    return None if _is_truth(k) or count != k else count
 
 
 def check_count(k: object, name: str, *, low: int = 1, high: float | None = None) -> int:
@@ -162,3 +194,76 @@ def check_number(
         ceiling = f" and at most {high:g}" if np.isfinite(high) else ""
         raise InvalidArgument(f"{name} must be finite, {floor}{ceiling}, got {x!r}")
     return value
+
+
+# %% ../nbs/01_checks.ipynb #119c9607
+def refuse_mask(idx: object, name: str = "idx") -> None:
+    "`InvalidShape` where `idx` is a boolean mask: items are named by their numbers."
+    first = idx[0] if isinstance(idx, (list, tuple)) and idx else idx
+    if _is_truth(first):
+        raise InvalidShape(
+            f"{name} is a boolean mask, but items are named by their numbers: "
+            f"give {name}.nonzero()[0] (torch: {name}.nonzero()[:, 0])"
+        )
+
+
+# %% ../nbs/01_checks.ipynb #e081e219
+State: TypeAlias = "Mapping[str, object]"
+
+
+class Stateful(Protocol):
+    "What has a state to save and load; loading does all, or raises and changes nothing."
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict, /) -> object: ...
+
+
+def state_value(state: State, key: str, kind: str) -> object:
+    '`state[key]` of a `kind` ("scheme", say); `InvalidArgument` if there is none.'
+    if not isinstance(state, Mapping):
+        raise InvalidArgument(f"a {kind} state is a dict, got {type(state).__name__}")
+    if key not in state:
+        raise InvalidArgument(f"this {kind} state is cut short or of another kind: it has no {key}")
+    return state[key]
+
+
+def state_entries(state: State, key: str, kind: str, count: int | None = None) -> list[object]:
+    "The list (`count` long, if that is known) that `state` keeps; `InvalidArgument` otherwise."
+    entries = state_value(state, key, kind)
+    fits = isinstance(entries, (list, tuple)) and count in (None, len(entries))
+    if not fits or not isinstance(entries, (list, tuple)):
+        size = "" if count is None else f" of {count}"
+        raise InvalidArgument(f"{key} of this {kind} state must be a list{size}, got {entries!r}")
+    return list(entries)
+
+
+# %% ../nbs/01_checks.ipynb #d934aaba
+def check_owner(state: State, kind: str, mine: State, cure: str = "") -> None:
+    """The values of `mine` are those of `state` as well; `InvalidArgument` names one that is not.
+
+    `kind` says what has the state ("scheme"), `cure` what to do about a foreign one."""
+    for key, here in mine.items():
+        there = state_value(state, key, kind)
+        if type(there) is not type(here) or there != here:
+            raise InvalidArgument(
+                f"this {kind} state is not for here: its {key} is {there!r}, "
+                f"expected {here!r}{cure}"
+            )
+
+
+# %% ../nbs/01_checks.ipynb #8dbc2860
+def load_together(loads: Iterable[tuple[Stateful, dict]]) -> None:
+    """Load each state into its owner; where one is refused, all owners have again what they had.
+
+    Each owner's own `load_state_dict` must change nothing where it raises."""
+    before: list[tuple[Stateful, dict]] = []
+    try:
+        for owner, state in loads:
+            present = owner.state_dict()
+            owner.load_state_dict(state)
+            before.append((owner, present))
+    except BaseException:
+        for owner, present in before:
+            owner.load_state_dict(present)
+        raise

@@ -22,7 +22,7 @@ from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_s
 from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
 from .samplers import importance_weights, inverse_cdf, uniform_subset
-from .schemes import Scheme
+from .schemes import Scheme, check_scheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
@@ -152,6 +152,14 @@ class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
+def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> None:
+    "`DivergedScores` where one of `scores` (k,) is not finite."
+    if scores is not None and not torch.isfinite(scores).all():
+        raise DivergedScores(
+            f"step {step}: a {scheme.needs} score is not finite; lower the learning rate"
+        )
+
+
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -181,10 +189,7 @@ def choose(
     if fresh:
         seen = (x, y) if pool is None else (batch_items(x, pool), batch_items(y, pool))
         scores = scores_for(scheme, model, loss_fn, *seen, optimizer)
-    if scores is not None and not torch.isfinite(scores).all():
-        raise DivergedScores(
-            f"step {step}: a {scheme.needs} score is not finite; lower the learning rate"
-        )
+    _check_finite(scores, scheme, step)
     lap("scoring")
     p = scheme.probabilities(scores)
     idx, weight, prob = draw_batch(p, stream.uniforms(step, batch), scheme.beta)
@@ -338,7 +343,10 @@ def training_step(
     def look_and_remember(done):
         look(done)
         if remember is not None:
-            scheme.update(choice.idx, remember(done.losses, done.output), choice.prob)
+            scores = remember(done.losses, done.output)
+            if scores is not None:
+                _check_finite(torch.as_tensor(scores), scheme, step)
+            scheme.update(choice.idx, scores, choice.prob)
 
     losses = weighted_step(
         forward_with or model,
@@ -445,6 +453,7 @@ def train(
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
     scheme without replacement."""
+    check_scheme(scheme)
     x, y = check_batch(x, y)
     n = batch_length(x)
     check_count(steps, "steps")

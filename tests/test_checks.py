@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from impsamp.checks import (
     check_count,
     check_number,
+    check_owner,
     check_probabilities,
     check_scores,
+    load_together,
+    per_item,
+    refuse_mask,
     same_kind,
+    state_entries,
+    state_value,
     to_float64,
 )
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
@@ -166,3 +172,105 @@ def test_a_bad_number_is_refused_with_words(x, limits, words):
 def test_the_ends_of_the_range():
     assert check_number(0, "momentum", strict=False) == 0.0
     assert check_number(torch.tensor(1.0), "mu", high=1.0) == 1.0
+
+
+# ---- counts that are none, masks, means ------------------------------------------------------
+NO_COUNTS = [
+    NAN,
+    INFINITE,
+    -INFINITE,
+    None,
+    "3",
+    "x",
+    2.5,
+    True,
+    np.True_,
+    torch.tensor(True),
+    [1, 2],
+]
+
+
+@pytest.mark.parametrize("k", NO_COUNTS, ids=str)
+def test_what_is_no_count_is_refused_by_name(k):
+    with pytest.raises(InvalidArgument, match="steps must be a whole number"):
+        check_count(k, "steps")
+
+
+@pytest.mark.parametrize("k", [3, 3.0, np.int64(3), np.float32(3), torch.tensor(3)], ids=str)
+def test_counts_of_any_number_type(k):
+    assert check_count(k, "steps") == 3
+
+
+@pytest.mark.parametrize(
+    "mask", [[True, False], (False,), np.array([True]), torch.tensor([True, False]), np.True_]
+)
+def test_a_mask_is_no_list_of_items(mask):
+    with pytest.raises(InvalidShape, match="items are named by their numbers"):
+        refuse_mask(mask)
+
+
+@pytest.mark.parametrize("idx", [[0, 1], np.array([0, 1]), torch.tensor([1, 0]), [], ()])
+def test_items_by_their_numbers_pass(idx):
+    refuse_mask(idx)
+
+
+@pytest.mark.parametrize("mean", [0.7, np.float64(0.7), torch.tensor(0.7, requires_grad=True)])
+def test_a_mean_in_place_of_one_per_item_is_named(mean):
+    with pytest.raises(InvalidShape, match='reduction="none"'):
+        per_item(mean)
+    with pytest.raises(InvalidShape, match=r"one number per item, got shape \(2, 1\)"):
+        per_item(np.ones((2, 1)))
+    assert per_item([NAN, 1.0]).size == 2
+
+
+# ---- states ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        ([1], "a scheme state is a dict, got list"),
+        ({}, "it has no n"),
+        ({"n": 4}, "its n is 4, expected 3; start afresh"),
+        ({"n": 3.0}, "its n is 3.0"),
+        ({"n": True}, "its n is True"),
+    ],
+)
+def test_a_foreign_state_is_named(state, words):
+    with pytest.raises(InvalidArgument, match=words):
+        check_owner(state, "scheme", {"n": 3}, "; start afresh")
+
+
+def test_values_and_lists_of_a_state():
+    state = {"a": 1, "b": [1, 2]}
+    assert state_value(state, "a", "scheme") == 1
+    assert state_entries(state, "b", "scheme", 2) == [1, 2]
+    for key, count in (("a", None), ("b", 3)):
+        with pytest.raises(InvalidArgument, match=f"{key} of this scheme state must be a list"):
+            state_entries(state, key, "scheme", count)
+
+
+class Box:
+    "Refuses what is above its limit."
+
+    def __init__(self, limit):
+        self.limit = limit
+        self.value = 0
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        if state["value"] > self.limit:
+            raise KeyError("too much")
+        self.value = state["value"]
+
+
+@pytest.mark.parametrize("third", [1, 9])
+def test_all_are_loaded_or_none(third):
+    boxes = [Box(5), Box(5), Box(5)]
+    loads = [(box, {"value": v}) for box, v in zip(boxes, (3, 2, third))]
+    if third == 9:
+        with pytest.raises(KeyError, match="too much"):
+            load_together(loads)
+    else:
+        load_together(loads)
+    assert [b.value for b in boxes] == ([0, 0, 0] if third == 9 else [3, 2, 1])

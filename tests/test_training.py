@@ -337,3 +337,31 @@ def test_dicts_and_tuples_train_as_tensors_do():
 
     found = trained({"left": left, "right": right}, {"target": y}, by_name)
     assert torch.equal(found, trained((left, right), y, plain))
+
+
+@pytest.mark.parametrize(
+    "scheme, words",
+    [("gn", "got the name 'gn'"), (schemes.GradNorm, r"GradNorm is a class"), (3, "int has not")],
+)
+def test_what_is_no_scheme_is_refused_in_words(scheme, words):
+    with pytest.raises(InvalidArgument, match=words):
+        run(scheme)
+
+
+def test_a_score_of_the_visited_items_that_is_not_finite_ends_the_training_there():
+    "The loss is finite, the norm that the scheme asks for is not."
+    x = torch.full((4, 1), 1e200, dtype=torch.float64)
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.zeros_(model.weight)
+    history = train(
+        model,
+        lambda out, y: (out[:, 0] - y).square(),
+        x,
+        torch.full((4,), 1e150, dtype=torch.float64),
+        torch.optim.SGD(model.parameters(), lr=0.0),
+        schemes.Stale("norm"),
+        batch=2,
+        steps=3,
+        seed=0,
+    )
+    assert history.diverged_at == 0

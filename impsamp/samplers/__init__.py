@@ -24,7 +24,8 @@ from .alias import AliasTable
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
 from .draws import Draw, InverseCDF, check_law, importance_weights, inverse_cdf
 from .enumeration import enumerated_pairs, expected_coefficients, outcomes
-from .loader import ImportanceBatchSampler, WithDraw
+from .items import WithDraw
+from .loader import ImportanceBatchSampler
 from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .sumtree import SumTree
 

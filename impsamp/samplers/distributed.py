@@ -15,8 +15,11 @@ import torch.distributed as dist
 from ..errors import InvalidArgument, InvalidShape
 from ..gradnorms import grad_norms
 from ..schemes import proportional
-from ..typing import Generator, Items, LossFunction, Vector
-from .loader import ImportanceBatchSampler, Law
+from ..typing import Items, LossFunction, Seeded, Vector
+from .draws import Draw, DrawnBatch
+from .loader import ImportanceBatchSampler
+from .reports import Told, told_by
+from .sources import Law
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -29,6 +32,7 @@ __all__ = [
     "agree",
     "digest",
     "gather_rows",
+    "lag_number",
     "ranks_of",
 ]
 
@@ -120,6 +124,11 @@ def agree(group: Group = None, **facts: int) -> None:
 
 
 # %% ../../nbs/08_samplers/06_distributed.ipynb #3ab6dd0d
+def lag_number(lag: int | None) -> int:
+    "A lag as a number that ranks can compare: -1 for None."
+    return -1 if lag is None else lag
+
+
 def _content(source) -> list:
     "What the draws of a sampler's law come from."
     law = source.law
@@ -160,8 +169,8 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         batch_size: int | None,
         *,
         steps: int,
-        generator: Generator,
-        lag: int = 0,
+        generator: Seeded,
+        lag: int | None = None,
         group: Group = None,
     ) -> None:
         _check_distributed(p_or_scheme)
@@ -182,32 +191,37 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
             n=self.n,
             batch_size=self.batch_size or 0,
             steps=self.steps,
-            lag=self.lag,
+            lag=lag_number(self.lag),
             digest_of_p=digest(_content(self._source)),
         )
 
     def update(
-        self, idx: Items, scores: Vector, *, step: int | None = None, size: int | None = None
+        self,
+        drawn: Draw | DrawnBatch | Items,
+        scores: Vector,
+        *,
+        step: int | None = None,
+        size: int | None = None,
     ) -> None:
-        """Report this rank's `scores` (k_r,) of its items `idx` (k_r,); all ranks then hold all.
+        """Report this rank's `scores` (k_r,) of its batch or items; all ranks then hold all.
 
-        One all-gather, the same order on every rank. `size`: the most items that any rank reports,
-        the same number on all ranks (default: a slice of the batch; all n before the first draw and
-        for random subsets). Raises as `ImportanceBatchSampler.update` does."""
-        idx = torch.as_tensor(idx, dtype=torch.float64).cpu()
-        scores = torch.as_tensor(scores, dtype=torch.float64)
-        scores = scores.detach().cpu()
-        if idx.shape != scores.shape or idx.ndim != 1:
-            raise InvalidShape(f"{tuple(scores.shape)} scores for {tuple(idx.shape)} items")
+        `drawn`: the `Draw` that came with the rank's batch, or items (k_r,). One all-gather, the
+        same order on every rank. `size`: the most items that any rank reports, the same number on
+        all ranks (default: a slice of the batch; all n before the first draw and for random
+        subsets). Scores of one rank that are not finite make all ranks ignore the batch. Raises as
+        `ImportanceBatchSampler.update` does."""
+        told = told_by(drawn, scores, step, self.n)
+        prob = np.full(told.rows.size, np.nan) if told.prob is None else told.prob
         if size is None:
-            size = self._most_items(step)
-        mine = torch.stack([idx, scores], 1)
-        rows = gather_rows(mine, size, self.group)
-        super().update(rows[:, 0].long(), rows[:, 1], step=step)
+            size = self._most_items(told.step)
+        mine = torch.from_numpy(np.stack([told.rows, told.scores, prob], 1))
+        rows, all_scores, all_prob = gather_rows(mine, size, self.group).numpy().T
+        known = None if np.isnan(all_prob).any() else all_prob.copy()
+        self._hear(Told(rows.astype(np.int64), all_scores.copy(), told.step, known))
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."
-        before_the_first_draw = step is None and self._drawn == 0
+        before_the_first_draw = step is None and self._account.drawn == 0
         if self.batch_size is None or before_the_first_draw:
             return self.n
         return -(-self.batch_size // self.world_size)

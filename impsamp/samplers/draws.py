@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..checks import check_count, check_probabilities, same_kind
+from ..checks import check_count, check_probabilities, refuse_mask, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
 from ..kernels import cached_njit
 from ..randomness import uniforms
@@ -69,6 +69,11 @@ class Draw(NamedTuple):
 
         In the dtype (float64 for whole numbers) and on the device of `values`. Raises
         `InvalidShape` where their number is not that of the items."""
+        if values.ndim == 0:
+            raise InvalidShape(
+                "the value to estimate is a single number, the mean or sum of a batch: give one "
+                'per item (build the loss with reduction="none")'
+            )
         if values.shape[:1] != self.weight.shape:
             raise InvalidShape(f"{len(values)} values for {len(self.weight)} drawn items")
         if not values.is_floating_point():
@@ -135,6 +140,7 @@ def check_rows(idx: Items, n: int) -> np.ndarray:
     rows = np.asarray(idx.detach().cpu() if isinstance(idx, torch.Tensor) else idx)
     if rows.ndim != 1:
         raise InvalidShape(f"idx must have 1 dimension, got shape {rows.shape}")
+    refuse_mask(rows)
     if rows.size and rows.dtype.kind not in "iu":
         raise InvalidShape(f"idx must hold integers, got {rows.dtype}")
     if rows.size and (rows.min() < 0 or rows.max() >= n):

@@ -5,210 +5,43 @@
 # %% ../../nbs/08_samplers/05_loader.ipynb #023308c9
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from inspect import signature
-from typing import NamedTuple, Protocol, TypeAlias, TypedDict
+import warnings
+from collections.abc import Iterator
+from typing import TypedDict
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
 from torch.utils.data import Sampler as TorchSampler
 
-from ..checks import check_count, check_scores
-from ..errors import InvalidArgument, InvalidShape
-from ..randomness import counter_generator, uniforms
-from ..typing import Array, Generator, Items, SubsetSampling, Vector
-from .alias import AliasTable
-from .draws import Draw, DrawnBatch, InverseCDF, check_rows, weights_of
-from .sumtree import SumTree
+from impsamp.checks import (
+    check_count,
+    check_owner,
+    check_scores,
+    state_entries,
+    state_value,
+)
+from impsamp.samplers.reports import (
+    Account,
+    Report,
+    SavedDraw,
+    SavedReport,
+    Told,
+    draw_of,
+    report_of,
+    told_by,
+)
+
+from ..errors import InvalidArgument
+from ..randomness import as_numpy_generator, counter_generator
+from ..typing import Items, Seeded, SubsetSampling, Vector
+from .draws import Draw, DrawnBatch
+from .sources import Law, source_of
 
 # %% auto #0
-__all__ = [
-    "ImportanceBatchSampler",
-    "Law",
-    "MapStyleData",
-    "RememberingScheme",
-    "SamplerState",
-    "SavedDraw",
-    "SavedReport",
-    "WithDraw",
-]
+__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState"]
 
 
-# %% ../../nbs/08_samplers/05_loader.ipynb #8c143fcf
-class RememberingScheme(Protocol):
-    "A scheme as the loader sees it; `impsamp.schemes.Scheme` has all that is said here, and more."
-
-    @property
-    def n(self) -> int | None:
-        "Number of items; None before `init`."
-
-    @property
-    def update(self) -> Callable[..., object]:
-        "`update(idx, scores)`, or `update(idx, scores, prob)` if it weighs by the draw's p."
-
-    def probabilities(self) -> Array:
-        "p (n,) for the next draw."
-
-
-Law: TypeAlias = "Vector | SumTree | SubsetSampling | RememberingScheme"
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #bcf9290a
-class _Static:
-    "Draws `size` items from `law`, which never changes."
-
-    changes = False  # whether reports of scores change the law
-    calibrates = False  # whether reports must be of drawn items, with their probabilities
-
-    def __init__(self, p, size):
-        self.law = AliasTable(p)
-        self.size = size
-
-    @property
-    def n(self):
-        return self.law.n
-
-    def draw(self, rng, step):
-        return self.law.draw(self.size, rng, step=step)
-
-    def update(self, idx, scores, prob):
-        raise NotImplementedError
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        "Nothing to load: whoever builds the sampler gives the law."
-
-
-class _Subset(_Static):
-    "A random subset, whose size is its own."
-
-    def __init__(self, sampling, size):
-        self.law = sampling
-        self.size = size
-
-    def draw(self, rng, step):
-        return self.law.draw(rng, step=step)
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #769bfc6c
-class _Tree(_Static):
-    "A sum tree whose weights are the reported scores."
-
-    changes = True
-
-    def __init__(self, tree, size):
-        self.law = tree
-        self.size = size
-
-    def update(self, idx, scores, prob):
-        self.law.update(idx, scores)
-
-    def state_dict(self):
-        return self.law.state_dict()
-
-    def load_state_dict(self, state):
-        self.law.load_state_dict(state)
-
-
-class _Scheme(_Tree):
-    "A scheme, asked for all its probabilities at each step."
-
-    def __init__(self, scheme, size):
-        super().__init__(scheme, size)
-        self.calibrates = getattr(scheme, "calibrates", False)
-        self._takes_prob = "prob" in signature(scheme.update).parameters
-
-    def update(self, idx, scores, prob):
-        known = [prob] if self._takes_prob else []
-        self.law.update(idx, scores, *known)
-
-    def draw(self, rng, step):
-        now = InverseCDF(self.law.probabilities())
-        draw = now.draw(self.size, rng, step=step)
-        beta = getattr(self.law, "beta", 1.0)
-        if beta == 1:
-            return draw
-        weight = weights_of(draw.prob, n=self.n, batch=self.size, beta=beta)
-        return draw._replace(weight=weight)
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #1436db26
-class _Epochs(_Static):
-    "Uniform without replacement by epochs: step t is a piece of the permutation of its epoch."
-
-    def __init__(self, scheme, size, stream):
-        if size > scheme.n:
-            raise InvalidArgument(f"a batch of {size} exceeds the {scheme.n} items of an epoch")
-        self.law = scheme
-        self.size = size
-        self.per_epoch = scheme.n // size
-        self._stream = stream  # epoch -> generator
-        self._epoch = None  # the epoch that `_order` belongs to
-        self._order = None
-
-    def _permutation(self, epoch):
-        "The items in the order of `epoch`, kept until another epoch is asked for."
-        if epoch != self._epoch:
-            self._order = self._stream(epoch).permutation(self.n)
-            self._epoch = epoch
-        return self._order
-
-    def draw(self, rng, step):
-        epoch, piece = divmod(step, self.per_epoch)
-        first = piece * self.size
-        order = self._permutation(epoch)
-        rows = order[first : first + self.size].copy()
-        ones = torch.ones(self.size, dtype=torch.float64)
-        return Draw(torch.from_numpy(rows), ones / self.size, ones * (self.size / self.n), step)
-
-    def load_state_dict(self, state):
-        "The seed changes with the state, and with it every permutation."
-        self._epoch = None
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #3f6edf11
-def _source(law: Law, size: int | None, stream: Callable[[int], np.random.Generator]) -> _Static:
-    "Where the draws of `law` come from; `stream` is the generator of an epoch."
-    if isinstance(law, SumTree):
-        return _Tree(law, size)
-    if isinstance(law, SubsetSampling):
-        return _Subset(law, size)
-    if not hasattr(law, "probabilities"):
-        return _Static(law, size)
-    if getattr(law, "n", None) is None:
-        raise InvalidArgument(
-            f"{type(law).__name__} does not know the number of items yet: call init(n) first"
-        )
-    if getattr(law, "replacement", True):
-        return _Scheme(law, size)
-    return _Epochs(law, size, stream)
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #101edde9
-class _Report(NamedTuple):
-    "Scores (k,) of the items `idx` (k,) drawn at `step`, and the probabilities of that draw."
-
-    step: int
-    idx: np.ndarray
-    scores: np.ndarray
-    prob: np.ndarray | None
-
-    def as_tensors(self):
-        "A plain tuple that `torch.save` writes and `weights_only` reads."
-        columns = [x if x is None else torch.from_numpy(x) for x in self[1:]]
-        return (self.step, *columns)
-
-    @classmethod
-    def of_tensors(cls, saved):
-        "The report that `as_tensors` wrote."
-        step, *columns = saved
-        return cls(step, *[x if x is None else x.numpy() for x in columns])
-
-
+# %% ../../nbs/08_samplers/05_loader.ipynb #3387d122
 class _Identity(TypedDict):
     "What a sampler and a state must have in common."
 
@@ -216,11 +49,7 @@ class _Identity(TypedDict):
     n: int
     batch_size: int | None
     steps: int
-    lag: int
-
-
-SavedDraw: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]"
-SavedReport: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None]"
+    lag: int | None
 
 
 class SamplerState(_Identity):
@@ -228,30 +57,92 @@ class SamplerState(_Identity):
 
     seed: int
     step: int
+    stop: int  # the epoch in progress ends before this step
     ahead: list[SavedDraw]  # drawn after `step`
     reports: list[SavedReport]  # heard, not yet applied
+    ignored: int
     law: dict[str, object]  # of the tree or scheme
 
 
-# %% ../../nbs/08_samplers/05_loader.ipynb #e5ea030a
+# %% ../../nbs/08_samplers/05_loader.ipynb #f3e68700
+def _seed_of(generator: Seeded, world_size: int) -> int:
+    "A whole number below 2^53 from `generator`."
+    if generator is None and world_size > 1:
+        raise InvalidArgument(
+            "generator=None gives each rank another seed: give an int, or a generator in the same "
+            "state on all ranks"
+        )
+    if generator is None:
+        return int(torch.randint(2**53, ()))
+    if not isinstance(generator, torch.Generator):
+        return int(as_numpy_generator(generator).random() * 2**53)
+    device = generator.device
+    u = torch.rand(1, dtype=torch.float64, generator=generator, device=device)
+    return int(u.item() * 2**53)
+
+
+# %% ../../nbs/08_samplers/05_loader.ipynb #016b3412
+class Epoch(Iterator[DrawnBatch]):
+    "One pass over an `ImportanceBatchSampler`: its batches up to the end of the epoch."
+
+    def __init__(self, sampler: ImportanceBatchSampler) -> None:
+        self.sampler = sampler
+        self.steps: range | None = None  # None before the first batch
+        self.next = 0
+
+    def __next__(self) -> DrawnBatch:
+        if self.steps is None:
+            self.steps = self.sampler._begin()
+            self.next = self.steps.start
+        if self.steps is not self.sampler._epoch:
+            raise InvalidArgument(
+                "a newer pass over this sampler has begun (or a state was loaded), "
+                "so that this one cannot go on: take batches from the newest iterator"
+            )
+        if self.next >= self.steps.stop:
+            raise StopIteration
+        batch = self.sampler._batch(self.next)
+        self.next += 1
+        return batch
+
+    def state_dict(self) -> dict[str, int | None]:
+        "The next step, None before the first batch."
+        return {"next": None if self.steps is None else self.next}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        "Begin at the step of `state`, in the epoch of the sampler (load its state first)."
+        step = state_value(state, "next", "sampler iterator")
+        if step is not None:
+            self.sampler._go_on_at(check_count(step, "next", low=0))
+
+
+# %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
 class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     """Batches for `DataLoader(batch_sampler=...)`, drawn by importance; weights travel with them.
 
     `p_or_scheme`: probabilities (n,), a `SumTree`, a scheme after `init(n)`, or a random subset
     such as `IndependentSampling` (`batch_size` None: its own expected size). `steps`: batches per
-    epoch; each `iter` is the next epoch. `generator` (numpy or torch) gives one seed; step t then
-    has its own stream. `lag`: scores of step s act on draws from step s + 1 + lag on; at least
-    num_workers * prefetch_factor. `rank`, `world_size`: this process's contiguous slice of the one
-    global draw, its weights times world_size because gradients are averaged over ranks. Raises
-    `InvalidArgument`, `InvalidProbabilities`, `InvalidShape`.
+    epoch; each `iter` is the next epoch. `generator` (numpy's, torch's, an int seed, or None: a
+    seed from torch's global one) gives one seed; step t then has its own stream. `lag`: scores of
+    step s act on draws from step s + 1 + lag on, which makes draws the same for any number of
+    workers if it is at least num_workers * prefetch_factor; None: on the next draw, however far
+    the loader runs ahead. `rank`, `world_size`: this process's contiguous slice of the one global
+    draw, its weights times world_size because gradients are averaged over ranks.
 
-    >>> batches = ImportanceBatchSampler([0.0, 1.0], 3, steps=2, generator=np.random.default_rng(0))
+    An epoch that is left early goes on, at the next `iter`, with the first draw that the loop has
+    not had; one from which nothing was reported is handed out again (once; a static p goes on).
+    `ignored` counts reports of scores that were not finite. Raises `InvalidArgument`,
+    `InvalidProbabilities`, `InvalidShape`.
+
+    >>> batches = ImportanceBatchSampler([0.0, 1.0], 3, steps=2, generator=0)
     >>> list(batches)
     [[1, 1, 1], [1, 1, 1]]
     """
 
     batch_size: int | None  # of all ranks; None for a random subset
     seed: int  # with the step, the key of its stream
+    ignored: int  # reports of scores that were not finite
+    late: int  # reports that came after a draw which they should have acted on
 
     def __init__(
         self,
@@ -259,31 +150,34 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         batch_size: int | None,
         *,
         steps: int,
-        generator: Generator,
-        lag: int = 0,
+        generator: Seeded = None,
+        lag: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.seed = int(uniforms(generator, 1)[0] * 2**53)
         self.steps = check_count(steps, "steps")
-        self.lag = check_count(lag, "lag", low=0)
+        self.lag = None if lag is None else check_count(lag, "lag", low=0)
         self.world_size = check_count(world_size, "world_size")
         self.rank = check_count(rank, "rank", low=0, high=self.world_size - 1)
+        self.seed = _seed_of(generator, self.world_size)
         subset = isinstance(p_or_scheme, SubsetSampling)
         if subset and batch_size is not None:
             raise InvalidArgument("a random subset has its own size: give batch_size=None")
         self.batch_size = None if subset else check_count(batch_size, "batch_size")
-        self._source = _source(p_or_scheme, self.batch_size, self._stream_of_epoch)
-        self._ahead: deque[Draw] = deque(maxlen=self.lag + 1)  # drawn, not yet consumed
-        self._reports: deque[_Report] = deque()  # heard, not yet applied
-        self._first = 0  # where the next `iter` starts
-        self._drawn = 0  # the next step to draw
-        self._seen = -1  # the last step reported
+        self._source = source_of(p_or_scheme, self.batch_size, self._stream_of_epoch)
+        self._account = Account(self.lag, keeps=self._source.changes)
+        self._epoch = range(self.steps)
+        self._begun = False  # whether batches of `_epoch` were asked for
+        self._peeked: int | None = None  # where an epoch began that was left without a report
+        self.ignored = 0
+        self.late = 0
+        self._said: set[str] = set()  # warnings given
 
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
         sizes = f"batch_size={self.batch_size}, steps={self.steps}, lag={self.lag}{ranks}"
-        return f"{type(self).__name__}({self._source.law}, {sizes}): {self._drawn} steps drawn"
+        drawn = self._account.drawn
+        return f"{type(self).__name__}({self._source.law}, {sizes}): {drawn} steps drawn"
 
     @property
     def n(self) -> int:
@@ -293,29 +187,61 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[DrawnBatch]:
-        first = self._first
-        last = (first // self.steps + 1) * self.steps
-        self._first = last
-        for step in range(first, last):
-            yield DrawnBatch(self._slice(self._global(step)))
+    def __iter__(self) -> Epoch:
+        return Epoch(self)
 
     def _stream_of_epoch(self, epoch: int) -> np.random.Generator:
         return counter_generator(self.seed, epoch, 1)
 
+    def _begin(self) -> range:
+        "The steps of the epoch that begins now."
+        if self._begun:
+            first = self._next_epoch()
+            self._epoch = range(first, first + self.steps)
+            self._account.floor = first - 1
+            self._account.depth = float("inf")
+        self._begun = True
+        return self._epoch
+
+    def _next_epoch(self) -> int:
+        "Where the next epoch begins: the first step that the loop has not had."
+        account = self._account
+        left = self._epoch.start
+        if account.seen >= left:
+            return account.had + 1
+        unread = account.keeps and account.drawn < self._epoch.stop and left in account.waiting
+        if not unread:
+            return account.drawn
+        if self._peeked == left:
+            self._say(
+                "nothing",
+                "two epochs were left early and nothing was reported from either: their draws are "
+                "dropped; call update(draw, losses) or consumed(draw) after each step",
+            )
+            return account.drawn
+        self._peeked = left
+        return left
+
+    def _go_on_at(self, step: int) -> None:
+        "The next pass begins at `step` of the present epoch; draws before it are over."
+        account = self._account
+        self._epoch = range(step, max(self._epoch.stop, step))
+        self._begun = False
+        account.floor = step - 1
+        account.drawn = max(account.drawn, step)
+
+    def _batch(self, step: int) -> DrawnBatch:
+        return DrawnBatch(self._slice(self._global(step)))
+
     def _global(self, step: int) -> Draw:
-        "The draw of all ranks at `step`: a new one, unless a checkpoint brought it along."
-        for draw in self._ahead:
-            if draw.step == step:
-                return draw
-        while self._reports and self._reports[0].step <= step - 1 - self.lag:
-            report = self._reports.popleft()
+        "The draw of all ranks at `step`: a new one, unless one waits to be had."
+        if step in self._account.waiting:
+            return self._account.waiting[step]
+        for report in self._account.due(step):
             self._source.update(report.idx, report.scores, report.prob)
         rng = counter_generator(self.seed, step)
         draw = self._source.draw(rng, step)
-        self._drawn = step + 1
-        if self._source.changes:
-            self._ahead.append(draw)
+        self._account.add(draw)
         return draw
 
     def _slice(self, draw: Draw) -> Draw:
@@ -328,105 +254,148 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         weight = draw.weight[low:high] * self.world_size
         return Draw(draw.idx[low:high], weight, draw.prob[low:high], draw.step)
 
-    def update(self, idx: Items, scores: Vector, *, step: int | None = None) -> None:
-        """Report `scores` (k,) of the items `idx` (k,) of the global batch consumed at `step`.
+    def update(
+        self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None
+    ) -> None:
+        """Report `scores` (k,), one per item, of a batch that was trained on.
 
-        `step` None: the one after the last report. Scores act on draws from step + 1 + lag on, and
-        a scheme gets with them the probabilities of the very draw that they belong to, not those of
-        a later step. Before the first draw they act at once (first scores of all items, say).
-        Refused, with nothing changed: out of range, not finite, negative; a report that its lag has
-        overtaken; a static p; items that were not drawn, for a scheme that `calibrates`. Raises
-        `InvalidArgument`, `InvalidScores`, `InvalidShape`."""
+        `drawn`: the `Draw` that came with the batch, or the items (k,) alone; then it is found
+        among the draws that wait, or named by `step`. A scheme gets with the scores the
+        probabilities of the very draw that they belong to. Before the first draw they act at once
+        (first scores of all items, say). Scores of which one is not finite are not used, but
+        counted. Refused, with nothing changed: one number in place of one per item, items out of
+        range, negative scores; a static p; a step that was not drawn; items that were not drawn,
+        for a scheme that `calibrates`. Raises `InvalidArgument`, `InvalidScores`,
+        `InvalidShape`."""
         if not self._source.changes:
             raise InvalidArgument(
                 "p is static: give a SumTree or a scheme where scores change during training"
             )
-        rows = check_rows(idx, self.n)
-        s = check_scores(scores) if len(scores) else np.empty(0)
-        if rows.size != s.size:
-            raise InvalidShape(f"{s.size} scores for {rows.size} items")
-        if self._drawn == 0 and step is None:
-            self._source.update(rows, s, None)
+        self._hear(told_by(drawn, scores, step, self.n))
+
+    def _hear(self, told: Told) -> None:
+        "Apply first scores, keep others for the draws that they act on."
+        if self._account.drawn == 0 and told.step is None:
+            if told.rows.size:
+                self._source.update(told.rows, check_scores(told.scores), None)
             return
-        step = self._seen + 1 if step is None else step
-        self._check_order(step)
-        prob = self._drawn_with(rows, step)
-        self._seen = int(step)
-        if rows.size:
-            report = _Report(self._seen, rows.copy(), s.copy(), prob)
-            self._reports.append(report)
+        report = self._report(told)
+        if report is None:
+            return
+        late = self._account.is_late(report.step)
+        self._account.hear(report.step, self._epoch.stop)
+        if not told.finite:
+            self._ignore(told)
+        elif told.rows.size:
+            self._account.reports.append(report)
+            if late:
+                self._late()
 
-    def _drawn_with(self, rows: np.ndarray, step: int) -> np.ndarray | None:
-        """Probabilities (k,) with which the draw of `step` chose `rows`.
-
-        None if it did not choose them all and nobody needs to know."""
-        draw = next((d for d in self._ahead if d.step == step), None)
-        table = {} if draw is None else dict(zip(draw.idx.tolist(), draw.prob.tolist()))
-        items = rows.tolist()
-        strange = [i for i in items if i not in table]
-        if not strange:
-            return np.array([table[i] for i in items])
-        if not self._source.calibrates:
+    def _report(self, told: Told) -> Report | None:
+        "The report that `told` is, with the probabilities of its draw; None if it has no use."
+        account = self._account
+        items = told.rows.tolist()
+        step = account.find(items) if told.step is None else self._check_drawn(told.step)
+        prob = account.prob_of(step, items)
+        if prob is None and told.prob is not None:
+            if step in account.waiting:
+                raise InvalidArgument(f"this is not the draw of step {step} of this sampler")
+            prob = told.prob
+        if prob is not None or not self._source.calibrates:
+            return Report(step, told.rows, told.scores, prob)
+        if step not in account.waiting and told.step is not None:
+            self._say(
+                "gone",
+                f"a report of step {step} comes twice, or too late to know its draw: such reports "
+                "are not used; give the draw itself, update(draw, losses)",
+            )
             return None
-        reported = "" if draw else ", which is reported already"
+        known = account.waiting[step].idx.tolist() if step in account.waiting else []
+        strange = next((i for i in items if i not in known), None)
         raise InvalidArgument(
-            f"item {strange[0]} is not in the draw of step {step}{reported}: "
-            f"{type(self._source.law).__name__} weighs what it is told "
-            "by the probabilities of the draw, so report the items of that batch only"
+            f"item {strange} is not in the draw of step {step}: {type(self._source.law).__name__} "
+            "weighs what it is told by the probabilities of the draw, "
+            "so report the items of that batch only"
         )
 
-    def consumed(self, step: int) -> None:
-        """Report that the batch of `step` has been trained on (`update` does it, too).
+    def _ignore(self, told: Told) -> None:
+        self.ignored += 1
+        bad = int((~np.isfinite(told.scores)).sum())
+        self._say(
+            "ignored",
+            f"{bad} of {told.scores.size} scores of a batch are not finite: such batches are not "
+            "remembered (counted in `ignored`)",
+        )
 
-        That is where a checkpoint without a step of its own stands. Raises `InvalidArgument`."""
-        self._check_order(step)
-        self._seen = int(step)
+    def _late(self) -> None:
+        self.late += 1
+        self._say(
+            "late",
+            f"a report came after a draw that it should have acted on with lag = {self.lag}: it "
+            "acts on the next one, so draws may differ between numbers of workers (counted in "
+            "`late`); give lag >= num_workers * prefetch_factor, or None",
+        )
 
-    def _check_order(self, step: int) -> None:
-        "A report must be of a drawn step, not before the last report, and in time for its lag."
-        last = self._drawn - 1
-        if not self._seen <= step < self._drawn:
+    def _say(self, what: str, words: str) -> None:
+        "A warning, the first time."
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(f"{type(self).__name__}: {words} (said once)", RuntimeWarning, 5)
+
+    def _check_drawn(self, step: object) -> int:
+        "`step` as a number of a step that was drawn."
+        k = check_count(step, "step", low=0)
+        if k >= self._account.drawn:
+            last = self._account.drawn - 1
             raise InvalidArgument(
-                f"step {step} is not between the last report ({self._seen}) "
-                f"and the last draw ({last})"
+                f"step {k} was not drawn here: the last draw is that of step {last}"
             )
-        if self._source.changes and self._drawn > step + 1 + self.lag:
-            raise InvalidArgument(
-                f"the report of step {step} comes after the draw of step {last}: "
-                f"with lag = {self.lag} it would be ignored there; "
-                "give lag >= num_workers * prefetch_factor"
-            )
+        return k
+
+    def consumed(self, drawn: Draw | DrawnBatch | int) -> None:
+        """Report that a batch, named by its draw or step, has been trained on, without scores.
+
+        `update` does it, too. That is where a checkpoint without a step of its own stands. Raises
+        `InvalidArgument`."""
+        draw = getattr(drawn, "draw", drawn)
+        step = self._check_drawn(getattr(draw, "step", draw))
+        self._account.hear(step, self._epoch.stop)
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
 
-        `step` None: the last step reported. Tensors and numbers, which `torch.load` reads with
-        `weights_only=True`. Raises `InvalidArgument` for a step that was not drawn or lies too far
-        back."""
+        `step` None: the last step reported; for a static p of which nothing was `consumed`, the
+        last draw (batches that a loader holds then are left out: name the step). Tensors and
+        numbers, which `torch.load` reads with `weights_only=True`. Raises `InvalidArgument` for a
+        step that was not drawn or lies too far back."""
         step = self._checkpoint(step)
-        ahead = [d for d in self._ahead if d.step > step]
+        account = self._account
+        ahead = account.after(step)
+        stop = self._epoch.stop if self._epoch.stop > step else step + 1
         return {
             **self._identity(),
             "seed": self.seed,
             "step": step,
+            "stop": stop,
             "ahead": [(d.idx, d.weight, d.prob, d.step) for d in ahead],
-            "reports": [report.as_tensors() for report in self._reports],
+            "reports": [report.as_tensors() for report in account.reports],
+            "ignored": self.ignored,
             "law": self._source.state_dict(),
         }
 
     def _checkpoint(self, step: int | None) -> int:
         "The step at which a checkpoint stands; all draws after it must still be here."
-        last = self._drawn - 1
-        if step is None and self._seen < 0 and self._drawn:
+        account = self._account
+        last = account.drawn - 1
+        if step is None:
+            silent = not account.keeps and account.seen < self._epoch.start
+            return last if silent else account.over
+        step = check_count(step, "step", low=min(account.seen, last), high=last)
+        kept = len(account.after(step))
+        if account.keeps and last - step > kept:
             raise InvalidArgument(
-                "nothing was reported: name the step that was consumed, state_dict(step=draw.step)"
-            )
-        step = self._seen if step is None else check_count(step, "step", low=self._seen, high=last)
-        kept = sum(d.step > step for d in self._ahead)
-        if self._source.changes and last - step > kept:
-            raise InvalidArgument(
-                f"step {step} lies {last - step} draws back, but lag = {self.lag} keeps {kept}: "
-                "give lag >= num_workers * prefetch_factor"
+                f"step {step} lies {last - step} draws back, but only {kept} of them are kept: "
+                "report batches soon after they are trained on"
             )
         return step
 
@@ -443,79 +412,39 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         """Go on after the step that `state` names.
 
         `rank` and `world_size` may differ from those of the run that saved it. Raises
-        `InvalidArgument` for another sampler's state."""
-        for key, here in self._identity().items():
-            if state.get(key) != here:
-                raise InvalidArgument(
-                    f"this sampler state is not for here: its {key} is {state.get(key)!r}, "
-                    f"expected {here!r}"
-                )
-        self._source.load_state_dict(state["law"])
-        self.seed = state["seed"]
-        self._seen = state["step"]
-        self._first = self._seen + 1
-        ahead = [Draw(*saved) for saved in state["ahead"]]
-        self._ahead = deque(ahead, maxlen=self.lag + 1)
-        self._reports = deque(map(_Report.of_tensors, state["reports"]))
-        self._drawn = self._first + len(self._ahead)
+        `InvalidArgument` for another sampler's state, and `InvalidShape`, `InvalidScores` or
+        `InvalidProbabilities` for numbers that cannot be one; nothing changes then."""
+        check_owner(state, "sampler", self._identity())
+        seed = check_count(state_value(state, "seed", "sampler"), "seed", low=0)
+        ignored = check_count(state_value(state, "ignored", "sampler"), "ignored", low=0)
+        account, stop = self._account_of(state)
+        self._source.load_state_dict(state_value(state, "law", "sampler"))
+        self.seed = seed
+        self.ignored = ignored
+        self.late = 0
+        self._account = account
+        self._epoch = range(account.seen + 1, stop)
+        self._begun = False
+        self._peeked = None
 
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #48aaf423
-class MapStyleData(Protocol):
-    "A map-style data set, `torch.utils.data.Dataset` or not."
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> object: ...
-
-
-class WithDraw(Dataset):
-    """A map-style `data` set whose batches come as `(batch, draw)`.
-
-    Give `collate_fn=data.collate` to the DataLoader; `collate_fn` here is how the data set's own
-    items become a batch. Raises `InvalidArgument` for batches of another batch sampler."""
-
-    def __init__(
-        self, data: MapStyleData, collate_fn: Callable[[list], object] = default_collate
-    ) -> None:
-        self.data = data
-        self.collate_fn = collate_fn
-
-    def __repr__(self) -> str:
-        return f"WithDraw({type(self.data).__name__} of {len(self)} items)"
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> object:
-        return self.data[i]
-
-    def __getitems__(self, batch: DrawnBatch) -> tuple[list, Draw]:
-        if not hasattr(batch, "draw"):
+    def _account_of(self, state: SamplerState) -> tuple[Account, int]:
+        "The account that `state` keeps and the end of its epoch, checked."
+        step = check_count(state_value(state, "step", "sampler"), "step", low=-1)
+        stop = check_count(state_value(state, "stop", "sampler"), "stop", low=step + 1)
+        stop = check_count(stop, "stop", high=step + self.steps + 1)
+        ahead = [draw_of(saved, self.n) for saved in state_entries(state, "ahead", "sampler")]
+        if [d.step for d in ahead] != list(range(step + 1, step + 1 + len(ahead))):
             raise InvalidArgument(
-                "the batch carries no draw: "
-                "give the DataLoader batch_sampler=ImportanceBatchSampler(...)"
+                f"the draws ahead in this sampler state do not follow step {step}"
             )
-        rows = batch or [0]  # an empty batch has the shapes of one item, and length 0
-        if hasattr(self.data, "__getitems__"):
-            items = self.data.__getitems__(rows)
-        else:
-            items = [self.data[i] for i in rows]
-        return items, batch.draw
-
-    def collate(self, fetched: tuple[list, Draw]) -> tuple[object, Draw]:
-        "The `collate_fn` of a DataLoader: items and their draw as (batch, draw)."
-        items, draw = fetched
-        batch = self.collate_fn(items)
-        return batch if len(draw.idx) else _emptied(batch), draw
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #ac94cbbf
-def _emptied(batch):
-    "`batch` of one item without it: tensors (0, ...), in the same dicts, tuples and lists."
-    if isinstance(batch, dict):
-        return {k: _emptied(v) for k, v in batch.items()}
-    nested = isinstance(batch, (tuple, list)) and len(batch) > 0
-    if nested and isinstance(batch[0], (torch.Tensor, tuple, list, dict)):
-        return type(batch)(map(_emptied, batch))
-    return batch[:0]
+        reports = [report_of(saved, self.n) for saved in state_entries(state, "reports", "sampler")]
+        account = Account(
+            self.lag,
+            self._source.changes,
+            drawn=step + 1 + len(ahead),
+            seen=step,
+            floor=step,
+            waiting={d.step: d for d in ahead},
+            reports=reports,
+        )
+        return account, stop if stop > step + 1 else step + 1 + self.steps

@@ -10,18 +10,34 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from impsamp.samplers.loader import (
-    ImportanceBatchSampler,
-    SamplerState,
+from impsamp.samplers.distributed import (
+    Group,
+    agree,
+    digest,
+    gather_rows,
+    lag_number,
+    ranks_of,
+)
+from impsamp.samplers.draws import (
+    Draw,
+    DrawnBatch,
+    _invert,
+    check_rows,
+    draw_points,
+    make_draw,
+)
+from impsamp.samplers.reports import (
     SavedDraw,
     SavedReport,
+    draw_of,
+    report_of,
+    told_by,
 )
 
-from ..checks import check_scores
+from ..checks import check_scores, state_entries, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidShape
-from ..typing import Generator, Items, Vector
-from .distributed import Group, agree, digest, gather_rows, ranks_of
-from .draws import Draw, _invert, check_rows, draw_points, make_draw
+from ..typing import Generator, Items, Seeded, Vector
+from .loader import ImportanceBatchSampler, SamplerState
 from .sumtree import SumTree, TreeState, _build, _check_size
 
 # %% auto #0
@@ -132,12 +148,14 @@ class ShardedSumTree(SumTree):
 
     def load_state_dict(self, state: TreeState) -> None:
         "Take over this rank's part of the weights of a tree with the same n, on any ranks."
-        if state["n"] != self.n:
+        n = state_value(state, "n", "tree")
+        if n != self.n:
             raise InvalidShape(
-                f"the state belongs to a tree of {state['n']} items, the shards here have {self.n}"
+                f"the state belongs to a tree of {n} items, the shards here have {self.n}"
             )
-        own = state["weights"][self.low : self.high]
-        w = _check_size(check_scores(own, "weights"), self.n)
+        saved = to_float64(state_value(state, "weights", "tree"), "weights")
+        weights = check_scores(saved, "weights", n=self.n)
+        w = _check_size(weights, self.n)[self.low : self.high]
         _build(self._tree, self._starts, w)
 
 
@@ -180,7 +198,7 @@ def _whole_reports(reports: list[SavedReport], group: Group) -> list[SavedReport
 
 
 # %% ../../nbs/08_samplers/07_sharded.ipynb #b3c4a651
-def _own_draws(ahead: list[SavedDraw], tree: ShardedSumTree) -> list[SavedDraw]:
+def _own_draws(ahead: Sequence[SavedDraw], tree: ShardedSumTree) -> list[SavedDraw]:
     "Draws of all ranks as those of the rank of `tree`, whose weights count the ranks."
     own = []
     for idx, weight, prob, step in ahead:
@@ -217,8 +235,8 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         batch_size: int,
         *,
         steps: int,
-        generator: Generator,
-        lag: int = 0,
+        generator: Seeded,
+        lag: int | None = None,
         method: str = "multinomial",
         group: Group = None,
     ) -> None:
@@ -233,17 +251,21 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
             n=self.n,
             batch_size=batch_size,
             steps=self.steps,
-            lag=self.lag,
+            lag=lag_number(self.lag),
             method=digest(self.tree.method),
         )
 
-    def update(self, idx: Items, scores: Vector, *, step: int | None = None) -> None:
-        """Report `scores` (k,) of items `idx` (k,) of this rank, drawn at `step`.
+    def update(
+        self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None
+    ) -> None:
+        """Report `scores` (k,) of this rank's batch or of its items (k,).
 
-        Every rank reports every step, also without items. No communication. Raises `InvalidShape`
-        for an item of another rank, and what `ImportanceBatchSampler.update` raises."""
-        self.tree.own(idx)
-        super().update(idx, scores, step=step)
+        Every rank reports every step, also without items. No communication: scores of this rank
+        that are not finite are ignored here alone. Raises `InvalidShape` for an item of another
+        rank, and what `ImportanceBatchSampler.update` raises."""
+        told = told_by(drawn, scores, step, self.n)
+        self.tree.own(told.rows)
+        self._hear(told)
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         "The state after `step` of all ranks, the same on all of them; call it on all together."
@@ -252,6 +274,7 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         group = self.tree.group
         state["ahead"] = _whole_draws(state["ahead"], ranks, group)
         state["reports"] = _whole_reports(state["reports"], group)
+        state["ignored"] = int(_of_all(state["ignored"], group).max())
         return state
 
     def load_state_dict(self, state: SamplerState) -> None:
@@ -259,7 +282,9 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
 
         The number of ranks may differ from that of the run that saved it. Raises `InvalidArgument`
         for another sampler's state."""
+        ahead = [draw_of(saved, self.n) for saved in state_entries(state, "ahead", "sampler")]
+        reports = [report_of(saved, self.n) for saved in state_entries(state, "reports", "sampler")]
         own = state.copy()
-        own["ahead"] = _own_draws(state["ahead"], self.tree)
-        own["reports"] = _own_reports(state["reports"], self.tree)
+        own["ahead"] = _own_draws(ahead, self.tree)
+        own["reports"] = _own_reports([r.as_tensors() for r in reports], self.tree)
         super().load_state_dict(own)

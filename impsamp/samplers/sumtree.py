@@ -20,7 +20,7 @@ from impsamp.samplers.draws import (
     make_draw,
 )
 
-from ..checks import check_count, check_scores, to_float64
+from ..checks import check_count, check_scores, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidScores, InvalidShape
 from ..typing import Generator, Items, Sampler, Vector
 
@@ -194,10 +194,10 @@ class SumTree(Sampler):
 
     def load_state_dict(self, state: TreeState) -> None:
         "Take over the weights of a tree with the same n; `InvalidShape` otherwise."
-        if state["n"] != self.n:
-            raise InvalidShape(
-                f"the state belongs to a tree of {state['n']} items, this one has {self.n}"
-            )
-        w = check_scores(state["weights"], "weights", n=self.n)
+        n = state_value(state, "n", "tree")
+        if n != self.n:
+            raise InvalidShape(f"the state belongs to a tree of {n} items, this one has {self.n}")
+        saved = to_float64(state_value(state, "weights", "tree"), "weights")
+        w = check_scores(saved, "weights", n=self.n)
         w = _check_size(w, self.n)
         _build(self._tree, self._starts, w)

@@ -6,21 +6,19 @@
 from __future__ import annotations
 
 from impsamp.schemes.base import (
-    Composite,
-    Floored,
     GradNorm,
-    Mixture,
     Scheme,
     SchemeLike,
     Shuffle,
-    Tempered,
     Uniform,
+    check_scheme,
     floor_probabilities,
     mix,
     proportional,
     temper,
 )
 
+from .composites import Composite, Floored, Mixture, Tempered
 from .preconditioned import PreconditionedGradNorm
 from .scored import Lipschitz, Loss, LossRank, Prioritized, UpperBound
 from .stale import Stale
@@ -40,6 +38,7 @@ _all_ = [
     "mix",
     "temper",
     "floor_probabilities",
+    "check_scheme",
     "UpperBound",
     "Loss",
     "LossRank",
@@ -71,6 +70,7 @@ __all__ = [
     "Tempered",
     "Uniform",
     "UpperBound",
+    "check_scheme",
     "floor_probabilities",
     "mix",
     "proportional",

@@ -6,30 +6,40 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from hashlib import sha256
 from inspect import Parameter, signature
+from numbers import Real
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 
-from ..checks import check_count, check_probabilities, check_scores, same_kind, to_float64
+from impsamp.checks import (
+    check_count,
+    check_owner,
+    check_probabilities,
+    check_scores,
+    per_item,
+    refuse_mask,
+    same_kind,
+    state_value,
+    to_float64,
+)
+
 from ..errors import InvalidArgument, InvalidScores, InvalidShape
 from ..theory.minibatch import minibatch_probabilities
 from ..typing import Array, ArrayT, Items, Vector
 
 # %% auto #0
 __all__ = [
-    "Composite",
-    "Floored",
     "GradNorm",
-    "Mixture",
     "Scheme",
     "SchemeLike",
     "SchemeState",
     "Shuffle",
-    "Tempered",
     "Uniform",
+    "check_scheme",
     "floor_probabilities",
     "mix",
     "proportional",
@@ -127,6 +137,23 @@ class SchemeLike(Protocol):
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None: ...
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #b71fceca
+def check_scheme(scheme: object) -> None:
+    "`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all."
+    if isinstance(scheme, str):
+        raise InvalidArgument(
+            f"the scheme is an object, got the name {scheme!r}: "
+            'give GradNorm(), Stale("loss") or another of impsamp.schemes'
+        )
+    if isinstance(scheme, type):
+        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+    if not hasattr(scheme, "probabilities"):
+        raise InvalidArgument(
+            f"a scheme has probabilities(), init(n) and more (impsamp.schemes.SchemeLike), "
+            f"{type(scheme).__name__} has not"
+        )
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #09b1b767
 def _written(value: object) -> str:
     "An argument as `__repr__` shows it, on one line; vectors and tables by their length."
@@ -165,13 +192,25 @@ def _as_items(i: np.ndarray, n: int) -> np.ndarray:
     return i.astype(np.int64)
 
 
-# %% ../../nbs/07_schemes/01_base.ipynb #5150f9cd
+# %% ../../nbs/07_schemes/01_base.ipynb #37940f56
 SchemeState: TypeAlias = dict[str, Any]  # tensors, numbers, strings, and lists of such states
 
 
-def _vector(state: SchemeState, name: str) -> np.ndarray:
-    "The array (n,) that `state` keeps as a tensor."
-    return to_float64(state[name], name, ndim=1).copy()
+def _vector(state: SchemeState, name: str, size: int | None = None) -> np.ndarray:
+    "The array (`size`,) that `state` keeps as a tensor; None is any size."
+    values = to_float64(state_value(state, name, "scheme"), name, ndim=1).copy()
+    if size is not None and values.size != size:
+        raise InvalidShape(f"{name} of this scheme state has {values.size} entries, not {size}")
+    return values
+
+
+def _told(value: object) -> object:
+    "An argument that can be compared with that of a state: itself, or the digest of a vector."
+    if isinstance(value, np.ndarray):
+        return sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:12]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)  # 1 and 1.0 are the same setting
+    return value if isinstance(value, (bool, str)) else None
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #7231dc7d
@@ -200,6 +239,7 @@ class Scheme:
     step: int = 0  # calls of `probabilities` since `init`
     scores: np.ndarray  # (n,) the remembered scores, NaN where never seen
     fingerprint: str | None  # names the data set
+    ignored: int = 0  # batches whose scores were not all finite, since `init`
     _warned: bool = False
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
@@ -208,6 +248,7 @@ class Scheme:
         self.n = n
         self.fingerprint = fingerprint
         self.step = 0
+        self.ignored = 0
         self.scores = np.full(n, np.nan)
         return self
 
@@ -250,9 +291,13 @@ class Scheme:
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Remember `scores` (b,) of the visited items `idx` (b,); of duplicates the last one stays.
 
-        `prob` (b,): the probabilities they were drawn with, for schemes that calibrate."""
-        i, s = self._visited(idx, scores)
-        self.scores[i] = s
+        `prob` (b,): the probabilities they were drawn with, for schemes that calibrate. A batch
+        with a score that is not finite (a loss that overflowed) teaches nothing: it is counted in
+        `ignored`, said once, and all else stays as it is."""
+        visited = self._visited(idx, scores, prob)
+        if visited is not None:
+            i, s = visited
+            self.scores[i] = s
 
     def _ready(self) -> int:
         "The number of items; refuses to go on before `init`."
@@ -287,14 +332,41 @@ class Scheme:
             )
         return np.ones(seen.size)
 
-    def _visited(self, idx: Items, scores: Vector) -> tuple[np.ndarray, np.ndarray]:
-        "What `update` was told, checked: items (b,) and their scores (b,)."
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """What `update` was told, checked: items (b,) and their scores (b,).
+
+        None where there is nothing to learn: no item, or a score that is not finite."""
         n = self._ready()
-        s = check_scores(scores)
+        refuse_mask(idx)
+        s = per_item(scores)
         i = to_float64(idx, "idx", ndim=1)
         if i.size != s.size:
             raise InvalidShape(f"idx has {i.size} entries but scores has {s.size}")
-        return _as_items(i, n), s
+        items = _as_items(i, n)
+        if not s.size:
+            return None
+        if prob is not None:
+            q = check_probabilities(prob, "prob", total=None, positive=True)
+            if q.size != i.size:
+                raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
+        if not np.isfinite(s).all():
+            self._ignore(s)
+            return None
+        return items, check_scores(s)
+
+    def _ignore(self, s: np.ndarray) -> None:
+        "Count a batch of scores `s` (b,) that are not all finite; say it the first time."
+        self.ignored += 1
+        if self.ignored == 1:
+            bad = int((~np.isfinite(s)).sum())
+            warnings.warn(
+                f"{type(self).__name__}: {bad} of {s.size} scores of a batch are not finite; "
+                "such batches are not remembered (said once, counted in `ignored`)",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _normalise(self, s: np.ndarray) -> np.ndarray:
         "p proportional to `s`; uniform, with a warning the first time, if all are zero."
@@ -315,33 +387,46 @@ class Scheme:
         A file of it needs no pickle: `weights_only=True` reads it."""
         return {
             "scheme": type(self).__name__,
+            "settings": self._settings(),
             "n": self._ready(),
             "fingerprint": self.fingerprint,
             "step": self.step,
             "scores": torch.from_numpy(self.scores.copy()),
+            "ignored": self.ignored,
         }
 
     def load_state_dict(self, state: SchemeState) -> None:
         """Restore what `state_dict` gave.
 
-        `InvalidArgument` if `state` is of another scheme, another number of items or another data
-        set; nothing changes then."""
+        `InvalidArgument` if `state` is of another scheme, other settings, another number of items
+        or another data set, `InvalidScores` and `InvalidShape` if its numbers cannot be a state of
+        this one; nothing changes then."""
         self._refuse_foreign(state)
-        self.step = state["step"]
-        self.scores = _vector(state, "scores")
+        vars(self).update(self._values(state))
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        "The attributes that `state` sets, read and checked; nothing is changed."
+        step = check_count(state_value(state, "step", "scheme"), "step", low=0)
+        ignored = check_count(state_value(state, "ignored", "scheme"), "ignored", low=0)
+        scores = _vector(state, "scores", self._ready())
+        check_scores(np.nan_to_num(scores, nan=0.0, posinf=np.inf))  # NaN: never visited
+        return {"step": step, "ignored": ignored, "scores": scores}
+
+    def _settings(self) -> str:
+        "What the scheme was built with, as far as words and numbers tell; vectors by a digest."
+        made_of = self._arguments()
+        names = [name for name in signature(type(self)).parameters if name in made_of]
+        told = {name: _told(made_of[name]) for name in names}
+        own = {name: text for name, text in told.items() if text is not None}
+        return repr({"needs": self.needs, "scope": self.scope, **own})
 
     def _refuse_foreign(self, state: SchemeState) -> None:
-        n = self._ready()
-        kind = type(self).__name__
-        mine = {"scheme": kind, "n": n, "fingerprint": self.fingerprint}
-        for key, here in mine.items():
-            there = state.get(key)
-            unnamed = key == "fingerprint" and None in (here, there)
-            if there != here and not unnamed:
-                raise InvalidArgument(
-                    f"this scheme state is not for here: its {key} is {there!r}, "
-                    f"expected {here!r}; call init and collect scores afresh"
-                )
+        mine = {"scheme": type(self).__name__, "n": self._ready(), "settings": self._settings()}
+        names = (self.fingerprint, state_value(state, "fingerprint", "scheme"))
+        if None not in names:
+            mine["fingerprint"] = self.fingerprint
+        cure = "; call init and collect scores afresh"
+        check_owner(state, "scheme", mine, cure)
 
     def _arguments(self) -> Mapping[str, object]:
         "The values of `__init__`'s arguments: by default the attributes of the same names."
@@ -389,154 +474,3 @@ class GradNorm(Scheme):
 
     def __init__(self, every: int = 1) -> None:
         self.every = check_count(every, "every")
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #b2f1afd9
-def _metric(scheme: Scheme) -> tuple[object, ...]:
-    "What tells the metric of a scheme's norms: empty for plain ones."
-    if not hasattr(scheme, "precondition"):
-        return ()
-    owner = getattr(scheme.precondition, "__self__", scheme)
-    return type(owner), getattr(owner, "power", None), getattr(owner, "clip", None)
-
-
-class Composite(Scheme):
-    """A scheme made of `parts` that share one kind of score.
-
-    Subclasses say how `combine(*laws)` makes one p (n,) of the parts' laws (n,)."""
-
-    combine: Callable[..., np.ndarray]
-
-    def __init__(self, *parts: Scheme) -> None:
-        self.parts = parts
-        kinds = {s.needs for s in parts} - {"none"}
-        scopes = {s.scope for s in parts} - {"none"}
-        if len(kinds) > 1 or len(scopes) > 1:
-            raise InvalidArgument(
-                f"the parts of a {type(self).__name__} must need the same score: "
-                f"got needs {sorted(kinds)}, scope {sorted(scopes)}"
-            )
-        metrics = {_metric(s) for s in parts if s.needs == "norm"}
-        if len(metrics) > 1:
-            raise InvalidArgument(
-                f"the parts of a {type(self).__name__} must need the same score: "
-                "got norms in different metrics, plain or preconditioned"
-            )
-        for s in parts:
-            if hasattr(s, "precondition"):
-                self.precondition = s.precondition  # asked by whoever computes the norms
-        self.needs = next(iter(kinds), "none")
-        self.scope = next(iter(scopes), "none")
-        self.pool_size = next((s.pool_size for s in parts if s.pool_size), None)
-        self.replacement = all(s.replacement for s in parts)
-        if not self.replacement:
-            raise InvalidArgument(
-                "Shuffle draws by epochs and has no place in a composite: use Uniform"
-            )
-
-    # Read from the parts and never set: narrower than the attributes of `Scheme`.
-    @property
-    def unbiased(self) -> bool:  # type: ignore[override]
-        return all(s.unbiased for s in self.parts)
-
-    @property
-    def calibrates(self) -> bool:  # type: ignore[override]
-        return any(s.calibrates for s in self.parts)
-
-    @property
-    def beta(self) -> float:  # type: ignore[override]
-        return min(s.beta for s in self.parts)
-
-    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
-        for s in self.parts:
-            s.init(n, fingerprint=fingerprint)
-        return super().init(n, fingerprint=fingerprint)
-
-    def due(self) -> bool:
-        self._ready()
-        return any(s.due() for s in self.parts)
-
-    def probabilities(self, scores: Vector | None = None) -> Array:
-        "(n,) float64: `combine` of the parts' probabilities for the same `scores`."
-        self._ready()
-        self.step += 1
-        laws = [to_float64(s.probabilities(scores)) for s in self.parts]
-        return same_kind(self.combine(*laws), scores)
-
-    def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
-        for s in self.parts:
-            s.update(idx, scores, prob)
-
-    def state_dict(self) -> SchemeState:
-        return {**super().state_dict(), "parts": [s.state_dict() for s in self.parts]}
-
-    def load_state_dict(self, state: SchemeState) -> None:
-        self._refuse_foreign(state)
-        for s, part in zip(self.parts, state["parts"], strict=True):
-            s._refuse_foreign(part)
-        for s, part in zip(self.parts, state["parts"]):
-            s.load_state_dict(part)
-        self.step = state["step"]
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #94079fe1
-class Mixture(Composite):
-    """weight * p^a + (1 - weight) * p^b of two schemes `a`, `b`.
-
-    Mixture(GradNorm(), Uniform()) is the p^1/2 of the first paper (section 4). Cost: that of its
-    parts. Unbiased if both are. With u as one part every weight is bounded: use it wherever a score
-    may be far too small for some item."""
-
-    def __init__(self, a: Scheme, b: Scheme, weight: float = 0.5) -> None:
-        if not 0 <= weight <= 1:
-            raise InvalidArgument(f"weight must lie in [0, 1], got {weight}")
-        super().__init__(a, b)
-        self.weight = weight
-
-    def combine(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        if q.size != p.size:
-            q = np.full(p.size, 1 / p.size)  # a pool: uniform over it
-        return mix(p, q, self.weight)
-
-    def __repr__(self) -> str:
-        a, b = self.parts
-        return f"{type(self).__name__}({a!r}, {b!r}, {self.weight})"
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #b4b1eac6
-class Tempered(Composite):
-    """p_i proportional to q_i^power of the scheme `inner`.
-
-    power 0 is uniform, 1 is `inner`, above 1 sharper. Cost and bias: those of `inner`. For scores
-    that are only roughly proportional to the norms a power below one loses less where they are
-    wrong."""
-
-    def __init__(self, inner: Scheme, power: float) -> None:
-        super().__init__(inner)
-        self.power = float(power)
-        temper(np.ones(1), self.power)  # refuses a bad power now rather than at the first step
-
-    def combine(self, p: np.ndarray) -> np.ndarray:
-        return temper(p, self.power)
-
-    def _arguments(self) -> Mapping[str, object]:
-        return {"inner": self.parts[0], "power": self.power}
-
-
-# %% ../../nbs/07_schemes/01_base.ipynb #9b55763e
-class Floored(Composite):
-    """max(c/n, lam q_i) of the scheme `inner`: every p_i >= c/n, so no weight exceeds 1/(B c).
-
-    See `floor_probabilities`. Cost and bias: those of `inner`, and a sort. Cheaper in H than mixing
-    with u at the same bound; unlike mixing it may leave the region between u and p^GN."""
-
-    def __init__(self, inner: Scheme, c: float) -> None:
-        super().__init__(inner)
-        self.c = float(c)
-        floor_probabilities(np.ones(1), self.c)  # refuses a bad floor now
-
-    def combine(self, p: np.ndarray) -> np.ndarray:
-        return floor_probabilities(p, self.c)
-
-    def _arguments(self) -> Mapping[str, object]:
-        return {"inner": self.parts[0], "c": self.c}

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import torch
 
 from ..checks import check_count, check_scores
 from ..errors import InvalidArgument, InvalidScores, InvalidShape, unknown
 from ..typing import Vector
-from .base import Scheme, mix, proportional
+from .base import Scheme, SchemeState, _vector, mix, proportional
 
 # %% auto #0
 __all__ = ["Lipschitz", "Loss", "LossRank", "Prioritized", "Scored", "UpperBound"]
@@ -119,6 +120,15 @@ class LossRank(Scheme):
             self._rank = np.empty(n)
             self._rank[order] = np.arange(n)
         return self.pressure_now() ** (-self._rank / n)
+
+    def state_dict(self) -> SchemeState:
+        return {**super().state_dict(), "rank": torch.from_numpy(self._rank.copy())}
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        rank = _vector(state, "rank")
+        if rank.size and not np.array_equal(np.sort(rank), np.arange(self._ready())):
+            raise InvalidArgument(f"rank of this scheme state is no order of {self.n} items")
+        return {**super()._values(state), "_rank": rank}
 
     def _arguments(self) -> Mapping[str, object]:
         return {**vars(self), "corrected": self.unbiased}

