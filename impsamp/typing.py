@@ -41,7 +41,8 @@ ArrayT = TypeVar("ArrayT", "np.ndarray", "torch.Tensor")
 Generator: TypeAlias = "np.random.Generator | torch.Generator"
 Seeded: TypeAlias = "np.random.Generator | torch.Generator | int | None"
 
-LossFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
+# (what the model returned, y) -> losses (n,)
+LossFunction: TypeAlias = "Callable[..., torch.Tensor]"
 
 
 # %% ../nbs/00_typing.ipynb #03551ac5

@@ -5,7 +5,7 @@
 # %% ../../nbs/06_gradnorms/index.ipynb #a32925d4
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -38,9 +38,11 @@ from impsamp.gradnorms.preconditioners import (
     read_preconditioner,
 )
 
+from ..batches import Batch, batch_items, batch_length
 from ..checks import check_count
-from ..errors import InvalidArgument, InvalidShape, UnsupportedModel, unknown
+from ..errors import InvalidArgument, UnsupportedModel, unknown
 from ..typing import LossFunction
+from .inputs import check_batch, device_of, uncompiled, unwrap
 from .rules import Parameters, Scales
 
 # %% auto #0
@@ -73,45 +75,6 @@ _all_ = [
     "preconditioner_of",
 ]
 
-# %% ../../nbs/06_gradnorms/index.ipynb #1626b496
-# type of the wrapper -> where it keeps the module
-_WRAPPERS = {
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "OptimizedModule": "_orig_mod",
-}
-
-
-def _unwrap(model: Module) -> Module:
-    "The module inside DataParallel, DistributedDataParallel or torch.compile."
-    attribute = _WRAPPERS.get(type(model).__name__)
-    if attribute is None or not hasattr(model, attribute):
-        return model
-    return _unwrap(getattr(model, attribute))
-
-
-# %% ../../nbs/06_gradnorms/index.ipynb #6de65742
-def _detached(t: object, name: str) -> Tensor:
-    "`t` if it is a tensor of samples, without its graph."
-    if not isinstance(t, Tensor):
-        raise InvalidArgument(
-            f"{name} must be a tensor, got {type(t).__name__}: torch.as_tensor({name})"
-        )
-    if t.dim() == 0:
-        raise InvalidShape(f"{name} needs a sample axis, got a single number")
-    return t.detach()
-
-
-def _check_batch(x: object, y: object) -> tuple[Tensor, Tensor]:
-    x = _detached(x, "x")
-    y = _detached(y, "y")
-    if len(x) != len(y):
-        raise InvalidShape(f"x has {len(x)} samples but y has {len(y)}")
-    if len(x) == 0:
-        raise InvalidShape("x is empty: give at least one sample")
-    return x, y
-
-
 # %% ../../nbs/06_gradnorms/index.ipynb #9837fe0b
 WORKING_SET = 2**24  # bytes that stay in cache
 MEMORY = 2**28  # bytes that a chunk may take
@@ -139,13 +102,22 @@ def _chunk(plan: GhostPlan, params: Parameters) -> int:
     return max(1, min(size, _samples_with_gradients(numbers)))
 
 
+# %% ../../nbs/06_gradnorms/index.ipynb #534c9ba3
+def _chunks(x: Batch, y: Batch, pieces: int) -> Iterator[tuple[Batch, Batch]]:
+    "`x` and `y` cut into `pieces` of nearly equal length."
+    n = batch_length(x)
+    for k in range(pieces):
+        part = slice(k * n // pieces, (k + 1) * n // pieces)
+        yield batch_items(x, part), batch_items(y, part)
+
+
 # %% ../../nbs/06_gradnorms/index.ipynb #995c8856
 def _explicit(
     method: str,
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
     scales: Scales | None,
     chunk_size: int | None,
@@ -153,7 +125,8 @@ def _explicit(
     check_samples(model, loss_fn, x, y)
     numbers = sum(p.numel() for p in params.values())
     size = chunk_size or max(1, min(128, _samples_with_gradients(numbers)))
-    chunks = zip(x.split(size), y.split(size))
+    pieces = -(-batch_length(x) // size)
+    chunks = _chunks(x, y, pieces)
     return [explicit_squares(method, model, loss_fn, a, b, params, scales) for a, b in chunks]
 
 
@@ -161,8 +134,8 @@ def _explicit(
 def _ghost(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
     scales: Scales | None,
     chunk_size: int | None,
@@ -177,8 +150,8 @@ def _ghost(
             f"no ghost rule covers {', '.join(others)}: "
             "use method='auto', which gives them to vmap or loop"
         )
-    pieces = -(-len(x) // (chunk_size or _chunk(plan, params)))
-    chunks = zip(x.tensor_split(pieces), y.tensor_split(pieces))
+    pieces = -(-batch_length(x) // (chunk_size or _chunk(plan, params)))
+    chunks = _chunks(x, y, pieces)
     return [planned_squares(plan, model, loss_fn, a, b, params, scales) for a, b in chunks]
 
 
@@ -195,8 +168,8 @@ NORM_METHODS: dict[str, Callable[..., list[Tensor]]] = {
 def grad_norms(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     *,
     method: str = "auto",
     chunk_size: int | None = None,
@@ -205,8 +178,10 @@ def grad_norms(
     r"""$\|\nabla_\theta \ell_i\|_2$ for every sample, over all trainable parameters.
 
     The norm of the gradient of the sample's own loss (not of the mean).
-    `x` (n, ...), `y` (n, ...) tensors, `loss_fn(model(x), y)` -> (n,), not reduced. Returns (n,)
-    float64 on the device of `x`, detached.
+    `x`, `y`: a tensor (n, ...), or a tuple or dict of them, every one with the samples first.
+    `loss_fn(model(x), y)` -> (n,), not reduced; a dict is passed as `model(**x)`, a tuple as
+    `model(*x)`, and `loss_fn` gets what the model returned. Returns (n,) float64 on the device of
+    `x`, detached; of no samples no norms.
 
     `method`: "auto" (ghost where a rule covers a parameter, else vmap, else loop), "ghost"
     (refuses if a parameter is not covered), "vmap", "loop" (the oracle).
@@ -227,13 +202,15 @@ def grad_norms(
         raise unknown("method", method, NORM_METHODS)
     if chunk_size is not None:
         chunk_size = check_count(chunk_size, "chunk_size")
-    x, y = _check_batch(x, y)
-    model = _unwrap(model)
+    x, y = check_batch(x, y)
+    model = unwrap(model)
+    loss_fn = uncompiled(loss_fn)
     params = trainable(model)
     scales = None if precondition is None else read_preconditioner(precondition, params)
     squares = NORM_METHODS[method]
-    with untouched(model, x.device):
-        x, y = (t.clone() if t.is_inference() else t for t in (x, y))
+    if not batch_length(x):
+        return torch.zeros(0, dtype=torch.float64, device=device_of(x))
+    with untouched(model, device_of(x)):
         found = squares(model, loss_fn, x, y, params, scales, chunk_size)
         return torch.cat(found).sqrt()
 
@@ -242,21 +219,22 @@ def grad_norms(
 def choose_method(
     model: Module,
     loss_fn: LossFunction | None = None,
-    x: Tensor | None = None,
-    y: Tensor | None = None,
+    x: Batch | None = None,
+    y: Batch | None = None,
 ) -> dict[str, str]:
     """name -> "ghost", "vmap" or "loop" for each trainable parameter: what `method="auto"` does.
 
-    With a batch, the answer is the proved plan. Without one it is a forecast by layer type, "ghost"
-    where the layer's own forward is known to a rule, "vmap" elsewhere."""
-    model = _unwrap(model)
+    With a batch, the answer is the proved plan. Without one, or with an empty one, it is a forecast
+    by layer type, "ghost" where the layer's own forward is known to a rule, "vmap" elsewhere."""
+    model = unwrap(model)
     params = trainable(model)
-    if x is None:
+    if x is None or loss_fn is None or y is None:
         return _forecast(model, params)
-    x, y = _check_batch(x, y)
-    with untouched(model, x.device):
-        # with a batch there is a loss
-        plan = plan_for(model, loss_fn, x, y, params)  # type: ignore[arg-type]
+    seen, targets = check_batch(x, y)
+    if not batch_length(seen):
+        return _forecast(model, params)
+    with untouched(model, device_of(seen)):
+        plan = plan_for(model, uncompiled(loss_fn), seen, targets, params)
         return dict(plan.methods)
 
 
@@ -299,8 +277,8 @@ def _forecast(model: Module, params: Parameters) -> dict[str, str]:
 def per_sample_grads(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     *,
     method: str = "vmap",
     max_bytes: int = 2**31,
@@ -311,16 +289,20 @@ def per_sample_grads(
     `InvalidArgument` if the result would take more than `max_bytes`."""
     if method not in GRADS:
         raise unknown("method", method, GRADS)
-    x, y = _check_batch(x, y)
-    model = _unwrap(model)
+    x, y = check_batch(x, y)
+    model = unwrap(model)
+    loss_fn = uncompiled(loss_fn)
     params = trainable(model)
     bytes_each = sum(p.numel() * p.element_size() for p in params.values())
-    size = len(x) * bytes_each
+    n = batch_length(x)
+    size = n * bytes_each
     if size > max_bytes:
         raise InvalidArgument(
             f"the gradients would take {size:.3g} bytes, more than max_bytes={max_bytes}: "
             "fewer samples, or grad_norms"
         )
-    with untouched(model, x.device):
+    if not n:
+        return {name: p.new_zeros(0, *p.shape) for name, p in params.items()}
+    with untouched(model, device_of(x)):
         grads = GRADS[method](model, loss_fn, x, y, params)
         return {name: g.detach() for name, g in grads.items()}

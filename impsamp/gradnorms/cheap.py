@@ -5,16 +5,20 @@
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #fc421b80
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ..batches import Batch, batch_call, batch_length, batch_tensors
 from ..errors import InvalidShape, UnsupportedModel
 from ..typing import LossFunction
 from .ghost import Call, Catch, uncovered
+from .inputs import check_batch, device_of, uncompiled, unwrap
 from .oracle import checked_losses, per_sample_losses, trainable, untouched
 from .rules import Parameters
 
@@ -22,47 +26,98 @@ from .rules import Parameters
 __all__ = ["loss_scores", "output_gradient_norms", "output_scores", "upper_bound_scores"]
 
 
+# %% ../../nbs/06_gradnorms/06_cheap.ipynb #b9234f8a
+def _scored(
+    x: Batch,
+    y: Batch,
+    model: Module,
+    loss_fn: LossFunction,
+) -> tuple[Batch, Batch, Module, LossFunction]:
+    "What is scored in place of what was given: checked, without graphs, wrappers and compilation."
+    x, y = check_batch(x, y)
+    return x, y, unwrap(model), uncompiled(loss_fn)
+
+
+def _no_scores(x: Batch) -> Tensor:
+    "Of an empty batch."
+    return torch.zeros(0, dtype=torch.float64, device=device_of(x))
+
+
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #ff38d943
 def loss_scores(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
     """The losses (n,) float64, detached, from one forward pass without a graph.
 
     `loss_fn(model(x), y)` -> (n,). Loshchilov and Hutter 2015."""
-    with untouched(model, x.device), torch.no_grad():
+    x, y, model, loss_fn = _scored(x, y, model, loss_fn)
+    if not batch_length(x):
+        return _no_scores(x)
+    with untouched(model, device_of(x)), torch.no_grad():
         losses = per_sample_losses(model, loss_fn, x, y)
         return losses.detach().double()
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #55b7c84c
+def _output_tensors(output: object) -> Iterator[Tensor]:
+    "The floating tensors that a model returned, in tuples, dicts and dataclasses too."
+    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
+    return filter(Tensor.is_floating_point, batch_tensors(output))
+
+
+@contextlib.contextmanager
+def _as_leaves(tensors: Sequence[Tensor]) -> Iterator[None]:
+    "Gradients can be asked for with respect to `tensors`, results of a pass without a graph."
+    changed = [t for t in tensors if not t.requires_grad]
+    try:
+        for t in changed:
+            t.requires_grad_()
+        yield
+    finally:
+        for t in changed:
+            t.requires_grad_(False)
+
+
+# %% ../../nbs/06_gradnorms/06_cheap.ipynb #6f2216ae
 def output_gradient_norms(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
     """||d loss_i / d model(x)_i|| (n,) float64: one forward pass without a graph, any loss.
 
+    Over all floating tensors of the output, where the model returns a tuple, dict or object.
     If the model ends in a log-softmax this is a constant for the negative log-likelihood: use
     `upper_bound_scores`, which looks before it."""
-    with untouched(model, x.device):
+    x, y, model, loss_fn = _scored(x, y, model, loss_fn)
+    if not batch_length(x):
+        return _no_scores(x)
+    with untouched(model, device_of(x)):
         with torch.no_grad():
-            out = model(x)
-        out = out.detach().requires_grad_()
-        losses = per_sample_losses(lambda _: out, loss_fn, x, y)
-        if not losses.requires_grad:
-            raise UnsupportedModel("the loss does not depend on the model's output")
-        (g,) = torch.autograd.grad(losses.sum(), out)
-        return _row_norms(g)
+            out = batch_call(model, x)
+        found = list(_output_tensors(out))
+        with _as_leaves(found):
+            losses = per_sample_losses(lambda *_, **__: out, loss_fn, x, y)
+            if not losses.requires_grad:
+                raise UnsupportedModel("the loss does not depend on the model's output")
+            gradients = torch.autograd.grad(losses.sum(), found, allow_unused=True)
+        return _joint_norms([g for g in gradients if g is not None])
 
 
 def _row_norms(g: Tensor) -> Tensor:
     "g (n, ...) -> (n,) float64."
     rows = g.flatten(1)
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+
+
+def _joint_norms(gradients: Sequence[Tensor]) -> Tensor:
+    "Gradients (n, ...) -> (n,) float64: norms of a sample's parts together."
+    return torch.stack([_row_norms(g) for g in gradients]).square().sum(0).sqrt()
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #b7fe9aaf
@@ -100,16 +155,19 @@ def _is_cut(losses: Tensor, call: Call, params: Parameters) -> bool:
 def upper_bound_scores(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
     """||d loss_i / d z_i|| (n,) float64, z the output of the last layer with parameters.
 
     One forward pass and one step back. The score of Katharopoulos and Fleuret 2018 (equation 20),
     up to its constants: proportional to an upper bound of the norm, not a bound itself.
     `UnsupportedModel` if parameters reach the loss around the last layer."""
+    x, y, model, loss_fn = _scored(x, y, model, loss_fn)
     params = trainable(model)
-    with untouched(model, x.device):
+    if not batch_length(x):
+        return _no_scores(x)
+    with untouched(model, device_of(x)):
         with Catch(params) as catch:
             losses = checked_losses(model, loss_fn, x, y)
         last = _last_cut(losses, catch.calls, params)

@@ -19,6 +19,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
 
+from impsamp.batches import (
+    Batch,
+    batch_call,
+    batch_items,
+    batch_length,
+    batch_map,
+    batch_tensors,
+)
+
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
 from .ghost import BATCH_STATISTICS
@@ -40,36 +49,44 @@ __all__ = [
 ]
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd875a76
-Network: TypeAlias = Callable[[Tensor], Tensor]
+Network: TypeAlias = Callable[..., object]
 
 
-def _forward(model: Network, x: Tensor) -> Tensor:
-    "model(x); a mismatch of dtypes is explained."
+def _forward(model: Network, x: Batch) -> object:
+    "What the model returns for x (`batch_call`); a mismatch of dtypes is explained."
     try:
-        return model(x)
+        return batch_call(model, x)
     except RuntimeError as e:
-        weight = next(model.parameters()) if isinstance(model, Module) else x
-        if x.dtype == weight.dtype or "type" not in str(e):
+        wanted = next(model.parameters()).dtype if isinstance(model, Module) else None
+        wrong = _of_another_type(x, wanted)
+        if wrong is None or "type" not in str(e):
             raise
         raise InvalidArgument(
-            f"x is {x.dtype} but the parameters are {weight.dtype}: "
-            f"convert it, x.to({weight.dtype})"
+            f"x is {wrong} but the parameters are {wanted}: convert it, x.to({wanted})"
         ) from e
+
+
+def _of_another_type(x: Batch, wanted: torch.dtype | None) -> torch.dtype | None:
+    "The first dtype in `x` that is not `wanted`; of several tensors integers may be what they are."
+    if wanted is None:
+        return None
+    tensors = [x] if isinstance(x, Tensor) else filter(Tensor.is_floating_point, batch_tensors(x))
+    return next((t.dtype for t in tensors if t.dtype != wanted), None)
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #6f36c01e
 def per_sample_losses(
     model: Network,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
-    """`loss_fn(model(x), y)` as (n,).
+    """`loss_fn(model(x), y)` as (n,), with `model(*x)` for a tuple and `model(**x)` for a dict.
 
     `InvalidShape` if it is reduced or has another shape, `InvalidArgument` if x has a dtype that
     the model refuses."""
     losses = loss_fn(_forward(model, x), y)
-    n = len(x)
+    n = batch_length(x)
     if not isinstance(losses, Tensor):
         got = type(losses).__name__
         raise InvalidShape(f"loss_fn must return a tensor of shape ({n},), got {got}")
@@ -92,8 +109,8 @@ def per_sample_losses(
 def checked_losses(
     model: Network,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> Tensor:
     "`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them."
     losses = per_sample_losses(model, loss_fn, x, y)
@@ -275,16 +292,16 @@ def _stacked(
 def loop_grads(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
     "name -> (n, *param.shape): each sample's gradient of its own loss, one sample at a time."
     leaves = list(params.values())
     rows = []
-    for i in range(len(x)):
+    for i in range(batch_length(x)):
         one = slice(i, i + 1)
-        losses = checked_losses(model, loss_fn, x[one], y[one])
+        losses = checked_losses(model, loss_fn, batch_items(x, one), batch_items(y, one))
         rows.append(torch.autograd.grad(losses.sum(), leaves, allow_unused=True))
     columns = (_stacked(rows, j, p) for j, p in enumerate(leaves))
     return dict(zip(params, columns))
@@ -294,30 +311,31 @@ def loop_grads(
 def vmap_grads(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
     """name -> (n, *param.shape), with respect to `params` alone.
 
     By `vmap(grad(loss of one sample))` (torch.func)."""
-    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-    held = {name: t.detach() for name, t in tensors if name not in params}
+    state = itertools.chain(model.named_parameters(), model.named_buffers())
+    held = {name: t.detach() for name, t in state if name not in params}
 
-    def loss_of_one(
-        p: dict[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-    ) -> Tensor:
-        def called(x: Tensor) -> Tensor:
-            return functional_call(model, {**held, **p}, (x,))
+    def loss_of_one(p: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+        # the structure of x and y, with one sample in place of each of their tensors
+        sample = iter(tensors)
+        one_x, one_y = batch_map(lambda _: next(sample)[None], (x, y))
 
-        losses = per_sample_losses(called, loss_fn, x[None], y[None])
-        return losses.sum()
+        def called(*args: object, **kwargs: object) -> object:
+            return functional_call(model, {**held, **p}, args, kwargs)
 
-    every = vmap(grad(loss_of_one), in_dims=(None, 0, 0), randomness="error")
+        return per_sample_losses(called, loss_fn, one_x, one_y).sum()
+
+    tensors = tuple(batch_tensors((x, y)))
+    axes = (None, *[0] * len(tensors))
+    every = vmap(grad(loss_of_one), in_dims=axes, randomness="error")
     free = {name: p.detach() for name, p in params.items()}
-    return every(free, x, y)
+    return every(free, *tensors)
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #b343d64f

@@ -22,6 +22,7 @@ from impsamp.gradnorms.oracle import (
     per_sample_losses,
 )
 
+from ..batches import Batch, batch_items, batch_length, batch_tensors
 from ..errors import UnsupportedModel
 from ..typing import LossFunction
 from .ghost import Call, Catch, Layout, find_layouts, ghost_squares, uncovered
@@ -122,16 +123,17 @@ def _refuse_interaction(together: Tensor, alone: Tensor) -> None:
 def check_samples(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
 ) -> None:
     """Raise if the loss of up to three samples is reduced or depends on their company.
 
     These are the checks of the plan, for methods that need none."""
-    n = min(len(x), 3)
+    few = slice(0, 3)
+    one = slice(0, 1)
     with torch.no_grad(), Catch({}):
-        together = per_sample_losses(model, loss_fn, x[:n], y[:n])
-        alone = per_sample_losses(model, loss_fn, x[:1], y[:1])
+        together = per_sample_losses(model, loss_fn, batch_items(x, few), batch_items(y, few))
+        alone = per_sample_losses(model, loss_fn, batch_items(x, one), batch_items(y, one))
     _refuse_interaction(together[0], alone[0])
 
 
@@ -140,8 +142,8 @@ def check_samples(
 class _Trial:
     "Up to three samples of a batch run together, and sample `i` of them alone."
 
-    x: Tensor
-    y: Tensor
+    x: Batch
+    y: Batch
     i: int
     # with their graphs: (n,) and (1,)
     losses: Tensor
@@ -155,19 +157,20 @@ class _Trial:
 def _try_out(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> _Trial:
-    chosen = sorted({0, len(x) // 2, len(x) - 1})
-    x = x[chosen]
-    y = y[chosen]
+    n = batch_length(x)
+    chosen = sorted({0, n // 2, n - 1})
+    x = batch_items(x, chosen)
+    y = batch_items(y, chosen)
     with Catch(params) as batch:
         losses = checked_losses(model, loss_fn, x, y)
     i = int(losses.detach().argmax())
     one = slice(i, i + 1)
     with Catch(params) as single:
-        alone = checked_losses(model, loss_fn, x[one], y[one])
+        alone = checked_losses(model, loss_fn, batch_items(x, one), batch_items(y, one))
     _refuse_interaction(losses[i].detach(), alone[0].detach())
     return _Trial(x, y, i, losses, alone, batch.calls, single.calls)
 
@@ -244,8 +247,8 @@ def _vmap_or_loop(
 def make_ghost_plan(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> GhostPlan:
     """A `GhostPlan` from three samples of the batch (fewer if there are fewer).
@@ -288,15 +291,15 @@ _KEPT = 16  # plans of one model
 def _key(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> _Key:
     "What a plan depends on."
-    device = x.device.type
+    device = next(batch_tensors(x)).device.type
     modes = tuple((id(m), m.training) for m in model.modules())
     leaves = tuple(map(id, params.values()))
-    sample = (x.shape[1:], x.dtype, y.shape[1:], y.dtype)
+    sample = tuple((t.shape[1:], t.dtype) for t in batch_tensors((x, y)))
     cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return modes, leaves, sample, cast, _code(loss_fn)
 
@@ -311,8 +314,8 @@ def _code(loss_fn: LossFunction) -> object:
 def plan_for(
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
 ) -> GhostPlan:
     "The plan for this model and this kind of batch; made and, if proved, remembered."
@@ -333,8 +336,8 @@ def explicit_squares(
     method: str,
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
     scales: Scales | None = None,
 ) -> Tensor:
@@ -350,8 +353,8 @@ def planned_squares(
     plan: GhostPlan,
     model: Module,
     loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
+    x: Batch,
+    y: Batch,
     params: Parameters,
     scales: Scales | None = None,
 ) -> Tensor:
@@ -366,7 +369,7 @@ def planned_squares(
     if ghost:
         with Catch(params) as batch:
             losses = checked_losses(model, loss_fn, x, y)
-        if not plan.fits(batch.calls, len(x)):
+        if not plan.fits(batch.calls, batch_length(x)):
             return explicit_squares("loop", model, loss_fn, x, y, params, scales)
         skip = uncovered(losses, batch.calls, params) | vmap | loop
         squares = ghost_squares(losses, batch.calls, plan.layouts, params, skip, scales)

@@ -221,11 +221,12 @@ def test_the_norms_of_the_gradients_are_the_norms(method):
 
 
 BAD_BATCHES = [
-    (lambda x, y: (x[:0], y[:0]), InvalidShape, "empty"),
+    (lambda x, y: (x[:0], y), InvalidShape, "0 samples but y has 5"),
     (lambda x, y: (x, y[:3]), InvalidShape, "5 samples but y has 3"),
-    (lambda x, y: (x.numpy(), y), InvalidArgument, "must be a tensor"),
-    (lambda x, y: (x, list(y)), InvalidArgument, "must be a tensor"),
-    (lambda x, y: (x[0, 0], y), InvalidShape, "sample axis"),
+    (lambda x, y: (x.numpy(), y), InvalidShape, "x must be a tensor.*as_tensor"),
+    (lambda x, y: (x, y.tolist()), InvalidShape, "y must be a tensor"),
+    (lambda x, y: ((x, x[:2]), y), InvalidShape, "tensors of x must agree"),
+    (lambda x, y: (x[0, 0], y), InvalidShape, "first axis"),
     (lambda x, y: ((x * 10).long(), y), InvalidArgument, "int64"),
     (lambda x, y: (x.half(), y), InvalidArgument, "float16"),
     (lambda x, y: (x > 0, y), InvalidArgument, "bool"),
