@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from .batches import Batch, BatchT, batch_items, batch_length
 from .checks import check_count, to_float64
 from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
@@ -60,8 +61,8 @@ def scores_for(
     scheme: Scheme,
     model: torch.nn.Module,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> torch.Tensor | None:
     """What `scheme` wants to see of the items, by its `needs` ("none", "norm", "loss", "upper").
@@ -150,18 +151,17 @@ class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
-def taken(data: torch.Tensor, idx: np.ndarray) -> torch.Tensor:
-    "The items `idx` (b,) of `data` (n, ...), wherever it lies."
-    rows = torch.from_numpy(np.asarray(idx))
-    return data[rows.to(getattr(data, "device", rows.device))]
+def taken(data: BatchT, idx: np.ndarray) -> BatchT:
+    "The items `idx` (b,) of `data` (n, ...), or of each of its tensors, wherever they lie."
+    return batch_items(data, idx)
 
 
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     *,
     batch: int,
     stream: Stream,
@@ -174,7 +174,7 @@ def choose(
 
     `lap(phase)` is called after "scoring" and "draw". Raises `DivergedScores` for a score that is
     not finite."""
-    n = len(x)
+    n = batch_length(x)
     if not scheme.replacement:
         return shuffled_batch(stream, n, batch, step, drop_last)
     fresh = scheme.due()
@@ -203,8 +203,8 @@ def choose(
 class Pass(NamedTuple):
     "A forward pass of a batch, its graph still standing: items, targets, output, losses (b,)."
 
-    x: torch.Tensor
-    y: torch.Tensor
+    x: Batch
+    y: Batch
     output: torch.Tensor
     losses: torch.Tensor
 
@@ -222,7 +222,7 @@ def weighted_backward(losses: torch.Tensor, output: torch.Tensor, weight: Array)
     (torch.as_tensor(weight).detach().to(losses) * losses).sum().backward()
 
 
-def forward(model: Callable, loss_fn: LossFunction, x: torch.Tensor, y: torch.Tensor) -> Pass:
+def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
     "One forward pass with losses (b,); errors as `per_sample_losses`."
     outputs = []
 
@@ -237,8 +237,8 @@ def forward(model: Callable, loss_fn: LossFunction, x: torch.Tensor, y: torch.Te
 def weighted_step(
     model: Callable,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     optimizer: torch.optim.Optimizer,
     weight: Array,
     *,
@@ -288,15 +288,15 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     if free is not None:
         return free, 0
     scores = scores_for(scheme, model, loss_fn, x, y, optimizer)
-    return (lambda losses, output: scores), len(x)
+    return (lambda losses, output: scores), batch_length(x)
 
 
 def training_step(
     scheme: Scheme,
     model: torch.nn.Module,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     optimizer: torch.optim.Optimizer,
     *,
     batch: int,

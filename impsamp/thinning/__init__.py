@@ -130,9 +130,10 @@ def thin(
     pi = `keep_probabilities(scores, keep, floor=floor)`.
     `(draw.weight * losses[draw.idx]).sum()` has the expected gradient of `losses.mean()`, whatever
     the scores. `scores` (n,), best near the gradient norms; `generator` numpy, torch, or an int
-    seed, which gives the same coins at each call. Cost: no pass; saves backward work for the rows left out. The number of kept rows is random, may be zero
-    (then still make the step), and has mean sum pi. Not to be used where the forward pass is most
-    of the cost. `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
+    seed, which gives the same coins at each call. Cost: no pass; saves backward work for the rows
+    left out. The number of kept rows is random, may be zero (then still make the step), and has
+    mean sum pi. Not to be used where the forward pass is most of the cost.
+    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
     pi = _design(_floored(scores, floor), keep)
     draw, _ = _coins(pi, as_generator(generator))
     if not isinstance(scores, torch.Tensor):

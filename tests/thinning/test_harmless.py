@@ -183,7 +183,7 @@ def test_outputs_as_models_return_them(wrap):
 
 
 def test_samples_on_the_second_axis_are_scored_as_samples():
-    net, x, y = regression(n=4)
+    net, x, _ = regression(n=4)
     steps = torch.stack([x, 2 * x, 3 * x, 4 * x])  # (T, n, 3) with T = n
     out = net(steps)
     losses = out.square().sum((0, 2)) * torch.arange(1.0, 5)

@@ -1,4 +1,4 @@
-"""Scores of rows: the owner of each entry is found, whatever the model returned and the loss did."""
+"""Scores of rows: the owner of each entry is found, whatever the model returned."""
 
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ def test_three_hundred_samples_take_two_digits():
 def test_what_belongs_to_several_samples_is_refused_in_a_sentence():
     output = leaf(4, 2)
     losses = (output - output.mean(0)).square().sum(1)
-    with pytest.raises(UnsupportedModel, match="several samples.*scores of your own"):
+    with pytest.raises(UnsupportedModel, match=r"several samples.*scores of your own"):
         row_scores(losses, output)
 
 
