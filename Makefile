@@ -62,6 +62,9 @@ run: $(STAMP)  ## execute one library notebook in place: make run NB=nbs/03_theo
 bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of benchmarks/peers.lock
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(PEERS)) $(PY) -m benchmarks
 
+cuda: $(STAMP)  ## checks on a CUDA device, in minutes; status 3 where there is none
+	$(PY) examples/cuda_check.py
+
 $(PEERS)/.installed: benchmarks/peers.lock $(STAMP)
 	@mkdir -p $(PEERS)
 	@while read -r peer; do $(PY) -m pip install --quiet --no-deps --upgrade --target $(PEERS) "$$peer" \
@@ -75,4 +78,4 @@ clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help install reproduce smoke figures test test-full check export run bench lock clean
+.PHONY: help install reproduce smoke figures test test-full check export run bench cuda lock clean

@@ -5,10 +5,14 @@
 # %% ../nbs/02_randomness.ipynb #c2ad86a4
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,14 +20,21 @@ from .checks import check_count
 from .errors import InvalidArgument
 from .typing import Generator, Seeded
 
+if TYPE_CHECKING:
+    import torch
+
 # %% auto #0
 __all__ = [
     "CounterStream",
     "Made",
     "Stream",
+    "as_generator",
     "as_numpy_generator",
     "counter_generator",
+    "generator_state",
+    "random_state_kept",
     "seeded",
+    "set_generator_state",
     "uniforms",
 ]
 
@@ -77,6 +88,78 @@ def as_numpy_generator(generator: Seeded) -> np.random.Generator:
         raise _no_generator(generator)
     seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device)
     return np.random.default_rng(seeds.tolist())
+
+
+# %% ../nbs/02_randomness.ipynb #6dfd09f5
+def as_generator(generator: Seeded) -> Generator:
+    """`generator` itself if it is numpy's or torch's; a numpy one of an int seed, or of None.
+
+    Raises `InvalidArgument` for anything else."""
+    loaded = sys.modules.get("torch")
+    if loaded is not None and isinstance(generator, loaded.Generator):
+        return generator
+    return as_numpy_generator(generator)
+
+
+# %% ../nbs/02_randomness.ipynb #72422c53
+def generator_state(generator: Generator) -> torch.Tensor | str:
+    "The state of a numpy generator as text, of torch's as its byte tensor."
+    if isinstance(generator, np.random.Generator):
+        return json.dumps(generator.bit_generator.state, default=np.ndarray.tolist)
+    return generator.get_state()
+
+
+def _with_arrays(state: dict) -> dict:
+    "A bit generator's state out of its text: what were arrays of words are arrays again."
+    inner = state["state"]
+    if isinstance(inner, dict):
+        for key, value in inner.items():
+            if isinstance(value, list):
+                inner[key] = np.array(value, np.uint64)
+    if "buffer" in state:
+        state["buffer"] = np.array(state["buffer"], np.uint64)
+    return state
+
+
+# %% ../nbs/02_randomness.ipynb #f03e9b53
+def _load_numpy(generator: np.random.Generator, text: str) -> None:
+    state = _with_arrays(json.loads(text))
+    trial = type(generator.bit_generator)(0)
+    trial.state = state
+    generator.bit_generator.state = state
+
+
+def set_generator_state(generator: Generator, state: torch.Tensor | str) -> None:
+    """Go on from `generator_state`; `InvalidArgument` for the state of another kind of generator.
+
+    Nothing changes then."""
+    try:
+        if isinstance(generator, np.random.Generator):
+            _load_numpy(generator, state)  # type: ignore[arg-type]  # what is no text is refused
+        else:
+            generator.set_state(state)  # type: ignore[arg-type]
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as e:
+        raise InvalidArgument(
+            f"the saved state does not belong to a {type(generator).__name__} of this kind: "
+            f"resume with the same kind of generator ({e})"
+        ) from e
+
+
+# %% ../nbs/02_randomness.ipynb #d094d38f
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    "The global random states of Python, numpy and torch are afterwards as they were."
+    import torch
+
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 # %% ../nbs/02_randomness.ipynb #995c402c

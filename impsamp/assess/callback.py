@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from impsamp.assess.judged import (
     ABOUT,
     as_scheme,
+    check_places,
     choose_items,
     restricted_probabilities,
     scheme_name,
@@ -21,31 +21,24 @@ from impsamp.assess.judged import (
     tensors_of,
 )
 
+from ..batches import Batch, batch_items, batch_length
 from ..checks import check_count, check_scores
 from ..errors import InvalidScores, unknown
 from ..gradnorms import grad_norms, per_sample_losses
-from ..randomness import counter_generator
+from ..randomness import as_generator, counter_generator, random_state_kept
 from ..training import SCORES, scores_for
 from .measures import measure
 from .pages import Assessment, theory_applies
 
 if TYPE_CHECKING:
     from impsamp.assess.judged import Data, SchemeOrVector
-    from impsamp.typing import Generator, LossFunction, Vector
+    from impsamp.typing import LossFunction, Seeded, Vector
 
 # %% auto #0
 __all__ = ["AssessCallback", "assess", "mean_gradient_norm"]
 
 
 # %% ../../nbs/13_assess/06_callback.ipynb #901dfb98
-@contextmanager
-def _random_state_kept():
-    "Torch's global generators are afterwards as they were: models with dropout draw from them."
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
 def _timed(f, *args):
     start = time.perf_counter()
     out = f(*args)
@@ -55,8 +48,8 @@ def _timed(f, *args):
 def mean_gradient_norm(
     model: torch.nn.Module,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     *,
     chunk_size: int = 512,
 ) -> float:
@@ -65,14 +58,16 @@ def mean_gradient_norm(
     A plain chunked forward and backward; `.grad` is untouched."""
     params = [p for p in model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in params]
+    n = batch_length(x)
     with torch.enable_grad():
-        for a, b in zip(x.split(chunk_size), y.split(chunk_size)):
-            loss = per_sample_losses(model, loss_fn, a, b).sum() / len(x)
-            grads = torch.autograd.grad(loss, params, allow_unused=True)
+        for start in range(0, n, chunk_size):
+            chunk = slice(start, start + chunk_size)
+            losses = per_sample_losses(model, loss_fn, batch_items(x, chunk), batch_items(y, chunk))
+            grads = torch.autograd.grad(losses.sum() / n, params, allow_unused=True)
             for t, g in zip(total, grads):
                 if g is not None:
                     t += g
-    norms = torch.stack([t.double().norm() for t in total])
+    norms = torch.stack([torch.linalg.vector_norm(t).double() for t in total])
     return float(torch.linalg.vector_norm(norms))
 
 
@@ -101,7 +96,7 @@ def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):
 
     None if all their gradients are zero."""
     needs = _wanted(scheme)
-    with _random_state_kept():
+    with random_state_kept():
         norms, norm_seconds = _timed(grad_norms, model, loss_fn, x, y)
         scores, score_seconds = _scores(
             scheme, needs, norms, norm_seconds, model, loss_fn, x, y, optimizer
@@ -147,20 +142,22 @@ class AssessCallback:
         *,
         every: int = 1,
         sample_size: int | None = None,
-        generator: Generator | None = None,
+        generator: Seeded = None,
         optimizer: str | torch.optim.Optimizer | None = None,
         name: str | None = None,
     ) -> None:
+        check_places(scheme, model, loss_fn)
         self.x, self.y = tensors_of(data)
+        self.n = batch_length(self.x)
         self.scheme = scheme
         self.model = model
         self.loss_fn = loss_fn
         self.every = check_count(every, "every")
         self.sample_size = sample_size
-        self.generator = generator or counter_generator(0)
+        self.generator = counter_generator(0) if generator is None else as_generator(generator)
         self.optimizer = optimizer
         # a bad sample_size or optimizer is refused now, not at the first step
-        choose_items(len(self.x), sample_size, counter_generator(0))
+        choose_items(self.n, sample_size, counter_generator(0))
         theory_applies(optimizer)
         scope = scheme_scope(scheme)
         self.assessment = Assessment(
@@ -177,16 +174,15 @@ class AssessCallback:
         `p` (N,) judges the probabilities in use instead of fresh ones."""
         if step % self.every:
             return None
-        idx = choose_items(len(self.x), self.sample_size, self.generator)
-        at = torch.from_numpy(idx).to(self.x.device)
+        idx = choose_items(self.n, self.sample_size, self.generator)
         row = _evaluate(
             self.scheme if p is None else p,
             self.model,
             self.loss_fn,
-            self.x[at],
-            self.y[at],
+            batch_items(self.x, idx),
+            batch_items(self.y, idx),
             idx,
-            len(self.x),
+            self.n,
             self.optimizer,
         )
         if row is None:
@@ -207,7 +203,7 @@ def assess(
     data: Data,
     *,
     sample_size: int | None = None,
-    generator: Generator | None = None,
+    generator: Seeded = None,
     optimizer: str | torch.optim.Optimizer | None = None,
     name: str | None = None,
 ) -> Assessment:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..batches import batch_length
 from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument
-from ..randomness import counter_generator
+from ..randomness import as_generator, counter_generator
 from ..training import SequentialStream, training_step
 from .callback import AssessCallback
-from .judged import as_scheme, scheme_name, scheme_scope, tensors_of
+from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_of
 
 if TYPE_CHECKING:
     from impsamp.assess.judged import Data, ForeignScheme
     from impsamp.assess.pages import Assessment
-    from impsamp.typing import Generator, LossFunction
+    from impsamp.typing import LossFunction, Seeded
 
 # %% auto #0
 __all__ = ["certify"]
@@ -50,7 +51,7 @@ def certify(
     steps: int = 300,
     every: int = 10,
     sample_size: int | None = None,
-    generator: Generator | None = None,
+    generator: Seeded = None,
     optimizer: torch.optim.Optimizer | None = None,
     name: str | None = None,
 ) -> Assessment:
@@ -61,10 +62,11 @@ def certify(
     turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
     is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
     not fresh ones. First paper, Algorithm 1."""
+    check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
-    own = _own_copy(scheme, len(x), batch)
+    own = _own_copy(scheme, batch_length(x), batch)
     callback = AssessCallback(
         own,
         model,
@@ -76,7 +78,8 @@ def certify(
         optimizer=optimizer,
         name=name or scheme_name(scheme),
     )
-    stream = SequentialStream(generator or counter_generator(0))
+    own_draws = counter_generator(0) if generator is None else as_generator(generator)
+    stream = SequentialStream(own_draws)
     p = None
     for step in range(steps + 1):
         in_use = own.scope == "all" and not own.due()

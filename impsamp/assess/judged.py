@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import torch
 
+from ..batches import Batch, batch_length
 from ..checks import check_count, check_probabilities
 from ..errors import InvalidArgument, InvalidShape, unknown
 from ..samplers import uniform_subset
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from impsamp.data import Split
     from impsamp.typing import Array, Generator, Items, Vector
 
-    Data: TypeAlias = tuple[torch.Tensor, torch.Tensor] | Split | torch.utils.data.TensorDataset
+    Data: TypeAlias = tuple[Batch, Batch] | Split | torch.utils.data.TensorDataset
     SchemeOrVector: TypeAlias = "ForeignScheme | Vector"
 
 # %% auto #0
@@ -31,6 +33,7 @@ __all__ = [
     "AdaptedScheme",
     "ForeignScheme",
     "as_scheme",
+    "check_places",
     "choose_items",
     "restricted_probabilities",
     "scheme_name",
@@ -40,30 +43,61 @@ __all__ = [
 
 
 # %% ../../nbs/13_assess/05_judged.ipynb #7d8b776d
-def _is_array(x: object) -> bool:
-    return hasattr(x, "shape")
+def _tensors(part: object) -> object:
+    "`part` with its arrays as tensors, in tuples and dicts, too; `TypeError` for anything else."
+    if isinstance(part, Mapping):
+        return {name: _tensors(value) for name, value in part.items()}
+    if isinstance(part, (tuple, list)):
+        return tuple(map(_tensors, part))
+    if not hasattr(part, "shape"):
+        raise TypeError(type(part).__name__)
+    return part if isinstance(part, torch.Tensor) else torch.as_tensor(part)
 
 
-def tensors_of(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
-
-    Raises `InvalidArgument` for anything else, `InvalidShape` for other lengths."""
+def _pair_of(data: Data) -> tuple[object, object]:
     pair: object = getattr(data, "tensors", data)
     if hasattr(data, "x_train"):
         split = cast("Split", data)
         pair = split.x_train, split.y_train
-    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_array, pair))):
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+        raise TypeError(type(data).__name__)
+    x, y = pair
+    return _tensors(x), _tensors(y)
+
+
+def tensors_of(data: Data) -> tuple[Batch, Batch]:
+    """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
+
+    x and y are tensors, or tuples or dicts of tensors. Raises `InvalidArgument` for anything else,
+    `InvalidShape` for other lengths."""
+    try:
+        x, y = _pair_of(data)
+    except TypeError as e:
         raise InvalidArgument(
-            f"data must be (x, y) tensors, a Split or a TensorDataset, got {type(data).__name__}"
-        )
-    x, y = (t if isinstance(t, torch.Tensor) else torch.as_tensor(t) for t in pair)
-    if len(x) != len(y):
-        raise InvalidShape(f"x has {len(x)} samples but y has {len(y)}")
-    if len(x) < 2:
+            "data must be (x, y) tensors (or tuples or dicts of them), a Split or a TensorDataset, "
+            f"got {e}"
+        ) from e
+    n, m = batch_length(x, "x"), batch_length(y, "y")
+    if n != m:
+        raise InvalidShape(f"x has {n} samples but y has {m}")
+    if n < 2:
         raise InvalidShape(
-            f"data has {len(x)} item(s): a sampling scheme needs at least two to choose from"
+            f"data has {n} item(s): a sampling scheme needs at least two to choose from"
         )
-    return x, y
+    return cast("tuple[Batch, Batch]", (x, y))
+
+
+def check_places(scheme: object, model: object, loss_fn: object) -> None:
+    "`InvalidArgument` where scheme, model and loss function stand in another order."
+    order = "the order is (scheme, model, loss_fn, data)"
+    if isinstance(scheme, torch.nn.Module):
+        raise InvalidArgument(f"a {type(scheme).__name__} stands where the scheme should: {order}")
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidArgument(
+            f"model must be a torch.nn.Module, got {type(model).__name__}: {order}"
+        )
+    if not callable(loss_fn):
+        raise InvalidArgument(f"loss_fn must be callable, got {type(loss_fn).__name__}: {order}")
 
 
 def choose_items(

@@ -163,6 +163,14 @@ def _named(found: dict[str, float], about: str) -> Row:
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #8e16a704
+def _unseen(p: np.ndarray, norms: np.ndarray) -> Row:
+    "Items with a gradient and without probability: how many, and their share of all norms."
+    hidden = (p == 0) & (norms > 0)
+    share = norms[hidden].sum() / norms.sum()
+    return {"unseen_items": int(hidden.sum()), "unseen_share": float(share)}
+
+
+# %% ../../nbs/13_assess/01_measures.ipynb #297e55e9
 def measure(
     p: Vector, g: Vector, *, population: int | None = None, mean_norm: float | None = None
 ) -> Row:
@@ -200,6 +208,7 @@ def measure(
         "ess": 1 / unpull(flat, 1.0, k),
         "between": bool(is_between(q, gn)),
         "max_weight": _largest_weight(q),
+        **_unseen(q, scaled),
     }
 
 
@@ -242,13 +251,15 @@ _RATIOS = (
     "ess",
 )
 _SHARES = ("speed_gain", "between")
+_UNSEEN = ("unseen_items", "unseen_share")  # nothing, in rows of an older assessment
 
 
 def _typical(rows: Rows) -> Row:
-    "Each ratio's geometric mean, each share's mean."
+    "Each ratio's geometric mean, each share's mean; the most that was not seen."
     ratios = {key: _geomean(_column(rows, key)) for key in _RATIOS}
     shares = {key: float(_column(rows, key).mean()) for key in _SHARES}
-    return ratios | shares
+    unseen = {key: float(max(r.get(key, 0) for r in rows)) for key in _UNSEEN}
+    return ratios | shares | unseen
 
 
 # %% ../../nbs/13_assess/01_measures.ipynb #375bb97c

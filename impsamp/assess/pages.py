@@ -271,6 +271,11 @@ def _worth_of_a_draw(v: float) -> str:
 
 
 def _gain(s: Row) -> str:
+    if s["unseen_items"]:
+        return (
+            "H(p) is infinite: no weight makes up for an item that is never drawn. "
+            f"The best possible H is {s['best_ratio']:.3g} of H(u)."
+        )
     return (
         f"H(p)/H(u) = {s['second_moment_ratio']:.3g} where the best possible is "
         f"{s['best_ratio']:.3g} (geometric means); speed gain {s['speed_gain']:.3g} "
@@ -310,6 +315,8 @@ def payment(s: Row, scope: str, population: float, batch: int | None = None) -> 
 
     `s` its summary; where noise decides. Free scores: v < 1. Otherwise two ways: scores for all N
     at each step (break-even batch B* = N c v / (1 - v)), or of a pool (`best_pool`)."""
+    if s.get("unseen_items"):
+        return "No: a biased estimate is not paid for by less noise.", float("inf")
     v = s["variance_ratio"]
     c = 0.0 if scope in FREE else s["scores_cost"]
     if not (np.isfinite(v) and np.isfinite(c)):
@@ -382,15 +389,27 @@ def _about(a: Assessment, s: Row, m: float, n: float) -> str:
     "Which p each number is about, for M = `m` of N = `n` items."
     scope = ", which is all of them" if m >= n else ""
     sure = "exact here" if m == n else "the pull of the subset towards uniform taken back"
+    weight = "infinite" if s["unseen_items"] else f"{s['max_weight']:.3g}, times 1/B"
+    ess = 0.0 if s["unseen_items"] else s["ess"]
     return (
         f"Distances, `between` ({s['between']:.0%} of evaluations) and the largest weight seen "
-        f"({s['max_weight']:.3g}, times 1/B) are about p restricted to {m} of {n} items{scope}. "
-        f"H and V ratios, speed gain and effective sample size ({s['ess']:.2f} per draw) "
+        f"({weight}) are about p restricted to {m} of {n} items{scope}. "
+        f"H and V ratios, speed gain and effective sample size ({ess:.2f} per draw) "
         f"are estimates for all {n}, {sure}. {a.about}"
     )
 
 
-def _caveats(a: Assessment) -> str:
+def _never_seen(s: Row, m: float) -> str:
+    "What a scheme that gives items with a gradient no probability cannot see."
+    return (
+        f"\n\n**Biased**: p = 0 for {s['unseen_items']:.0f} of {m} assessed items that have a "
+        f"gradient, which hold {s['unseen_share']:.1%} of the sum of gradient norms (the most at "
+        "any evaluation). The weighted estimate never sees them, so its mean is not the full "
+        "gradient: mix in some uniform probability (`Mixture`, `Floored`)."
+    )
+
+
+def _caveats(a: Assessment, s: Row, m: float) -> str:
     "What was left out, and whether the estimate is biased: follows the answer."
     skipped = (
         f" {a.skipped} evaluations had no gradient at all and are left out: "
@@ -400,7 +419,8 @@ def _caveats(a: Assessment) -> str:
         "\n\n**Biased by design**: its weighted estimate does not have the full gradient "
         "as its mean, so H compares noise but not direction."
     )
-    return (skipped if a.skipped else "") + ("" if a.unbiased else biased)
+    unseen = _never_seen(s, m) if s["unseen_items"] else ""
+    return (skipped if a.skipped else "") + ("" if a.unbiased else biased) + unseen
 
 
 def _spent(s: Row, m: float) -> str:
@@ -424,7 +444,7 @@ def write_page(a: Assessment, batch: int | None = None) -> str:
     n = a.rows[-1]["population"]
     pays, _ = payment(s, a.scope, n, batch)
     sections = {
-        "Better than uniform sampling?": _answer(s) + _caveats(a),
+        "Better than uniform sampling?": _answer(s) + _caveats(a, s, m),
         "By how much?": _gain(s),
         "Does it pay in wall-clock?": f"{pays} {_MOST}",
         "Is the theory applicable?": _theory(a.optimizer),

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from impsamp.assess.predicting import (
     Candidate,
@@ -28,142 +25,22 @@ from impsamp.assess.predicting import (
     noise_scale,
 )
 
+from ..batches import Batch, batch_length
 from ..checks import check_scores
-from ..errors import InvalidArgument, InvalidScores, InvalidShape, UnsupportedModel
+from ..errors import InvalidArgument, InvalidScores, UnsupportedModel
 from ..gradnorms import per_sample_losses
-from ..randomness import counter_generator
+from ..randomness import counter_generator, random_state_kept
 from ..training import SCORES
 from ..typing import Items as Indices
 from ..typing import LossFunction
 from .predicting import time_ratio as time_ratio  # named here as well
+from .reading import Items, Loader
 
 if TYPE_CHECKING:
     import pandas
 
 # %% auto #0
-__all__ = [
-    "CHEAP",
-    "Batch",
-    "Facts",
-    "Items",
-    "Loader",
-    "Passes",
-    "Probe",
-    "probe",
-    "write_probe_page",
-]
-
-# %% ../../nbs/13_assess/04_probing.ipynb #c3a303d4
-Batch: TypeAlias = "tuple[Tensor, Tensor]"
-Loader: TypeAlias = "DataLoader | Sequence[Batch]"
-
-
-def _pair(b: object) -> Batch:
-    "`b` as (x, y) of equal lengths."
-    if isinstance(b, (tuple, list)) and len(b) == 2:
-        x, y = b
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            if len(x) != len(y):
-                raise InvalidShape(f"a batch has {len(x)} inputs but {len(y)} targets")
-            return x, y
-    raise InvalidArgument(f"each batch must be a pair of tensors (x, y), got {type(b).__name__}")
-
-
-# %% ../../nbs/13_assess/04_probing.ipynb #1b00badc
-class _Source(NamedTuple):
-    "What the probe asks of a loader."
-
-    n: int
-    batch: int
-    read: Callable[[list[int]], object]  # the items of these indices, collated
-
-
-_ONLY_BATCHES = "hand over a list of batches, list(itertools.islice(loader, 50))"
-
-
-def _collated(loader: DataLoader, idx: list[int]) -> object:
-    whole = getattr(loader.dataset, "__getitems__", None)
-    rows = whole(idx) if whole else [loader.dataset[i] for i in idx]
-    return loader.collate_fn(rows)
-
-
-def _from_loader(loader: DataLoader) -> _Source:
-    if isinstance(loader.dataset, IterableDataset):
-        raise InvalidArgument(
-            f"the loader streams its data, reading it would use it up: {_ONLY_BATCHES}"
-        )
-    batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    if not batch:
-        raise InvalidArgument(f"the loader has no batch_size: {_ONLY_BATCHES}")
-    data = cast(Sized, loader.dataset)
-    return _Source(len(data), batch, partial(_collated, loader))
-
-
-# %% ../../nbs/13_assess/04_probing.ipynb #d9914650
-def _from_batches(batches: Sequence[Batch]) -> _Source:
-    pairs = [_pair(b) for b in batches]
-    x, y = (torch.cat(t) for t in zip(*pairs))
-
-    def read(idx: list[int]) -> Batch:
-        return x[idx], y[idx]
-
-    first, _ = pairs[0]
-    return _Source(len(x), len(first), read)
-
-
-# %% ../../nbs/13_assess/04_probing.ipynb #8d042145
-class Items:
-    """`n` items and the `batch` size of a loader; `fetch(idx)` -> (x, y) on `device`.
-
-    `loader`: a `DataLoader` over an indexed data set, or a list of (x, y) batches. Raises
-    `InvalidArgument`, `InvalidShape` (fewer than two items, pairs that do not match)."""
-
-    def __init__(self, loader: Loader, device: torch.device | str = "cpu") -> None:
-        if isinstance(loader, DataLoader):
-            source = _from_loader(loader)
-        elif isinstance(loader, (list, tuple)) and len(loader):
-            source = _from_batches(loader)
-        else:
-            raise InvalidArgument(
-                "loader must be a DataLoader or a list of (x, y) batches, "
-                f"got {type(loader).__name__}; "
-                "of a stream take some: list(itertools.islice(stream, 50))"
-            )
-        if source.n < 2:
-            raise InvalidShape(
-                f"the loader holds {source.n} item(s): importance sampling needs at least two"
-            )
-        self.n = source.n
-        self.batch = min(source.batch, source.n)
-        self.device = device
-        self.workers: int = getattr(loader, "num_workers", 0)
-        self._read = source.read
-
-    def __repr__(self) -> str:
-        return f"Items(n={self.n}, batch={self.batch}, device={str(self.device)!r})"
-
-    def fetch(self, idx: Indices) -> Batch:
-        "The items `idx` as (x, y)."
-        rows = [int(i) for i in idx]
-        x, y = _pair(self._read(rows))
-        return x.to(self.device), y.to(self.device)
-
-
-# %% ../../nbs/13_assess/04_probing.ipynb #86e4ca79
-@contextmanager
-def _untouched() -> Iterator[None]:
-    """Python's, numpy's and torch's global random states are afterwards as they were.
-
-    Data sets with augmentation and dropout draw from them."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+__all__ = ["CHEAP", "Facts", "Passes", "Probe", "probe", "write_probe_page"]
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #87ca7682
@@ -200,7 +77,7 @@ _SEEN = ("norm", *CHEAP)
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #b3705d30
-def _gradient(task: _Task, x: Tensor, y: Tensor) -> Tensor:
+def _gradient(task: _Task, x: Batch, y: Batch) -> Tensor:
     "The gradient of the summed loss, one float64 vector: a plain forward and backward."
     with torch.enable_grad():
         losses = per_sample_losses(task.net, task.loss_fn, x, y)
@@ -210,7 +87,7 @@ def _gradient(task: _Task, x: Tensor, y: Tensor) -> Tensor:
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #d891a6e5
-def _score_block(task: _Task, x: Tensor, y: Tensor) -> Scores:
+def _score_block(task: _Task, x: Batch, y: Batch) -> Scores:
     found = {}
     for name in _SEEN:
         values = SCORES[name](task.net, task.loss_fn, x, y)
@@ -230,7 +107,7 @@ def _sample(task: _Task, until: float, most: int = 8192) -> tuple[Scores, float]
         x, y = items.fetch(order[m : m + size])
         blocks.append(_score_block(task, x, y))
         totals.append(_gradient(task, x, y))
-        m += len(x)
+        m += batch_length(x)
     scores = {}
     for name in _SEEN:
         parts = [block[name] for block in blocks]
@@ -470,8 +347,13 @@ def probe(model: nn.Module, loss_fn: LossFunction, loader: Loader, *, seconds: f
     train)."""
     if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
+    if not isinstance(model, nn.Module) or not callable(loss_fn):
+        raise InvalidArgument(
+            "the order is probe(model, loss_fn, loader): "
+            f"got {type(model).__name__}, {type(loss_fn).__name__}"
+        )
     start = time.perf_counter()
-    with _untouched():
+    with random_state_kept():
         task = _task(model, loss_fn, loader)
         scores, mean_norm = _sample(task, start + 0.45 * seconds)
         if not scores["norm"].max() > 0:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from impsamp.optimizers.variance_reduced import (
-    Closure,
     Sampling,
     VarianceReduced,
     _expected_size,
@@ -22,7 +21,8 @@ from impsamp.optimizers.variance_reduced import (
 from ..checks import check_count, to_float64
 from ..errors import InvalidArgument
 from ..theory.minibatch import alpha, table_updates
-from ..typing import Drawn, Generator, SubsetSampling
+from ..typing import Drawn, Seeded, SubsetSampling
+from .closures import Closure, Gradient, no_batch_statistics
 
 # %% auto #0
 __all__ = ["SAGA"]
@@ -68,6 +68,17 @@ def _check_memory(n: int, params: list[Tensor], max_bytes: int) -> int:
 
 
 # %% ../../nbs/10_optimizers/03_saga.ipynb #8db466f2
+def _with_row(rows: Gradient, k: int, size: int, gradient: Gradient) -> Gradient:
+    "`rows` (size, ...) with `gradient` as row k; they are made of zeros where they are needed."
+    if gradient is None:
+        return rows
+    if rows is None:
+        rows = gradient.new_zeros((size, *gradient.shape))
+    rows[k] = gradient
+    return rows
+
+
+# %% ../../nbs/10_optimizers/03_saga.ipynb #2b34cf04
 class SAGA(VarianceReduced):
     """v = G_S(grad f_i(x) - table_i) + mean(table);  x <- x - lr (v + decay x);  then J moves.
 
@@ -87,7 +98,7 @@ class SAGA(VarianceReduced):
         sampling: Sampling,
         *,
         lr: float,
-        generator: Generator,
+        generator: Seeded,
         one_draw: bool = False,
         two_draws: bool | None = None,
         table_size: int | None = None,
@@ -99,34 +110,44 @@ class SAGA(VarianceReduced):
             params, sampling, lr=lr, generator=generator, n=n, weight_decay=weight_decay
         )
         self.one_draw = _is_one_draw(one_draw, two_draws)
+        self.max_bytes = max_bytes
         self.table_bytes = _check_memory(self.n, self._params, max_bytes)
         if table_size is None and self.one_draw:
             table_size = max(1, round(_expected_size(sampling)))  # J = S
         elif table_size is None:
             table_size = _default_table_size(sampling, self.n)
         self.table_size = check_count(table_size, "table_size", high=self.n)  # |J|
-        self._moved: tuple[Tensor, list[Tensor]]  # J and its gradients, of this step
+        self._moved: tuple[Tensor, list[Gradient]]  # J and its gradients, of this step
 
-    def _item_gradients(self, closure: Closure, idx: Tensor) -> tuple[Tensor, list[Tensor]]:
-        "f_i (k,) and grad f_i (k, *p.shape) per parameter, of k items; one closure call per item."
+    def _item_gradients(self, closure: Closure, idx: Tensor) -> tuple[Tensor, list[Gradient]]:
+        """f_i (k,) and grad f_i (k, *p.shape) per parameter, of k items; one closure call per item.
+
+        None for a parameter that none of them reaches. `Diverged` if one is not finite."""
         one = torch.ones(1, dtype=torch.float64)
-        rows = [p.new_empty((len(idx), *p.shape)) for p in self._params]
+        params = self._params
+        rows: list[Gradient] = [None] * len(params)
         losses = torch.empty(len(idx), dtype=torch.float64)
         for k in range(len(idx)):
             losses[k], grads = self._gradient(closure, idx[k : k + 1], one)
-            for row, g in zip(rows, grads):
-                row[k] = g
+            rows = [_with_row(row, k, len(idx), g) for row, g in zip(rows, grads)]
+        self._check_finite(rows, "the gradient of an item")
         return losses, rows
 
     def _fill(self, closure: Closure) -> None:
-        _, rows = self._item_gradients(closure, torch.arange(self.n))
-        for p, table in zip(self._params, rows):
-            self.state[p].update(table=table, mean=table.mean(0))
+        "The table at the present parameters, for those that are trained."
+        self.table_bytes = _check_memory(self.n, self._params, self.max_bytes)
+        with no_batch_statistics():
+            _, rows = self._item_gradients(closure, torch.arange(self.n))
+        self._forget_frozen()
+        for p, found in zip(self._params, rows):
+            table = p.new_zeros((self.n, *p.shape)).detach() if found is None else found
+            reached = found is not None
+            self.state[p] = dict(table=table, mean=table.mean(0), reached=reached)
 
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
-        params = self._params
-        if "table" not in self.state[params[0]]:
+        if self._kept_for_others("table"):
             self._fill(closure)
+        params = self._params
         idx, weight = self._draw(draw)
         # draws with replacement may repeat an item: one gradient, the sum of its weights
         items, place = torch.unique(idx, return_inverse=True)
@@ -141,18 +162,31 @@ class SAGA(VarianceReduced):
         loss = (total * losses).sum()
         return _Step(loss, direction, inner=0)
 
-    def _estimate(self, p: Tensor, items: Tensor, total: Tensor, new: Tensor) -> Tensor:
+    def _estimate(self, p: Tensor, items: Tensor, total: Tensor, new: Gradient) -> Gradient:
         "v for one parameter: the weighted differences from the table, and the table's mean."
         state = self.state[p]
-        difference = new - state["table"][items]
-        return torch.tensordot(total.to(new), difference, 1) + state["mean"]
+        if new is None and not state["reached"]:
+            return None
+        difference = -state["table"][items] if new is None else new - state["table"][items]
+        return torch.tensordot(total.to(difference), difference, 1) + state["mean"]
 
     @torch.no_grad()
-    def _move(self, direction: list[Tensor]) -> None:
+    def _move(self, direction: list[Gradient]) -> None:
         items, new = self._moved
         for p, g in zip(self._params, new):
-            table = self.state[p]["table"]
-            change = (g - table[items]).sum(0)
-            self.state[p]["mean"].add_(change, alpha=1 / self.n)
-            table[items] = g
+            self._move_table(self.state[p], items, g)
         super()._move(direction)
+
+    def _move_table(self, state: dict, items: Tensor, new: Gradient) -> None:
+        "Gradients of `items` into the table and its mean, which is summed anew once a pass."
+        table = state["table"]
+        gradients = torch.zeros_like(table[items]) if new is None else new
+        change = (gradients - table[items]).sum(0)
+        state["mean"].add_(change, alpha=1 / self.n)
+        table[items] = gradients
+        state["reached"] = state["reached"] or new is not None
+        if self.progress["steps"] % -(-self.n // self.table_size) == 0:
+            state["mean"] = table.mean(0)
+
+    def _shapes(self, p: Tensor) -> dict[str, tuple[int, ...]]:
+        return dict(table=(self.n, *p.shape), mean=tuple(p.shape))

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument, UnsupportedModel
+from .states import check_saved
 
 # What `step` may be given: computes the gradients into `.grad` and returns the loss.
 LossClosure: TypeAlias = "Callable[[], float] | Callable[[], Tensor]"
@@ -45,7 +47,8 @@ def _squared_norm(groups: list[dict]) -> float:
     grads = [grad for group in groups for _, grad in _with_gradient(group)]
     if any(g.is_sparse for g in grads):
         raise UnsupportedModel("sparse gradients: build the embedding with sparse=False")
-    norms = [torch.linalg.vector_norm(g, dtype=torch.float64).item() for g in grads]
+    parts = [torch.view_as_real(g) if g.is_complex() else g for g in grads]
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float64).item() for g in parts]
     total = sum(norm**2 for norm in norms)
     if not math.isfinite(total):
         raise Diverged(
@@ -75,6 +78,19 @@ class _OneNorm(Optimizer):
     def _step_group(self, group: dict, squared: float) -> None:
         raise NotImplementedError
 
+    @staticmethod
+    def _check_group(group: dict) -> None:
+        "`InvalidArgument` for options or a second moment that no step could have left."
+        raise NotImplementedError
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        "As in torch; `InvalidArgument` for a state of another optimizer, and nothing changes then."
+        check_saved(self, state_dict, lambda p: {"m": p.shape})
+        for group in state_dict["param_groups"]:
+            self._check_group(group)
+            check_number(group["square_norm"], "square_norm", strict=False)
+        super().load_state_dict(state_dict)
+
 
 # %% ../../nbs/10_optimizers/01_scalar.ipynb #5f7bcd77
 class ScalarRMSprop(_OneNorm):
@@ -89,11 +105,15 @@ class ScalarRMSprop(_OneNorm):
     def __init__(
         self, params: ParamsT, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8
     ) -> None:
-        _check_hyper(lr, eps, alpha=alpha)
-        if alpha == 1 and eps == 0:
-            raise InvalidArgument("alpha = 1 keeps v at 0: eps must be positive then")
         defaults = dict(lr=lr, alpha=alpha, eps=eps, square_norm=0.0)
+        self._check_group(defaults)
         super().__init__(params, defaults)
+
+    @staticmethod
+    def _check_group(group: dict) -> None:
+        _check_hyper(group["lr"], group["eps"], alpha=group["alpha"])
+        if group["alpha"] == 1 and group["eps"] == 0:
+            raise InvalidArgument("alpha = 1 keeps v at 0: eps must be positive then")
 
     def _step_group(self, group: dict, squared: float) -> None:
         alpha = group["alpha"]
@@ -123,11 +143,17 @@ class ScalarAdam(_OneNorm):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        _check_hyper(lr, eps, beta1=betas[0], beta2=betas[1])
-        if max(betas) == 1:
-            raise InvalidArgument(f"betas must lie below 1, got {tuple(betas)}")
         defaults = dict(lr=lr, betas=tuple(betas), eps=eps, square_norm=0.0, steps=0)
+        self._check_group(defaults)
         super().__init__(params, defaults)
+
+    @staticmethod
+    def _check_group(group: dict) -> None:
+        beta1, beta2 = group["betas"]
+        _check_hyper(group["lr"], group["eps"], beta1=beta1, beta2=beta2)
+        check_count(group["steps"], "steps", low=0)
+        if max(beta1, beta2) == 1:
+            raise InvalidArgument(f"betas must lie below 1, got {(beta1, beta2)}")
 
     def _step_group(self, group: dict, squared: float) -> None:
         beta1, beta2 = group["betas"]

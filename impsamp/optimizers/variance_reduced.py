@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,51 +17,31 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from impsamp.optimizers.closures import (
+    Closure,
+    Gradient,
+    all_finite,
+    check_linear,
+    dense,
+    no_batch_statistics,
+    plus,
+)
+from impsamp.randomness import (
+    as_generator,
+    generator_state,
+    random_state_kept,
+    set_generator_state,
+)
+
 from ..checks import check_count
 from ..errors import Diverged, InvalidArgument, InvalidShape
-from ..randomness import uniforms
 from ..samplers.loader import DrawnBatch
 from ..samplers.subsets import uniform_subset
-from ..typing import Array, Drawn, Generator
-
-# closure(idx, weight) -> (weight * losses of idx).sum(), a scalar with its graph;
-# idx int64 (k,), weight float64 (k,)
-Closure: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+from ..typing import Array, Drawn, Generator, Seeded
+from .states import check_saved
 
 # %% auto #0
-__all__ = ["SARAH", "SVRG", "Closure", "Sampling", "VarianceReduced"]
-
-
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #a8f7a51d
-def _generator_state(generator: Generator) -> Tensor | str:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return json.dumps(generator.bit_generator.state, default=np.ndarray.tolist)
-
-
-def _with_arrays(state: dict) -> dict:
-    "A bit generator's state out of its text: what were arrays of words are arrays again."
-    inner = state["state"]
-    if isinstance(inner, dict):
-        for key, value in inner.items():
-            if isinstance(value, list):
-                inner[key] = np.array(value, np.uint64)
-    if "buffer" in state:
-        state["buffer"] = np.array(state["buffer"], np.uint64)
-    return state
-
-
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #8deab8cd
-def _set_generator_state(generator: Generator, state: Tensor | str) -> None:
-    if isinstance(generator, torch.Generator) and isinstance(state, Tensor):
-        generator.set_state(state)
-    elif isinstance(generator, np.random.Generator) and isinstance(state, str):
-        generator.bit_generator.state = _with_arrays(json.loads(state))
-    else:
-        raise InvalidArgument(
-            f"the saved state does not belong to a {type(generator).__name__}: "
-            "resume with the same kind of generator"
-        )
+__all__ = ["SARAH", "SVRG", "Sampling", "VarianceReduced"]
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #20882cba
@@ -106,12 +85,12 @@ def _expected_size(sampling: Sampling) -> float:
     return float(getattr(sampling, "batch_size", 1))
 
 
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #b40a5fd5
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #12136cc9
 class _Step(NamedTuple):
     "A step before it is made: what to return, where to go, what to keep."
 
     loss: Tensor
-    direction: list[Tensor]  # one per parameter, without the regulariser
+    direction: list[Gradient]  # one per trainable parameter, without the regulariser
     inner: int  # the place in the epoch afterwards
     state: Sequence[dict[str, Tensor]] = ()  # what to keep for each parameter, if anything
 
@@ -121,14 +100,22 @@ def _check_rate(value: float, name: str) -> None:
         raise InvalidArgument(f"{name} must be finite and at least 0, got {value}")
 
 
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #a113477b
+def _kept(**tensors: Gradient) -> dict[str, Tensor]:
+    "Those of the named tensors that are there."
+    return {name: t for name, t in tensors.items() if t is not None}
+
+
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #536d6ad3
 class VarianceReduced(Optimizer):
     """Base of `SVRG`, `SARAH` and `SAGA`: draws, gradients, anchors, steps, resuming.
 
     Subclasses define `_direction(closure, draw)`. `grad_evals` counts component gradients,
-    `effective_passes` = grad_evals / n. The closure must be a function of its arguments and the
-    parameters alone: dropout would draw a new mask at each of its evaluations, and statistics over
-    the batch tie the items together."""
+    `effective_passes` = grad_evals / n. The closure must be a function of its arguments, the
+    parameters and the global generators: SVRG and SARAH evaluate it twice on the same random
+    numbers, so that dropout and augmentation cancel. Parameters that need no gradient or get none
+    are left alone, also by `weight_decay`. `generator` may be an int seed."""
+
+    _keeps: ClassVar[tuple[str, ...]] = ()  # what a state holds per parameter, of its shape
 
     def __init__(
         self,
@@ -136,23 +123,24 @@ class VarianceReduced(Optimizer):
         sampling: Sampling,
         *,
         lr: float,
-        generator: Generator,
+        generator: Seeded,
         n: int | None = None,
         chunk_size: int = 1024,
         weight_decay: float = 0.0,
     ) -> None:
         _check_rate(lr, "lr")
         _check_rate(weight_decay, "weight_decay")
-        uniforms(generator, 0)  # refuses what is no generator
+        self.generator = as_generator(generator)
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay))
         self.sampling = sampling
-        self.generator = generator
         self.n = _item_count(sampling, n)
         self.chunk_size = check_count(chunk_size, "chunk_size")
         self.progress = dict(inner=0, steps=0, grad_evals=0)
         self._stream: Iterator[Drawn | DrawnBatch] | None = (
             None  # of a sampling that is an iterable
         )
+        self._consumed: dict[str, int] = {}  # the last draw of a batch sampler
+        self._known_linear = False  # whether the closure was seen to use its weights
 
     @property
     def grad_evals(self) -> int:
@@ -166,7 +154,20 @@ class VarianceReduced(Optimizer):
 
     @property
     def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+        "The parameters that are trained now."
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def _kept_for_others(self, key: str) -> bool:
+        "Whether `key` is kept for other parameters than those that are trained now."
+        every = (p for group in self.param_groups for p in group["params"])
+        return any((key in self.state.get(p, ())) != p.requires_grad for p in every)
+
+    def _forget_frozen(self) -> None:
+        "What was kept for parameters that are not trained any more is out of date."
+        for group in self.param_groups:
+            for p in group["params"]:
+                if not p.requires_grad:
+                    self.state.pop(p, None)
 
     def step(  # type: ignore[override]  # of other arguments than torch's: the closure takes items
         self, closure: Closure, draw: Drawn | None = None
@@ -174,12 +175,14 @@ class VarianceReduced(Optimizer):
         """One step with `closure(idx, weight) -> scalar loss`; `draw` replaces the sampling's own.
 
         Returns the detached estimate of the loss without regulariser. Raises `Diverged` before
-        anything moved if the direction is not finite."""
+        anything moved or was kept if a gradient is not finite."""
+        if not self._params:
+            raise InvalidArgument("no parameter requires a gradient: there is nothing to train")
         with torch.enable_grad():
             planned = self._direction(closure, draw)
-        self._check_finite(planned.direction)
+        self._check_finite(planned.direction, "the direction")
         for p, new in zip(self._params, planned.state):
-            self.state[p].update(new)
+            self.state[p] = new
         self._move(planned.direction)
         self.progress["inner"] = planned.inner
         self.progress["steps"] += 1
@@ -188,21 +191,22 @@ class VarianceReduced(Optimizer):
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         raise NotImplementedError
 
-    def _check_finite(self, direction: list[Tensor]) -> None:
-        norms = [torch.linalg.vector_norm(d, dtype=torch.float64).item() for d in direction]
-        if not math.isfinite(sum(norm**2 for norm in norms)):
+    def _check_finite(self, gradients: Iterable[Gradient], what: str) -> None:
+        if not all_finite(gradients):
             raise Diverged(
-                f"step {self.progress['steps']}: the direction is not finite; "
-                "parameters are as before the step: lower lr"
+                f"step {self.progress['steps']}: {what} is not finite; "
+                "parameters and state are as before the step: lower lr"
             )
 
     @torch.no_grad()
-    def _move(self, direction: list[Tensor]) -> None:
+    def _move(self, direction: list[Gradient]) -> None:
         directions = iter(direction)
         for group in self.param_groups:
             for p in group["params"]:
-                regularised = next(directions) + group["weight_decay"] * p
-                p.sub_(regularised, alpha=group["lr"])
+                towards = next(directions) if p.requires_grad else None
+                if towards is not None:
+                    regularised = towards + group["weight_decay"] * p
+                    p.sub_(regularised, alpha=group["lr"])
 
     def _draw(self, draw: Drawn | None) -> tuple[Tensor, Tensor]:
         "idx int64 and weight float64 of `draw`, or of the sampling's next one."
@@ -222,7 +226,10 @@ class VarianceReduced(Optimizer):
         except StopIteration:  # a stream that ends starts again
             self._stream = iter(self.sampling)
             batch = next(self._stream)
-        return batch.draw if isinstance(batch, DrawnBatch) else batch
+        if not isinstance(batch, DrawnBatch):
+            return batch
+        self._consumed = {"step": batch.draw.step}
+        return batch.draw
 
     def _uniform_items(self, size: int) -> Tensor:
         "`size` distinct items, every subset equally likely, ascending: the order of summation."
@@ -232,12 +239,11 @@ class VarianceReduced(Optimizer):
 
     def _gradient(
         self, closure: Closure, idx: Tensor, weight: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        "Loss and gradients, one per parameter; an empty set costs nothing and gives zeros."
+    ) -> tuple[Tensor, list[Gradient]]:
+        "Loss and gradients, one per parameter, None where there is none; an empty set is free."
         params = self._params
         if len(idx) == 0:
-            nothing = torch.zeros((), dtype=torch.float64)
-            return nothing, [torch.zeros_like(p) for p in params]
+            return torch.zeros((), dtype=torch.float64), [None] * len(params)
         loss = closure(idx, weight)
         if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
             raise InvalidShape(
@@ -246,32 +252,36 @@ class VarianceReduced(Optimizer):
             )
         self.progress["grad_evals"] += len(idx)
         grads = torch.autograd.grad(loss, params, allow_unused=True)
-        full = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads)]
-        return loss.detach(), full
+        if not self._known_linear and torch.isfinite(loss):
+            check_linear(closure, idx)
+            self._known_linear = True
+        return loss.detach(), [dense(g) for g in grads]
 
     @contextmanager
     def _at(self, key: str) -> Iterator[None]:
         "The parameters for a while at the values kept as state[p][key]."
-        here = [p.data for p in self._params]
-        for p in self._params:
+        params = self._params
+        here = [p.data for p in params]
+        for p in params:
             p.data = self.state[p][key]
         try:
             yield
         finally:
-            for p, value in zip(self._params, here):
+            for p, value in zip(params, here):
                 p.data = value
 
-    def _anchor(self, closure: Closure, size: int | None = None) -> tuple[Tensor, list[Tensor]]:
+    def _anchor(self, closure: Closure, size: int | None = None) -> tuple[Tensor, list[Gradient]]:
         "Mean loss and gradient over all items, or over `size` of them; chunk by chunk."
         idx = torch.arange(self.n) if size is None else self._uniform_items(size)
         losses = []
-        mean = [torch.zeros_like(p) for p in self._params]
-        for chunk in idx.split(self.chunk_size):
-            weight = torch.full((len(chunk),), 1 / len(idx), dtype=torch.float64)
-            loss, grads = self._gradient(closure, chunk, weight)
-            losses.append(loss)
-            for m, g in zip(mean, grads):
-                m.add_(g)
+        mean: list[Gradient] = [None] * len(self._params)
+        with no_batch_statistics():
+            for chunk in idx.split(self.chunk_size):
+                weight = torch.full((len(chunk),), 1 / len(idx), dtype=torch.float64)
+                loss, grads = self._gradient(closure, chunk, weight)
+                losses.append(loss)
+                mean = [plus(m, g) for m, g in zip(mean, grads)]
+        self._check_finite(mean, "the anchor")
         return sum(losses[1:], start=losses[0]), mean
 
     def add_param_group(self, group: dict) -> None:
@@ -285,25 +295,66 @@ class VarianceReduced(Optimizer):
     def state_dict(self) -> dict:
         "A copy of states, groups, counters and the generator: all that is needed to go on."
         saved = copy.deepcopy(super().state_dict())
+        saved["method"] = type(self).__name__
+        saved["n"] = self.n
         saved["progress"] = copy.deepcopy(self.progress)
-        saved["generator"] = _generator_state(self.generator)
+        saved["generator"] = generator_state(self.generator)
         if hasattr(self.sampling, "state_dict"):
-            saved["sampling"] = copy.deepcopy(self.sampling.state_dict())
+            saved["sampling"] = copy.deepcopy(self.sampling.state_dict(**self._consumed))
         return saved
 
+    def _shapes(self, p: Tensor) -> dict[str, tuple[int, ...]]:
+        "The tensors that a state may keep for the parameter p."
+        return {name: tuple(p.shape) for name in self._keeps}
+
+    def _check_saved(self, saved: Mapping) -> None:
+        "`InvalidArgument` unless `saved` is a state of this method on as many items."
+        check_saved(self, saved, self._shapes, ("method", "n", "progress", "generator"))
+        ours = type(self).__name__, self.n
+        theirs = saved["method"], saved["n"]
+        if theirs != ours:
+            raise InvalidArgument(f"the state is of {theirs} (method, n), this is {ours}")
+        if set(saved["progress"]) != set(self.progress):
+            raise InvalidArgument(f"the state's progress holds {sorted(saved['progress'])}")
+        for name, count in saved["progress"].items():
+            check_count(count, name, low=0)
+        for group in saved["param_groups"]:
+            _check_rate(group["lr"], "lr")
+            _check_rate(group["weight_decay"], "weight_decay")
+        if ("sampling" in saved) != hasattr(self.sampling, "state_dict"):
+            raise InvalidArgument("the state was saved with another kind of sampling")
+
     def load_state_dict(self, state_dict: dict) -> None:
-        "Go on from `state_dict`: same n, same kind of generator, same parameters."
-        saved = copy.deepcopy(state_dict)
-        progress = saved.pop("progress")
-        generator = saved.pop("generator")
-        sampling = saved.pop("sampling", None)
-        super().load_state_dict(saved)
-        self.progress = progress
+        """Go on from `state_dict`: same method, n, parameters, kind of generator and of sampling.
+
+        `InvalidArgument` otherwise, and nothing changes then."""
+        self._check_saved(state_dict)
+        saved = copy.deepcopy({k: state_dict[k] for k in ("state", "param_groups")})
+        before = self.state, self.param_groups
+        state = generator_state(self.generator)
+        set_generator_state(self.generator, state_dict["generator"])
+        try:
+            super().load_state_dict(saved)
+            self._load_sampling(state_dict)
+        except BaseException:
+            set_generator_state(self.generator, state)
+            self.state, self.param_groups = before
+            raise
+        self.progress = copy.deepcopy(state_dict["progress"])
         self._stream = None
-        _set_generator_state(self.generator, generator)
-        if sampling is not None:
-            # what its `state_dict` saved, it can load
-            self.sampling.load_state_dict(sampling)  # type: ignore[union-attr]
+        self._consumed = {}
+
+    def _load_sampling(self, saved: Mapping) -> None:
+        "What the sampling's `state_dict` saved, it can load; it is as before where it refuses."
+        if "sampling" not in saved:
+            return
+        sampling: Any = self.sampling
+        before = copy.deepcopy(sampling.state_dict(**self._consumed))
+        try:
+            sampling.load_state_dict(copy.deepcopy(saved["sampling"]))
+        except BaseException:
+            sampling.load_state_dict(before)
+            raise
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #38f6e543
@@ -316,7 +367,7 @@ class _Anchored(VarianceReduced):
         sampling: Sampling,
         *,
         lr: float,
-        generator: Generator,
+        generator: Seeded,
         inner_steps: int | None = None,
         anchor_size: int | None = None,
         n: int | None = None,
@@ -342,13 +393,15 @@ class _Anchored(VarianceReduced):
 
     def _difference(
         self, closure: Closure, draw: Drawn | None, key: str
-    ) -> tuple[Tensor, list[Tensor]]:
-        "The loss at x, and G_S(grad f_i(x) - grad f_i(y)) with y kept under `key`."
+    ) -> tuple[Tensor, list[Gradient]]:
+        """The loss at x, and G_S(grad f_i(x) - grad f_i(y)) with y kept under `key`.
+
+        Both gradients see the same masks, and the global generators move on as after one pass."""
         idx, weight = self._draw(draw)
-        with self._at(key):
+        with self._at(key), random_state_kept():
             _, old = self._gradient(closure, idx, weight)
         loss, new = self._gradient(closure, idx, weight)
-        return loss, [a - b for a, b in zip(new, old)]
+        return loss, [plus(a, b, -1) for a, b in zip(new, old)]
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #f2f605d8
@@ -357,26 +410,30 @@ class SVRG(_Anchored):
 
     A new snapshot every `inner_steps` steps (default n / b). `closure(idx, weight)` returns the
     scalar (weight * per-item losses).sum(), idx int64 (k,), weight float64 (k,) with 1/(n p_i) in
-    it. `sampling`: a set sampling, or an iterable of draws. `anchor_size`: items in the anchor
-    (None: all n); a part makes v unbiased only on average over anchors. Memory: two copies of the
-    parameters. Costs 2|S| gradients a step and n an epoch. Raises `InvalidArgument`,
-    `InvalidShape` (closure), `Diverged`. Second paper, Algorithm 1; step sizes:
+    it, both on the CPU. `sampling`: a set sampling, or an iterable of draws. `anchor_size`: items
+    in the anchor (None: all n); a part makes v unbiased only on average over anchors. Memory: two
+    copies of the parameters. Costs 2|S| gradients a step and n an epoch. Raises `InvalidArgument`
+    (also for a closure that ignores its weights), `InvalidShape` (closure), `UnsupportedModel`
+    (batch normalisation in training mode), `Diverged`. Second paper, Algorithm 1; step sizes:
     `theory.minibatch.step_size`."""
+
+    _keeps = ("snapshot", "anchor")
 
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         inner = self.progress["inner"]
-        if inner == 0:
+        if inner == 0 or self._kept_for_others("snapshot"):
+            inner = 0
             self._take_snapshot(closure)
         loss, difference = self._difference(closure, draw, "snapshot")
-        anchors = [self.state[p]["anchor"] for p in self._params]
-        direction = [d + anchor for d, anchor in zip(difference, anchors)]
+        anchors = [self.state[p].get("anchor") for p in self._params]
+        direction = [plus(d, anchor) for d, anchor in zip(difference, anchors)]
         return _Step(loss, direction, (inner + 1) % self.inner_steps)
 
     def _take_snapshot(self, closure: Closure) -> None:
         _, mean = self._anchor(closure, self.anchor_size)
+        self._forget_frozen()
         for p, g in zip(self._params, mean):
-            snapshot = p.detach().clone()
-            self.state[p].update(snapshot=snapshot, anchor=g)
+            self.state[p] = _kept(snapshot=p.detach().clone(), anchor=g)
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #dadb2518
@@ -387,15 +444,19 @@ class SARAH(_Anchored):
     in `SVRG`. Only the increment of v is unbiased. Memory: two copies of the parameters. Costs
     2|S| gradients a step and n an epoch. Raises as `SVRG`. Second paper, Algorithm 3."""
 
+    _keeps = ("previous", "estimate")
+
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         inner = self.progress["inner"]
-        if inner == 0:
+        if inner == 0 or self._kept_for_others("previous"):
+            inner = 0
             loss, direction = self._anchor(closure, self.anchor_size)
+            self._forget_frozen()
         else:
             loss, difference = self._difference(closure, draw, "previous")
-            estimates = [self.state[p]["estimate"] for p in self._params]
-            direction = [d + v for d, v in zip(difference, estimates)]
+            estimates = [self.state[p].get("estimate") for p in self._params]
+            direction = [plus(d, v) for d, v in zip(difference, estimates)]
         places = [p.detach().clone() for p in self._params]
-        state = [dict(previous=x, estimate=v) for x, v in zip(places, direction)]
+        state = [_kept(previous=x, estimate=v) for x, v in zip(places, direction)]
         length = self.inner_steps + 1
         return _Step(loss, direction, (inner + 1) % length, state)

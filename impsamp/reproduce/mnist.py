@@ -118,7 +118,7 @@ class _ThinnedRun:
         )
         self.measure_every = measure_every
         self.step = 0
-        self.rows = 0  # that went backward, audits counted
+        self.rows = 0  # that went backward
         self.fractions = []  # kept since the last measurement
         self.measured = []  # (step, kept, V(pi), ||g_B||^2)
 
@@ -148,12 +148,8 @@ class _ThinnedRun:
         "Thinning has weights of its own: each row counts 1/B."
         draw = self.thinning.backward(losses, scores=self.scores(losses, output))
         self.fractions.append(len(draw.idx) / len(losses))
-        self.rows += len(draw.idx) * (1 + self._audited())
+        self.rows += len(draw.idx)
         self.step += 1
-
-    def _audited(self):
-        bound = self.keep
-        return isinstance(bound, VarianceBound) and (bound.step - 1) % bound.audit_every == 0
 
 
 def thinning_run(

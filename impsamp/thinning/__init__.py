@@ -6,23 +6,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 
-from ..checks import check_scores, same_kind
-from ..errors import InvalidArgument
+from impsamp.randomness import (
+    as_generator,
+    generator_state,
+    set_generator_state,
+    uniforms,
+)
+
+from ..checks import check_count, check_scores, same_kind, to_float64
+from ..errors import InvalidArgument, InvalidShape
 from ..gradnorms import output_scores
-from ..randomness import uniforms
 from ..samplers.draws import Draw, make_draw
 from ..schemes.base import floor_probabilities, proportional
 from ..theory.minibatch import minibatch_probabilities
-from ..typing import Array, Generator, Vector
+from ..typing import Array, Generator, Seeded, Vector
 from .row_skipping import skip_zero_rows
+from .scoring import ScoreFunction, check_losses, row_scores, score_function
 from .variance_bound import VarianceBound, added_variance
 
-_all_ = ["VarianceBound", "added_variance", "output_scores", "skip_zero_rows"]
+_all_ = ["VarianceBound", "added_variance", "output_scores", "row_scores", "skip_zero_rows"]
 
 # %% auto #0
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "added_variance",
     "keep_probabilities",
     "output_scores",
+    "row_scores",
     "skip_zero_rows",
     "thin",
 ]
@@ -57,18 +65,24 @@ def _expected(keep: object, n: float) -> float:
 
 
 # %% ../../nbs/09_thinning/index.ipynb #5d852c36
+def _check_floor(floor: float) -> None:
+    if not 0 <= floor <= 1:
+        raise InvalidArgument(f"floor must lie in [0, 1], got {floor}")
+
+
+def _warn(what: str, level: int = 4) -> None:
+    "At the line that called `thin`, `keep_probabilities` or `Thinning.backward`."
+    warnings.warn(f"thinning: {what}", RuntimeWarning, stacklevel=level)
+
+
 def _floored(scores: Vector, floor: float) -> np.ndarray:
     "Scores that respect the floor, on their own scale; all ones, with a warning, if all are zero."
     s = check_scores(scores)
-    if not 0 <= floor <= 1:
-        raise InvalidArgument(f"floor must lie in [0, 1], got {floor}")
+    _check_floor(floor)
     if (s > 0).any():
-        return floor_probabilities(proportional(s), floor) * s.sum() if floor else s
-    warnings.warn(
-        "thinning: all scores of a batch are zero, keeping rows uniformly",
-        RuntimeWarning,
-        stacklevel=3,  # whoever called `thin`, `keep_probabilities` or `Thinning.backward`
-    )
+        t = s / s.max()  # whose sum is finite
+        return floor_probabilities(proportional(t), floor) * t.sum() * s.max() if floor else s
+    _warn("all scores of a batch are zero, keeping rows uniformly")
     return np.ones(s.size)
 
 
@@ -109,18 +123,19 @@ def thin(
     keep: float | VarianceBound,
     *,
     floor: float = 0.0,
-    generator: Generator,
+    generator: Seeded,
 ) -> Draw:
     """Keep each row i of a batch with probability pi_i: a `Draw` of positions, weight 1/(n pi_i).
 
     pi = `keep_probabilities(scores, keep, floor=floor)`.
     `(draw.weight * losses[draw.idx]).sum()` has the expected gradient of `losses.mean()`, whatever
-    the scores. `scores` (n,), best near the gradient norms; `generator` numpy or torch. Cost: no
-    pass; saves backward work for the rows left out. The number of kept rows is random, may be zero
-    (then still make the step), and has mean sum pi. Not to be used where the forward pass is most
-    of the cost. `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
+    the scores. `scores` (n,), best near the gradient norms; `generator` numpy, torch, or an int
+    seed, which gives the same coins at each call. Cost: no pass; saves backward work for the rows
+    left out. The number of kept rows is random, may be zero (then still make the step), and has
+    mean sum pi. Not to be used where the forward pass is most of the cost.
+    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
     pi = _design(_floored(scores, floor), keep)
-    draw, _ = _coins(pi, generator)
+    draw, _ = _coins(pi, as_generator(generator))
     if not isinstance(scores, torch.Tensor):
         return draw
     return draw._replace(
@@ -134,7 +149,8 @@ def thin(
 def _square(gradients: Iterable[torch.Tensor | None]) -> float:
     "||.||^2 of the gradients of all parameters together; None counts 0."
     present = [g for g in gradients if g is not None]
-    return float(sum(g.double().square().sum() for g in present))
+    dense = [g.coalesce().values() if g.is_sparse else g for g in present]
+    return float(sum(g.abs().double().square().sum() for g in dense))
 
 
 def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tensor | None:
@@ -142,15 +158,22 @@ def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tenso
     return now if now is None or before is None else now - before
 
 
+def _wide(losses: torch.Tensor) -> torch.Tensor:
+    "Losses in half precision as float32, in which weights are exact enough."
+    return losses.float() if losses.dtype in (torch.float16, torch.bfloat16) else losses
+
+
 # %% ../../nbs/09_thinning/index.ipynb #5309eaa2
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 
     Unbiased for the same gradient. `params`: of the model (for the bound's audits); `keep`, `floor`
-    as in `thin`. Scores are `output_scores`, or your own per call. The forward pass under
-    `skip_zero_rows()` is what turns fewer rows into less time. Under DistributedDataParallel each
-    rank thins its own batch with its own generator; audits see the local gradient. Gradients add to
-    what `.grad` holds, as `backward` does."""
+    as in `thin`; `generator` numpy, torch or an int seed. `scores`: "output" (`row_scores`), "loss"
+    (the losses), or a function (losses, output) -> (n,); `backward` takes numbers, too. The forward
+    pass under `skip_zero_rows()` is what turns fewer rows into less time. Under
+    DistributedDataParallel each rank thins its own batch with its own generator; audits see the
+    local gradient. Gradients add to what `.grad` holds, as `backward` does. `ignored` counts the
+    batches with a score that was not finite: all their rows are kept."""
 
     def __init__(
         self,
@@ -158,53 +181,86 @@ class Thinning:
         keep: float | VarianceBound,
         *,
         floor: float = 0.05,
-        generator: Generator,
+        scores: str | ScoreFunction = "output",
+        generator: Seeded,
     ) -> None:
-        self.params = [p for p in params if p.requires_grad]
+        self.params = list(params)
         self.keep = keep
         self.floor = floor
-        self.generator = generator
+        self.generator = as_generator(generator)
+        self.ignored = 0
+        self._score = score_function(scores)
+        _check_floor(floor)
         if not isinstance(keep, VarianceBound):
             _expected(keep, n=np.inf)
-        uniforms(generator, 0)  # refuses now what is no generator
 
     def __repr__(self) -> str:
-        return f"Thinning(<{len(self.params)} parameters>, {self.keep!r}, floor={self.floor})"
+        count = sum(p.requires_grad for p in self.params)
+        return f"Thinning(<{count} parameters>, {self.keep!r}, floor={self.floor})"
 
     def backward(
         self,
         losses: torch.Tensor,
-        output: torch.Tensor | None = None,
+        output: object = None,
         *,
         scores: Vector | None = None,
     ) -> Draw:
         """Thin, go backward, observe; returns the `Draw`.
 
-        `losses` (n,) of the `output` (n, ...); `scores` (n,) replaces those of the `output`."""
-        if scores is None:
-            if output is None:
-                raise InvalidArgument(
-                    "give the output that the losses were computed from, or scores"
-                )
-            scores = output_scores(losses, output)
-        s = _floored(scores, self.floor)
-        pi = _design(s, self.keep)
+        `losses` (n,), scaled or not, of the `output`: whatever the model returned. `scores` (n,)
+        replaces those that the constructor asked for."""
+        check_losses(losses)
+        if not len(losses):
+            losses.sum().backward()
+            nothing = np.zeros(0)
+            return make_draw(nothing.astype(int), nothing, n=1, batch=0, replacement=False)
+        found = self._scores(losses, output, scores)
+        s = None if found is None else _floored(found, self.floor)
+        pi = np.ones(len(losses)) if s is None else _design(s, self.keep)
         draw, rows = _coins(pi, self.generator)
-        kept = losses[draw.idx.to(losses.device)]
+        kept = _wide(losses[draw.idx.to(losses.device)])
         weighted = (draw.weight.to(kept) * kept).sum()
-        if not isinstance(self.keep, VarianceBound):
+        if s is None or not isinstance(self.keep, VarianceBound):
             weighted.backward()
+            return draw
+        if self.keep.audit_every is None:
+            weighted.backward()
+            self.keep.observe(s, pi)
             return draw
         audited = self._audit(kept, s, pi, rows) if self.keep.due() else None
         square = self._backward_square(weighted)
         self.keep.observe(s, pi, square, audited)
         return draw
 
+    def _scores(
+        self, losses: torch.Tensor, output: object, scores: Vector | None
+    ) -> np.ndarray | None:
+        "The scores (n,) of this batch, None if one is not finite."
+        if scores is None:
+            if output is None and self._score is row_scores:
+                raise InvalidArgument(
+                    "give the output that the losses were computed from, or scores"
+                )
+            scores = self._score(losses, output)
+        s = to_float64(scores, "scores", ndim=1)
+        if len(s) != len(losses):
+            raise InvalidShape(f"there are {len(losses)} losses but {len(s)} scores")
+        if np.isfinite(s).all():
+            return s
+        self.ignored += 1
+        if self.ignored == 1:
+            _warn("a score is not finite: all rows of such a batch are kept")
+        return None
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.params if p.requires_grad]
+
     def _backward_square(self, loss: torch.Tensor) -> float:
         "Go backward; ||.||^2 of what that adds to the gradients."
-        before = [None if p.grad is None else p.grad.clone() for p in self.params]
+        params = self._trained()
+        before = [None if p.grad is None else p.grad.clone() for p in params]
         loss.backward()
-        return _square(_added(p.grad, b) for p, b in zip(self.params, before))
+        return _square(_added(p.grad, b) for p, b in zip(params, before))
 
     def _audit(
         self,
@@ -212,14 +268,53 @@ class Thinning:
         s: np.ndarray,
         pi: np.ndarray,
         rows: np.ndarray,
-    ) -> float:
+    ) -> float | None:
         "||a||^2 for random signs, one backward pass over the kept rows."
         assert isinstance(self.keep, VarianceBound)
         ref = self.keep.reference(s, pi)[rows]
         signs = np.sign(uniforms(self.generator, rows.size) - 0.5)
         size = np.sqrt((1 - ref) / (ref * pi[rows]))
         a = torch.from_numpy(signs * size / pi.size).to(kept)
-        signed = (a * kept).sum()
-        return _square(
-            torch.autograd.grad(signed, self.params, retain_graph=True, allow_unused=True)
-        )
+        return self._square_of((a * kept).sum())
+
+    def _square_of(self, loss: torch.Tensor) -> float | None:
+        "||grad||^2, the graph left usable; None, and no more audits, where that cannot be."
+        try:
+            grads = torch.autograd.grad(loss, self._trained(), retain_graph=True, allow_unused=True)
+        except RuntimeError as e:
+            if "donated" not in str(e):
+                raise
+            self.keep.audit_every = None  # type: ignore[union-attr]  # a bound, or nobody audits
+            _warn(
+                "a compiled model with donated buffers cannot be audited, the bound goes on "
+                "without; torch._functorch.config.donated_buffer = False before compiling helps",
+                level=5,
+            )
+            return None
+        return _square(grads)
+
+    def state_dict(self) -> dict[str, object]:
+        "What goes on from step to step: the generator, the bound, the count of ignored batches."
+        bound = self.keep.state_dict() if isinstance(self.keep, VarianceBound) else None
+        return {
+            "generator": generator_state(self.generator),
+            "bound": bound,
+            "ignored": self.ignored,
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from `state_dict`, with the same kind of generator and of `keep`.
+
+        `InvalidArgument` otherwise, and nothing changes then."""
+        if not isinstance(state, Mapping) or state.keys() != self.state_dict().keys():
+            raise InvalidArgument("not the state of a Thinning")
+        bound = state["bound"]
+        if (bound is None) == isinstance(self.keep, VarianceBound):
+            raise InvalidArgument("the state was saved with another kind of keep")
+        ignored = check_count(state["ignored"], "ignored", low=0)
+        if bound is not None:
+            VarianceBound(1.0).load_state_dict(bound)  # type: ignore[arg-type]  # refused there
+        set_generator_state(self.generator, state["generator"])  # type: ignore[arg-type]  # there
+        if bound is not None:
+            self.keep.load_state_dict(bound)  # type: ignore[union-attr, arg-type]
+        self.ignored = ignored

@@ -93,10 +93,39 @@ class _Convolution(torch.autograd.Function):
 
 
 # %% ../../nbs/09_thinning/01_row_skipping.ipynb #f7f852ad
+def _as_autocast(*arguments: torch.Tensor | None) -> list[torch.Tensor | None]:
+    "The arguments as autocast, where it is on, hands them to a product."
+    first = next(t for t in arguments if t is not None)
+    device = first.device.type
+    if not torch.is_autocast_enabled(device):
+        return list(arguments)
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(t: torch.Tensor | None) -> torch.Tensor | None:
+        floats = t is not None and t.is_floating_point() and t.dtype != torch.float64
+        return t.to(dtype) if t is not None and floats else t
+
+    return [cast(t) for t in arguments]
+
+
+def _stays_plain(arguments: tuple) -> bool:
+    "Whether the plain function must run: for complex numbers, in a compiled model or checkpoint."
+    if torch.compiler.is_compiling() or _to_be_repeated():
+        return True
+    return any(isinstance(t, torch.Tensor) and t.is_complex() for t in arguments)
+
+
+def _to_be_repeated() -> bool:
+    "Whether this pass runs inside a checkpoint that repeats it on the way back."
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return bool(hooks) and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #3cfcab1c
 def _linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return _Linear.apply(x, weight, bias)
+    return _Linear.apply(*_as_autocast(x, weight, bias))
 
 
 def _tuple_of(value: int | tuple[int, ...], dims: int) -> list[int]:
@@ -111,12 +140,13 @@ def _convolution(function: Callable[..., torch.Tensor], dims: int) -> Callable[.
         if isinstance(padding, str) or x.dim() != dims + 2:
             return function(x, weight, bias, stride, padding, dilation, groups)
         settings = [_tuple_of(v, dims) for v in (stride, padding, dilation)]
-        return _Convolution.apply(function, x, weight, bias, *settings, groups)
+        cast = _as_autocast(x, weight, bias)
+        return _Convolution.apply(function, *cast, *settings, groups)
 
     return call
 
 
-# %% ../../nbs/09_thinning/01_row_skipping.ipynb #2f9b2f6e
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #0a6d35a4
 _RULES = {
     F.linear: _linear,
     F.conv1d: _convolution(F.conv1d, 1),
@@ -131,8 +161,12 @@ class skip_zero_rows(TorchFunctionMode):
     Rows: the first axis; for `linear` all leading axes. The gradients are those of the plain pass
     up to the order of summation. A batch of n rows of which k were kept costs about F(n) + B(k)
     instead of F(n) + B(n); other layers (normalisations, attention products) stay dense. Memory:
-    the activations of all n rows, as in a plain pass. No second derivatives; not under `torch.func`
-    transforms or `torch.compile`. Example: `with skip_zero_rows(): output = model(x)`."""
+    the activations of all n rows, as in a plain pass. Autocast is respected; inside a checkpoint,
+    and in a compiled model, the pass is the plain one. No second derivatives; not under
+    `torch.func` transforms. Example: `with skip_zero_rows(): output = model(x)`."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return _RULES.get(func, func)(*args, **(kwargs or {}))
+        rule = func
+        if func in _RULES and not _stays_plain(args):
+            rule = _RULES[func]
+        return rule(*args, **(kwargs or {}))

@@ -5,9 +5,11 @@
 # %% ../../nbs/09_thinning/02_variance_bound.ipynb #f25bc42c
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from ..checks import check_count, check_scores, to_float64
+from ..checks import check_count, check_number, check_scores, to_float64
 from ..errors import InvalidArgument, InvalidShape
 from ..theory.minibatch import minibatch_probabilities
 from ..typing import Vector
@@ -47,89 +49,100 @@ def threshold(scores: Vector, budget: float) -> float:
     return (budget + square[k - 1]) / linear[k - 1]
 
 
-# %% ../../nbs/09_thinning/02_variance_bound.ipynb #f3c65d8f
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #08f58f38
 def _keep_share(s: np.ndarray, share: float) -> np.ndarray:
     "min(1, c s_i) of sum `share` * n, or of all rows with a score if those are fewer."
     most = (s > 0).sum()
     return minibatch_probabilities(s, min(share * s.size, most))
 
 
-# %% ../../nbs/09_thinning/02_variance_bound.ipynb #716f526f
-class VarianceBound:
-    """`keep` for `thin`: as few rows as E||g^ - g_B||^2 <= eps ||g_B||^2 allows.
+def _within(s: np.ndarray, share: float) -> np.ndarray:
+    "min(1, s_i / tau) with sum (1 - pi)/pi s^2 = share * sum s^2, for scores of any size."
+    t = s / s.max()  # whose squares neither overflow nor vanish together
+    return np.minimum(1.0, t / threshold(t, share * (t @ t)))
 
-    From estimates made online (see `Thinning`). Keeps every row for `warm_up` steps, while the
-    norms change fastest. `low`: least expected fraction kept, which bounds the noise of a single
-    step. `memory`: weight of the past per audit, `recent`: per step. One audit in `audit_every`
-    steps costs a backward pass over the kept rows. The bound is one on averages over some dozens of
-    steps; `relative_variance()` is the audited estimate of what was spent."""
+
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #f3c65d8f
+_WINDOW = 31  # how many observations are remembered
+
+
+def _mean_square(s: np.ndarray) -> float:
+    return float(np.mean(s * s))
+
+
+def _remember(values: list[float], new: float) -> None:
+    "`new` is the last of at most 31 values; one that is not finite is not an observation."
+    if np.isfinite(new):
+        values.append(float(new))
+        del values[:-_WINDOW]
+
+
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #747af8e9
+class VarianceBound:
+    """`keep` for `thin`: the fewest rows whose added variance stays below eps times the batch's.
+
+    sum (1 - pi)/pi s^2 <= eps sum s^2 at every step: n rows count as n / (1 + eps). `low`: least
+    expected fraction kept; `warm_up`: steps that keep every row. With `audit_every` = k, one step
+    in k costs a backward pass over the kept rows more; V <= eps ||g_B||^2 is then the bound where
+    that keeps fewer rows, and `relative_variance()` is the audited V / ||g_B||^2. Not with compiled
+    models whose buffers are donated (audits walk the graph twice)."""
 
     def __init__(
         self,
         eps: float,
         *,
-        audit_every: int = 5,
-        warm_up: int = 100,
+        audit_every: int | None = None,
+        warm_up: int = 0,
         low: float = 0.05,
-        memory: float = 0.9,
-        recent: float = 0.9,
     ) -> None:
-        if not 0 < eps < np.inf:
-            raise InvalidArgument(f"eps must be positive and finite, got {eps}")
-        if not (0 < low <= 1 and 0 <= memory < 1 and 0 <= recent < 1):
-            raise InvalidArgument(
-                f"need low in (0, 1], memory and recent in [0, 1); got {low}, {memory}, {recent}"
-            )
-        self.eps = float(eps)
-        self.audit_every = check_count(audit_every, "audit_every")
+        self.eps = check_number(eps, "eps")
+        self.audit_every = None if audit_every is None else check_count(audit_every, "audit_every")
         self.warm_up = check_count(warm_up, "warm_up", low=0)
-        self.low = float(low)
-        self.memory = float(memory)
-        self.recent = float(recent)
+        self.low = check_number(low, "low", high=1.0)
 
         self.step = 0  # steps observed
-        self.ratio = 0.0  # decaying sum of audited over predicted V
-        self.audits = 0.0  # and of its weights
-        self.signal = 0.0  # decaying sum of ||g^||^2 - V
-        self.weight = 0.0  # and of its weights
-        self.spent = 0.0  # sum of the audited V of thinned steps
-        self.earned = 0.0  # sum of ||g_B||^2 at the same steps
+        self.ratios: list[float] = []  # audited over predicted V
+        self.signals: list[float] = []  # (||g^||^2 - V) over the mean squared score
+        self.spent: list[float] = []  # audited V over the mean squared score, of thinned steps
 
     def __repr__(self) -> str:
         return (
             f"VarianceBound({self.eps}, audit_every={self.audit_every}, warm_up={self.warm_up}, "
-            f"low={self.low}, memory={self.memory}, recent={self.recent})"
+            f"low={self.low})"
         )
 
     @property
     def scale(self) -> float | None:
         "kappa: squared norm per squared score, as audited; None before the first audit."
-        return self.ratio / self.audits if self.audits else None
+        return float(np.mean(self.ratios)) if self.ratios else None
 
     @property
-    def square(self) -> float | None:
-        "G: the estimate of ||g_B||^2, possibly negative; None before the first step."
-        return self.signal / self.weight if self.weight else None
+    def signal(self) -> float | None:
+        "m: ||g_B||^2 over the mean squared score, possibly negative; None before any step."
+        return float(np.median(self.signals)) if self.signals else None
+
+    def _gain(self, n: int) -> float:
+        "By how much ||g_B||^2 exceeds the variance that the batch has; 1 where that is not known."
+        scale = self.scale
+        signal = self.signal
+        if not scale or signal is None:
+            return 1.0
+        aim = 1 / (1 + len(self.ratios) ** -0.5)
+        return max(1.0, aim * n * signal / scale)
 
     def inclusion(self, scores: Vector) -> np.ndarray:
         """(n,) probabilities for `scores` (n,): min(1, s/tau) at the largest tau within the bound.
 
-        Of sum at least low * n; all ones while warming up or without an estimate."""
+        Of sum at least low * n; all ones while warming up."""
         s = to_float64(scores)
-        scale = self.scale
-        square = self.square
-        if self.step < self.warm_up or scale is None or not square or square < 0:
+        if self.step < self.warm_up or not s.any():
             return np.ones(s.size)
-        if scale == 0:
-            return _keep_share(s, self.low)
-        aim = self.eps / (1 + self.audits**-0.5)
-        tau = threshold(s, s.size**2 * aim * square / scale)
-        pi = np.minimum(1.0, s / tau)
+        pi = _within(s, self.eps * self._gain(s.size))
         return pi if pi.sum() >= self.low * s.size else _keep_share(s, self.low)
 
     def due(self) -> bool:
         "Whether this step is audited."
-        return self.step % self.audit_every == 0
+        return self.audit_every is not None and self.step % self.audit_every == 0
 
     def reference(self, scores: np.ndarray, pi: np.ndarray) -> np.ndarray:
         "The design that an audit speaks about: `pi`, or keeping half while everything is kept."
@@ -139,43 +152,56 @@ class VarianceBound:
         self,
         scores: np.ndarray,
         pi: np.ndarray,
-        square: float,
+        square: float | None = None,
         audited: float | None = None,
     ) -> None:
         """Take in one step: `square` = ||g^||^2, and where audited the estimate of V.
 
-        V is that of reference(scores, pi)."""
-        if audited is not None and np.isfinite(audited):
-            self._take_audit(scores, pi, audited)
-        if np.isfinite(square):
-            noise = (self.scale or 0.0) * added_variance(pi, scores)
-            self.signal = self.recent * self.signal + square - noise
-            self.weight = self.recent * self.weight + 1
+        V is that of reference(scores, pi). None: not looked at."""
+        with np.errstate(all="ignore"):  # what leaves the range of numbers is not remembered
+            if audited is not None:
+                self._take_audit(scores, pi, audited)
+            if square is not None:
+                noise = (self.scale or 0.0) * added_variance(pi, scores)
+                _remember(self.signals, np.float64(square - noise) / _mean_square(scores))
         self.step += 1
 
     def _take_audit(self, scores: np.ndarray, pi: np.ndarray, audited: float) -> None:
-        predicted = added_variance(self.reference(scores, pi), scores)
-        if predicted > 0:
-            self.ratio = self.memory * self.ratio + audited / predicted
-            self.audits = self.memory * self.audits + 1
+        predicted = np.float64(added_variance(self.reference(scores, pi), scores))
+        _remember(self.ratios, audited / predicted)
         if (pi < 1).any():
-            self.spent += audited
-            self.earned += max(self.square or 0.0, 0.0)
+            _remember(self.spent, np.float64(audited) / _mean_square(scores))
 
     def relative_variance(self) -> float | None:
-        """What was spent, to be held against `eps`; None before the first audited, thinned step.
+        """V / ||g_B||^2 over the last 31 audited, thinned steps; None without any.
 
-        The sum of the audited V over the sum of the estimated ||g_B||^2 at those steps."""
-        return self.spent / self.earned if self.earned else None
+        Mean of the audited V over the median of the estimated ||g_B||^2, both per mean squared
+        score of their step; inf where the gradient cannot be told from noise."""
+        signal = self.signal
+        if not self.spent or signal is None:
+            return None
+        return float(np.mean(self.spent)) / signal if signal > 0 else np.inf
 
-    def state_dict(self) -> dict[str, float]:
-        "Settings and estimates, plain numbers."
-        return dict(self.__dict__)
+    def state_dict(self) -> dict[str, object]:
+        "Settings and observations: numbers, None, and lists of numbers."
+        return {k: list(v) if isinstance(v, list) else v for k, v in vars(self).items()}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        "Restore both; `InvalidArgument` if `state` is not of a `VarianceBound`."
-        if state.keys() != self.__dict__.keys():
-            raise InvalidArgument(
-                f"not the state of a VarianceBound: {sorted(state.keys() ^ self.__dict__.keys())}"
-            )
-        self.__dict__.update(state)
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        "Restore both; `InvalidArgument` for what no `VarianceBound` saved, and nothing changes."
+        if not isinstance(state, Mapping) or state.keys() != vars(self).keys():
+            held = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise InvalidArgument(f"not the state of a VarianceBound: it holds {held}")
+        settings = {k: state[k] for k in ("eps", "audit_every", "warm_up", "low")}
+        checked = VarianceBound(**settings)  # type: ignore[arg-type]  # checked there
+        checked.step = check_count(state["step"], "step", low=0)
+        for name in ("ratios", "signals", "spent"):
+            setattr(checked, name, _observations(state[name], name))
+        vars(self).update(vars(checked))
+
+
+def _observations(values: object, name: str) -> list[float]:
+    "At most 31 finite numbers."
+    found = to_float64(values, name, ndim=1)
+    if len(found) > _WINDOW or not np.isfinite(found).all():
+        raise InvalidArgument(f"{name} must be at most {_WINDOW} finite numbers, got {values!r}")
+    return found.tolist()

@@ -206,7 +206,7 @@ def test_equal_arguments_give_equal_rows(task):
         (dict(scheme=object()), InvalidArgument, "init"),
         (dict(scheme=np.full(29, 1 / 29)), InvalidShape, "29 items"),
         (dict(scheme=np.zeros(30)), InvalidProbabilities, "sums to 0"),
-        (dict(generator=3), InvalidArgument, "generator"),
+        (dict(generator="3"), InvalidArgument, "generator"),
         (dict(optimizer="sdg"), UnknownName, "did you mean 'sgd'"),
     ],
 )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from impsamp.assess import probe, time_ratio
-from impsamp.assess.probing import Items, Probe
+from impsamp.assess.probing import Probe
 from impsamp.errors import InvalidArgument, InvalidScores, InvalidShape, UnsupportedModel
 from tests.assess.helpers import gradient_rows
 from tests.assess.helpers import half_squares as squares
@@ -239,7 +239,7 @@ def test_frozen_parameters_are_left_out():
     [
         (iter([]), InvalidArgument, "DataLoader or a list"),
         ([], InvalidArgument, "DataLoader or a list"),
-        ([3], InvalidArgument, "pair of tensors"),
+        ([3], InvalidArgument, "a pair .* got int"),
         ([(torch.zeros(2, 6), torch.zeros(3, 2))], InvalidShape, "2 inputs but 3 targets"),
         ([(torch.zeros(1, 6), torch.zeros(1, 2))], InvalidShape, "at least two"),
         (DataLoader(TensorDataset(torch.zeros(4, 6)), batch_size=2), InvalidArgument, "pair"),
@@ -281,14 +281,75 @@ def test_models_that_cannot_be_probed():
         probe(net, squares, DataLoader(done, batch_size=4), seconds=0.1)
 
 
-def test_items_read_what_the_loader_would():
-    data = TensorDataset(torch.arange(12.0).reshape(6, 2), torch.arange(6))
+def test_held_out_items_are_not_read_and_not_counted():
+    "The case of a loader over twenty of sixty items: the numbers are those of the twenty alone."
+    net, data = make()
+    kept = torch.arange(0, 60, 3)
+    x, y = data.tensors
+    y[1::3] = float("nan")  # whoever reads a held-out item finds out
+    over = SubsetRandomSampler(kept.tolist())
+    p = probe(net, squares, DataLoader(data, batch_size=4, sampler=over), seconds=0.2)
+    assert p.facts["population"] == p.facts["sample_size"] == 20
+    alone = TensorDataset(x[kept], y[kept])
+    q = probe(net, squares, DataLoader(alone, batch_size=4), seconds=0.2)
+    assert p.facts["noise_scale"] == pytest.approx(q.facts["noise_scale"], rel=1e-5)
+    assert p.rows[0]["variance_ratio"] == pytest.approx(q.rows[0]["variance_ratio"], rel=1e-5)
 
-    def doubled(rows):
-        x, y = map(torch.stack, zip(*rows))
-        return x * 2, y
 
-    items = Items(DataLoader(data, batch_size=2, collate_fn=doubled))
-    assert repr(items) == "Items(n=6, batch=2, device='cpu')"
-    x, y = items.fetch(np.array([4, 1]))
-    assert y.tolist() == [4, 1] and torch.equal(x, data.tensors[0][[4, 1]] * 2)
+@pytest.mark.parametrize(
+    "arguments",
+    [lambda net, loader: (squares, net, loader), lambda net, loader: (net, loader, squares)],
+)
+def test_the_order_of_arguments_is_told(arguments):
+    net, data = make()
+    with pytest.raises(InvalidArgument, match="the order is probe"):
+        probe(*arguments(net, DataLoader(data, batch_size=4)), seconds=0.1)
+
+
+class TwoInputs(nn.Module):
+    "Takes its input by names or places, and returns a dict."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 2)
+
+    def forward(self, x, mask):
+        return {"logits": self.layer(x * mask)}
+
+
+class Dicts(torch.utils.data.Dataset):
+    def __init__(self, wrap):
+        g = torch.Generator().manual_seed(0)
+        self.x, self.y = torch.randn(40, 6, generator=g), torch.randn(40, 2, generator=g)
+        self.wrap = wrap
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return self.wrap(self.x[i], torch.ones(6), self.y[i])
+
+
+WRAPS = {
+    "dict": lambda x, mask, y: {"x": x, "mask": mask, "labels": y},
+    "pair of dict and tensor": lambda x, mask, y: ({"x": x, "mask": mask}, y),
+    "pair of tuple and dict": lambda x, mask, y: ((x, mask), {"target": y}),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("listed", [False, True])
+def test_batches_as_users_have_them(wrap, listed):
+    def loss_fn(out, y):
+        y = y["target"] if isinstance(y, dict) else y
+        return squares(out["logits"], y)
+
+    data = Dicts(WRAPS[wrap])
+    loader = DataLoader(data, batch_size=4)
+    model = TwoInputs()
+    found = probe(model, loss_fn, list(loader) if listed else loader, seconds=0.1).facts
+    plain = DataLoader(TensorDataset(data.x, data.y), batch_size=4)
+    want = probe(model.layer, squares, plain, seconds=0.1).facts
+    assert found["population"] == 40
+    assert found["noise_scale"] == pytest.approx(want["noise_scale"], rel=1e-5)

@@ -283,7 +283,8 @@ def test_closure_must_return_a_scalar_with_graph(closure):
         dict(inner_steps=0),
         dict(anchor_size=N + 1),
         dict(chunk_size=0),
-        dict(generator=None),
+        dict(generator="7"),
+        dict(generator=-1),
         dict(n=N + 1),
     ],
 )

@@ -134,9 +134,19 @@ def test_bad_input(scores, keep, floor, error):
 
 def test_a_generator_is_demanded():
     with pytest.raises(InvalidArgument, match="generator"):
-        thin([1.0, 2.0], 0.5, generator=0)
+        thin([1.0, 2.0], 0.5, generator="7")
     with pytest.raises(InvalidArgument, match="generator"):
-        Thinning([], 0.5, generator=None)
+        Thinning([], 0.5, generator=-1)
+
+
+def test_a_seed_is_a_generator():
+    scores = np.arange(1.0, 30.0)
+    coins = [thin(scores, 0.5, generator=g).idx for g in (7, np.random.default_rng(7))]
+    assert coins[0].tolist() == coins[1].tolist()
+    thinner = Thinning([], 0.5, generator=7)
+    losses = torch.ones(29, requires_grad=True) * 1
+    draws = [thinner.backward(losses, scores=scores).idx.tolist() for _ in range(1)]
+    assert draws == [thin(scores, 0.5, floor=0.05, generator=7).idx.tolist()]
 
 
 def test_output_scores_are_softmax_minus_one_hot():
@@ -171,11 +181,11 @@ def test_a_bound_hears_of_the_step_alone_whatever_the_gradients_held():
         net.zero_grad()
         for _ in range(steps_before):
             cross_entropy(net(x), y).sum().backward()
-        bound = VarianceBound(0.1, audit_every=1000)
+        bound = VarianceBound(0.1, audit_every=1000, warm_up=5)
         out = net(x)
         thinner = Thinning(net.parameters(), bound, generator=np.random.default_rng(0))
-        thinner.backward(cross_entropy(out, y), out)
-        squares.append(bound.square)
+        thinner.backward(cross_entropy(out, y), scores=np.ones(6))
+        squares.append(bound.signal)
     net.zero_grad()
     cross_entropy(net(x), y).mean().backward()  # all rows are kept while warming up
     assert np.allclose(squares, float(flat_grad(net).square().sum()), rtol=1e-9)
