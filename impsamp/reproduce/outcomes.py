@@ -71,6 +71,7 @@ class Report:
     profile: str
     outcomes: list[Outcome]
     interrupted: bool = False
+    page: Path | None = None  # the report that was written
 
     def of(self, state: str) -> list[Outcome]:
         "The outcomes of one state."
@@ -96,7 +97,8 @@ class Report:
         counts = ", ".join(f"{len(self.of(state))} {state}" for state in STATES)
         kept = f", {self.kept} kept from committed records" if self.kept else ""
         settings = f"settings of experiments: {self.computed} computed{kept}"
-        return "\n".join([*lines, f"== {counts}; {settings}"])
+        where = [f"== both papers on a page: {self.page}"] if self.page else []
+        return "\n".join([*lines, f"== {counts}; {settings}", *where])
 
 
 def summary(report: Report) -> str:

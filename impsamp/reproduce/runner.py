@@ -42,6 +42,7 @@ from .fingerprint import environment, notebook_version
 from .notebook import Execution, expire, finish, first_ready, start
 from .outcomes import Job, Outcome, Report, summary
 from .processes import alone
+from .report import write_report
 from .store import write_text
 from .where import output_root, run_dir
 
@@ -342,7 +343,17 @@ def _in_folders(profile: str) -> Iterator[None]:
 
 
 # what the notebooks import beyond the library
-_NEEDED = ("papermill", "ipykernel", "joblib", "filelock", "psutil", "matplotlib", "seaborn")
+_NEEDED = (
+    "papermill",
+    "ipykernel",
+    "jinja2",
+    "markdown_it",
+    "joblib",
+    "filelock",
+    "psutil",
+    "matplotlib",
+    "seaborn",
+)
 
 
 def plan(
@@ -368,7 +379,8 @@ def run(
 ) -> Report:
     """Every experiment that `profile` computes, then every result; returns what became of each.
 
-    The same stands in _runs/<profile>/summary.json.
+    The same stands in _runs/<profile>/summary.json, and beside it `report.html`, both papers on a
+    page.
 
     `only`: ids to run instead of all; `kinds`: "experiment", "result"; `jobs`: notebooks at a time,
     where they may share; `timeout`: seconds that a notebook may take. A failure is part of the
@@ -391,4 +403,5 @@ def run(
         report.outcomes = list(outcomes.values())
         with suppress(RecordError):  # a full disk has been told of already
             write_text(run_dir() / "summary.json", summary(report))
+            report.page = write_report(run_dir())
     return report
