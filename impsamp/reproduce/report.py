@@ -57,8 +57,10 @@ def read_items(path: Path | None = None) -> dict[str, list[Item]]:
 
     Raises `RecordError` for an item with unknown or missing keys."""
     path = path or project_root() / "nbs" / "experiments" / "report.toml"
-    chapters = tomllib.loads(path.read_text())["chapter"]
-    return {part["title"]: [_item(path, row) for row in part["item"]] for part in chapters}
+    chapters = {}
+    for part in tomllib.loads(path.read_text())["chapter"]:
+        chapters[part["title"]] = [_item(path, row) for row in part["item"]]
+    return chapters
 
 
 # %% ../../nbs/14_reproduce/11_report.ipynb #759c8d94
@@ -79,7 +81,9 @@ def interval_picture(effect: float, low: float, high: float) -> str:
     Example: `interval_picture(0.5, 0.25, 1.0)`."""
     left = _place(low)
     right = _place(high)
-    side = "none" if low <= 1 <= high else "better" if high < 1 else "worse"
+    side = "none"
+    if high < 1 or low > 1:
+        side = "better" if high < 1 else "worse"
     label = f"ratio {effect:g}, from {low:g} to {high:g}"
     parts = [
         f'<svg class="interval {side}" width="{_WIDTH}" height="14" role="img" '
