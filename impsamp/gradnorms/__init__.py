@@ -20,6 +20,7 @@ from impsamp.gradnorms.cheap import (
 )
 from impsamp.gradnorms.oracle import (
     GRADS,
+    formed_grads,
     per_sample_losses,
     trainable,
     untouched,
@@ -316,5 +317,5 @@ def per_sample_grads(
     if not n:
         return {name: p.new_zeros(0, *p.shape) for name, p in params.items()}
     with untouched(model, device_of(x)):
-        grads = GRADS[method](model, loss_fn, x, y, params)
+        grads = formed_grads(method, model, loss_fn, x, y, params)
         return {name: g.detach() for name, g in grads.items()}

@@ -63,11 +63,13 @@ def loss_scores(
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #55b7c84c
-def _output_tensors(output: object) -> Iterator[Tensor]:
-    "The floating tensors that a model returned, in tuples, dicts and dataclasses too."
+def _output_tensors(output: object) -> list[Tensor]:
+    "The floating tensors that a model returned, in tuples, dicts and dataclasses too; each once."
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
         output = vars(output)
-    return filter(Tensor.is_floating_point, batch_tensors(output))
+    tensors = batch_tensors(output)
+    found = {id(t): t for t in tensors if t.is_floating_point() or t.is_complex()}
+    return list(found.values())
 
 
 @contextlib.contextmanager
@@ -101,7 +103,7 @@ def output_gradient_norms(
     with untouched(model, device_of(x)):
         with torch.no_grad():
             out = batch_call(model, x)
-        found = list(_output_tensors(out))
+        found = _output_tensors(out)
         with _as_leaves(found):
             losses = per_sample_losses(lambda *_, **__: out, loss_fn, x, y)
             if not losses.requires_grad:

@@ -145,8 +145,19 @@ class _Graph(NamedTuple):
             number = self.inputs[number][0][0]
         return number < 0 or self.kinds[number].name == "AccumulateGrad"
 
+    def joined(self, number: int) -> tuple[object, ...]:
+        "Of a `cat`: the shape of the result, and of all inputs that have a gradient."
+        shapes = [
+            None if below < 0 else tuple(self.nodes[below]._input_metadata[output].shape)
+            for below, output in self.inputs[number]
+        ]
+        return (tuple(self.nodes[number]._input_metadata[0].shape), *shapes)
+
     def is_rowwise(self, number: int) -> bool:
         kind = self.kinds[number]
+        if kind.name == "Cat":
+            # what one constant takes up is the rest
+            return self.joined(number).count(None) <= 1
         factors = _PRODUCTS.get(kind.name)
         if kind.rowwise or factors is None:
             return kind.rowwise
@@ -180,5 +191,6 @@ def fingerprint(losses: Tensor, marks: Sequence[tuple[Node, object]] = ()) -> Fi
     types = tuple(map(type, nodes))
     numbers = {node: j for j, node in enumerate(nodes)}
     marked = tuple((numbers.get(node, -1), mark) for node, mark in marks)
-    key = (types, tuple(inputs), tuple(saved), marked)
+    cats = [graph.joined(j) for j, kind in enumerate(kinds) if kind.name == "Cat"]
+    key = (types, tuple(inputs), tuple(saved), tuple(cats), marked)
     return Fingerprint(key, all(map(graph.is_rowwise, range(len(nodes)))))

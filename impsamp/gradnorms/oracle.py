@@ -27,6 +27,7 @@ from impsamp.batches import (
     batch_tensors,
 )
 from impsamp.gradnorms.evaluation import (
+    DenseGradients,
     draws_masks,
     draws_random_numbers,
     takes_batch_statistics,
@@ -35,7 +36,7 @@ from impsamp.gradnorms.evaluation import (
 
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
-from .rules import Parameters
+from .rules import Parameters, real
 
 # %% auto #0
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "checked_losses",
     "checked_vmap_grads",
     "dense",
+    "formed_grads",
     "loop_grads",
     "missed",
     "per_sample_losses",
@@ -120,8 +122,8 @@ def checked_losses(
     losses = per_sample_losses(model, loss_fn, x, y)
     if not losses.requires_grad:
         raise UnsupportedModel(
-            "the losses do not depend on a trainable parameter: "
-            "detached output, or a model under no_grad"
+            "the losses do not depend on a trainable parameter: detached output, a model under "
+            "no_grad, or a reentrant checkpoint whose input needs no gradient"
         )
     return losses
 
@@ -211,6 +213,20 @@ class _RandomState:
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #c9b6b6c3
 @contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    "Reentrant checkpoints refuse gradients that are asked for by name; say what to do."
+    try:
+        yield
+    except RuntimeError as e:
+        if "use_reentrant=True" not in str(e):
+            raise
+        raise UnsupportedModel(
+            "a reentrant checkpoint hides its layers from torch.autograd.grad: pass "
+            "use_reentrant=False, which gives the same gradients, or score without checkpoints"
+        ) from e
+
+
+@contextlib.contextmanager
 def untouched(model: Module, device: torch.device) -> Iterator[None]:
     """Buffers and random state are as found after the `with`, also on failure.
 
@@ -220,7 +236,7 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
     versions = [(p, p._version) for p in model.parameters()]
     random = _RandomState(device)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _explained():
             yield
         if not random.is_unchanged():
             raise UnsupportedModel(draws_random_numbers("the state of torch's generator changed"))
@@ -300,7 +316,8 @@ def vmap_grads(
     every = vmap(grad(loss_of_one), in_dims=axes, randomness="error")
     free = {name: p.detach() for name, p in params.items()}
     try:
-        return every(free, *tensors)
+        with DenseGradients():
+            return every(free, *tensors)
     except RuntimeError as e:
         if "randomness" not in str(e):
             raise
@@ -310,8 +327,8 @@ def vmap_grads(
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd249073
 def _error_and_size(g: Tensor, weights: Tensor, total: Tensor) -> tuple[float, float]:
     "How far the weighted sum of g (n, ...) is from `total`, and the largest sum of magnitudes."
-    wide = g.detach().double().reshape(len(g), -1)
-    error = (weights @ wide - total.double().flatten()).abs().max()
+    wide = real(g.detach()).double().reshape(len(g), -1)
+    error = (weights @ wide - real(total).double().flatten()).abs().max()
     return error.item(), (weights @ wide.abs()).max().item()
 
 
@@ -364,3 +381,24 @@ def checked_vmap_grads(
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #b343d64f
 GRADS = {"vmap": checked_vmap_grads, "loop": loop_grads}
+
+
+def formed_grads(
+    method: str,
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+) -> dict[str, Tensor]:
+    "name -> (n, *param.shape); `UnsupportedModel` where torch.func cannot run the model."
+    try:
+        return GRADS[method](model, loss_fn, x, y, params)
+    except (RuntimeError, NotImplementedError) as e:
+        if method != "vmap":
+            raise
+        reason = str(e).partition("\n")[0][:200]
+        raise UnsupportedModel(
+            f"torch.func.vmap cannot run this model ({reason}): use method='loop', or grad_norms "
+            "with method='auto'"
+        ) from e

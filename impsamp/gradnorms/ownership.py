@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ..errors import UnsupportedModel
-from .rules import squared_norms
+from .rules import real, squared_norms
 
 # %% auto #0
 __all__ = [
@@ -250,7 +250,7 @@ def norms_by_owner(
 
     def back(weights: Tensor, keep: bool) -> Tensor:
         (g,) = torch.autograd.grad(losses, at, weights, retain_graph=keep, allow_unused=True)
-        return losses.new_zeros(0) if g is None else g.detach()
+        return losses.new_zeros(0) if g is None else real(g.detach())
 
     n = len(losses)
     dtype = narrowest(losses.dtype, _dtype_at(at))

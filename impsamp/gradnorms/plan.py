@@ -37,7 +37,7 @@ from ..typing import LossFunction
 from .fingerprint import fingerprint
 from .ghost import Call, Catch, uncovered
 from .identity import plan_key
-from .oracle import GRADS, checked_losses, dense, missed, vmap_grads
+from .oracle import checked_losses, dense, formed_grads, missed, vmap_grads
 from .rules import Parameters, Scales, add_up, squared_norms
 
 # %% auto #0
@@ -318,7 +318,7 @@ def explicit_squares(
     scales: Scales | None = None,
 ) -> Tensor:
     "(n,) float64 squared norms over `params` from the gradients themselves, by vmap or loop."
-    grads = GRADS[method](model, loss_fn, x, y, params)
+    grads = formed_grads(method, model, loss_fn, x, y, params)
     if scales is None:
         return add_up(squared_norms(g) for g in grads.values())
     return add_up(squared_norms(g * scales[name]) for name, g in grads.items())

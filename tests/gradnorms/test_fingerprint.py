@@ -78,7 +78,6 @@ MOVERS = {
     "top-k": lambda h, x: h.topk(2, 0).values,
     "roll": lambda h, x: h.roll(1, 0),
     "flip": lambda h, x: h.flip(0),
-    "cat": lambda h, x: torch.cat([h[3:], h[:3]]),
     "product": lambda h, x: (h @ h.T) @ x,
     "adjacency": lambda h, x: (x @ x.T).softmax(1) @ h,
     "einsum": lambda h, x: torch.einsum("nd,md->nm", h, h),
@@ -133,3 +132,19 @@ def test_layers_with_rules_are_proved_once(name):
 
 def test_without_a_graph_nothing_is_known():
     assert not fingerprint(torch.zeros(3)).rowwise
+
+
+def test_a_cat_of_known_parts_moves_nothing_that_comes_with_the_batch():
+    w = nn.Parameter(torch.ones(3))
+
+    def seen(*parts):
+        return fingerprint(torch.cat(parts, 1).sum(1))
+
+    one = seen(w * torch.ones(4, 3), torch.ones(4, 2))
+    assert one.rowwise
+    assert one.key == seen(w * torch.ones(4, 3), torch.ones(4, 2)).key
+    # the same total, cut elsewhere
+    halves = seen(w[:1] * torch.ones(4, 2), w[:1] * torch.ones(4, 2))
+    other = seen(w[:1] * torch.ones(4, 1), w[:1] * torch.ones(4, 3))
+    assert halves.key != other.key
+    assert not seen(torch.ones(4, 1), w * torch.ones(4, 3), torch.ones(4, 2)).rowwise
