@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from impsamp.gradnorms import (
     choose_method,
@@ -175,3 +177,106 @@ def test_uses_that_vmap_does_not_see(kind):
         assert grad_norms(*arguments, method=method).tolist() == [7, 7]
     with pytest.warns(UserWarning, match="vmap misses"):
         assert grad_norms(*arguments, method="vmap").tolist() == [7, 7]
+
+
+# relatives: the same faults at other sizes, scales and places
+
+
+class SortedNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def run(self, x):
+        return self.inner(x)
+
+    def forward(self, x):
+        order = x[:, 0].argsort()
+        return self.run(x[order])[order.argsort()]
+
+
+class Checkpointed(SortedNetwork):
+    def run(self, x):
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+class Thrice(SortedNetwork):
+    "Each sample in three rows."
+
+    def forward(self, x):
+        rows = torch.arange(len(x)).repeat_interleave(3)
+        return self.inner(x[rows]).unflatten(0, (-1, 3)).mean(1)
+
+
+class Deduplicated(SortedNetwork):
+    "Equal rows are run once: two equal samples share a row, which then belongs to both."
+
+    def forward(self, x):
+        rows, place = x.unique(dim=0, return_inverse=True)
+        return self.inner(rows)[place]
+
+
+def first_class(o, y):
+    return F.cross_entropy(o, torch.zeros(len(o)).long(), reduction="none")
+
+
+def in_this_pass(model, loss, x):
+    "Norms (n,) of the gradients of the losses of one forward pass."
+    losses = loss(model(x), None)
+    leaves = list(model.parameters())
+    norms = []
+    for one in losses:
+        grads = torch.autograd.grad(one, leaves, retain_graph=True)
+        norms.append(torch.cat([g.double().flatten() for g in grads]).norm())
+    return torch.stack(norms)
+
+
+@pytest.mark.parametrize("model", [SortedNetwork, Checkpointed, Thrice, Deduplicated])
+@pytest.mark.parametrize("n", [2, 40, 121, 122])
+def test_rows_are_named_for_any_number_of_samples(model, n):
+    torch.manual_seed(n)
+    model = model()
+    x = torch.randn(n, 6)
+    found = grad_norms(model, first_class, x, torch.zeros(n), method="ghost")
+    assert torch.allclose(found, in_this_pass(model, first_class, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1e15, 1e25])
+@pytest.mark.parametrize("sharpness", [1, 60])
+def test_losses_of_any_scale_and_saturated_ones(scale, sharpness):
+    "Gradients that leave the range of float32 under some code."
+    torch.manual_seed(0)
+    model = SortedNetwork()
+    x = torch.randn(100, 6)
+
+    def loss(o, y):
+        return scale * first_class(sharpness * o, y)
+
+    found = grad_norms(model, loss, x, torch.zeros(100))
+    assert torch.allclose(found, in_this_pass(model, loss, x), rtol=1e-3, atol=1e-30)
+    assert set(choose_method(model, loss, x, torch.zeros(100)).values()) == {"ghost"}
+
+
+def test_most_samples_without_a_gradient():
+    torch.manual_seed(0)
+    model = SortedNetwork()
+    x = torch.randn(60, 6)
+    threshold = model(x)[:, 0].detach().quantile(0.8).item()
+
+    def hinge(o, y):
+        return F.relu(o[:, 0] - threshold)
+
+    found = grad_norms(model, hinge, x, torch.zeros(60))
+    expected = in_this_pass(model, hinge, x)
+    assert 0 < (expected > 0).sum() < 30
+    assert torch.allclose(found, expected, rtol=1e-4)
+
+
+def test_two_equal_samples_in_one_row_go_to_the_loop_and_this_is_told():
+    torch.manual_seed(0)
+    model = Deduplicated()
+    x = torch.randn(6, 6)
+    x[3] = x[0]
+    with pytest.warns(UserWarning, match="belong to several samples"):
+        found = grad_norms(model, first_class, x, torch.zeros(6))
+    assert torch.allclose(found, in_this_pass(model, first_class, x), rtol=1e-4)
