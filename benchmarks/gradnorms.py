@@ -368,7 +368,9 @@ def write(rows):
 def draw_bars(ax, found, kinds):
     "The ratios of one problem as bars from below one, or why there is none."
     for k, contender in enumerate(kinds):
-        row = found[contender]
+        row = found.get(contender)
+        if row is None:
+            continue
         if row["note"]:
             ax.text(1.05, k, "cannot take part", va="center", fontsize=7, color="0.4")
             continue
@@ -392,7 +394,7 @@ def draw():
     kinds = [c for c in CONTENDERS if c != "plain"][::-1]
     for ax, name in zip(axes.flat, names):
         found = {r["contender"]: r for r in rows if r["problem"] == name}
-        draw_bars(ax, found, [kind for kind in kinds if kind in found])
+        draw_bars(ax, found, kinds)
         ax.axvline(1, color="k", lw=0.8)
         ax.set(xscale="log", xlim=(0.3, 700), title=name, yticks=range(len(kinds)))
         ax.set_yticklabels(kinds, fontsize=8)
