@@ -193,6 +193,11 @@ def grad_norms(
     `chunk_size`: samples per pass, chosen to stay in cache if None.
     `precondition`: D as name -> tensor (or per-parameter sequence), gives ||D g_i||.
 
+    The number is that of *this* forward pass. Whose rows are whose in every layer is proved on each
+    batch, or known from a batch with the same graph, so the model may sort, drop or route samples
+    inside. That a loss does not depend on its company through detached numbers is a best effort:
+    three samples of the first batch are run alone, and one of every 32nd batch.
+
     The model is left as found: `.grad`, modes, buffers, requires_grad and the random state, also
     after an exception. Cost: about one forward pass and half a backward pass when every layer has
     a rule. A non-finite loss gives a non-finite norm.

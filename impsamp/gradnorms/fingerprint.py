@@ -28,7 +28,7 @@ _ROWWISE = """
     Repeat Clone ToCopy Copy Slice Select Narrow Split UnsafeSplit SplitWithSizes Unbind
     MaxPool1D MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D
     AdaptiveAvgPool3D AdaptiveMaxPool2D MeanPool ConstantPadNd ReflectionPad1D ReflectionPad2D
-    ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle UpsampleNearest2D
+    ReplicationPad1D ReplicationPad2D ReplicationPad3D PixelShuffle Stack UpsampleNearest2D
     UpsampleBilinear2D NativeLayerNorm NativeGroupNorm NativeBatchNorm CudnnBatchNorm
     MiopenBatchNorm FusedRmsNorm RmsNorm PreluKernel
     ScaledDotProductFlashAttentionForCpu ScaledDotProductFlashAttention
@@ -84,7 +84,10 @@ def _look_at(node: Node) -> _Kind:
     plain = tuple(field for field in fields if not hasattr(type(node), f"_raw{field}"))
     # somebody's own function may bear any name
     own = isinstance(node, torch.autograd.function.BackwardCFunction)
-    return _Kind(name, plain, not own and name in _ROWWISE_NAMES)
+    if own:
+        made_by = getattr(type(node), "_forward_cls", None)
+        return _Kind(name, plain, getattr(made_by, "rowwise", False))
+    return _Kind(name, plain, name in _ROWWISE_NAMES)
 
 
 _ROWWISE_NAMES = frozenset(_ROWWISE.split())

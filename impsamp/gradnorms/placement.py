@@ -30,6 +30,7 @@ from .rules import Parameters, Scales, Use, direct_squares
 __all__ = [
     "Layout",
     "Placement",
+    "Places",
     "Proof",
     "Rows",
     "ghost_squares",
@@ -64,6 +65,15 @@ class Layout:
 
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #51a93e29
+class Places(NamedTuple):
+    "Rows of some samples, filled up to the longest."
+
+    # (samples, T)
+    rows: Tensor
+    # (samples, T): which are filled up; None if none
+    missing: Tensor | None
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     "Each row of the first `lead` axes belongs to the sample `owner` (rows,) names."
@@ -74,20 +84,30 @@ class Rows:
     order: Tensor
     counts: Tensor
 
-    def of(self, t: Tensor, samples: Tensor, *, fill: bool = False) -> Tensor:
+    def places(self, samples: Tensor | None) -> Places:
+        "Where the rows of `samples` are (of all if None)."
+        first = self.counts.cumsum(0) - self.counts
+        counts = self.counts
+        if samples is not None:
+            first = first[samples]
+            counts = counts[samples]
+        least, most = (int(c) for c in counts.aminmax())
+        T = max(1, most)
+        position = torch.arange(T, device=counts.device)
+        place = (first[:, None] + position).clamp_(max=len(self.order) - 1)
+        missing = None if least == T else position >= counts[:, None]
+        return Places(self.order[place], missing)
+
+    def take(self, t: Tensor, places: Places, *, fill: bool = False) -> Tensor:
         """t -> (len(samples), T, ...), or without T where every sample has one row at most.
 
         What is filled up is zero with `fill`, else anything."""
-        counts = self.counts[samples]
-        T = max(1, int(counts.max()))
-        start = (self.counts.cumsum(0) - self.counts)[samples]
-        position = torch.arange(T, device=t.device)
-        place = (start[:, None] + position).clamp(max=len(self.order) - 1)
-        rows = t.flatten(0, self.lead - 1)[self.order[place]]
-        if fill:
-            missing = position >= counts[:, None]
-            rows = rows.masked_fill(missing.view(*missing.shape, *[1] * (rows.dim() - 2)), 0)
-        return rows[:, 0] if T == 1 else rows
+        rows = t.flatten(0, self.lead - 1).index_select(0, places.rows.flatten())
+        if fill and places.missing is not None:
+            missing = places.missing.flatten()
+            rows.masked_fill_(missing.view(-1, *[1] * (rows.dim() - 1)), 0)
+        T = places.rows.shape[1]
+        return rows if T == 1 else rows.unflatten(0, (-1, T))
 
 
 def named_rows(owner: Tensor, lead: int, n: int) -> Rows:
@@ -275,28 +295,22 @@ class _Placed(NamedTuple):
 
     def samples_first(self, samples: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
         "Input and output gradient of `samples` (all if None), in the pass's precision or float32."
-        a = self._pick(self.call.x, samples, n)
-        b = self._pick(self.b, samples, n, fill=True)
+        a, b = self._picked(samples, n)
         if a.is_floating_point():
             a = a.to(b.dtype)
         if b.dtype not in (torch.float16, torch.bfloat16):
             return a, b
         return a.float() if a.is_floating_point() else a, b.float()
 
-    def _pick(
-        self,
-        t: Tensor,
-        samples: Tensor | None,
-        n: int,
-        *,
-        fill: bool = False,
-    ) -> Tensor:
-        if isinstance(self.placement, Layout):
-            t = self.placement.apply(t, n)
-            return t if samples is None else t[samples]
-        if samples is None:
-            samples = torch.arange(n, device=t.device)
-        return self.placement.of(t, samples, fill=fill)
+    def _picked(self, samples: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
+        x = self.call.x
+        if isinstance(self.placement, Rows):
+            places = self.placement.places(samples)
+            b = self.placement.take(self.b, places, fill=True)
+            return self.placement.take(x, places), b
+        a = self.placement.apply(x, n)
+        b = self.placement.apply(self.b, n)
+        return (a, b) if samples is None else (a[samples], b[samples])
 
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #f2723042

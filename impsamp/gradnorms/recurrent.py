@@ -241,6 +241,12 @@ class _Recurrence(torch.autograd.Function):
         return da, dc, dh, dm, None, None, None, None
 
 
+class _PaddedRecurrence(_Recurrence):
+    "Every step has all samples, in the same order: where they are does not depend on the batch."
+
+    rowwise = True
+
+
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #77948ff1
 class Weights(NamedTuple):
     "Of one layer in one direction."
@@ -299,7 +305,8 @@ def run_layer(
         run = _run(cell, steps, a, h, m, hh, bias)
     states = rows.shaped(run.before, n)
     c = rows.flat(F.linear(states, weights.hh, weights.bias_hh))
-    found, h, m = _Recurrence.apply(a, c.to(a.dtype), h, m, hh, cell, steps, run)
+    recurrence = _PaddedRecurrence if rows.sizes is None else _Recurrence
+    found, h, m = recurrence.apply(a, c.to(a.dtype), h, m, hh, cell, steps, run)
     return rows.shaped(found, n), h, m
 
 

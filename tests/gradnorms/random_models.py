@@ -363,7 +363,9 @@ def sequences():
 
 
 def images():
-    layers, names, channels = [], [], 3
+    layers = []
+    names = []
+    channels = 3
     for _ in range(random.randint(1, 2)):
         kind = random.choice(list(IMAGE_LAYERS))
         norm = random.choice(list(IMAGE_NORMS))

@@ -37,16 +37,17 @@ def test_named_rows_are_collected_and_filled_up_with_zeros():
     rows = named_rows(torch.tensor([2, 0, 2, -1, 2, 0]), 1, 4)
     assert rows.counts.tolist() == [2, 0, 3, 0]
     t = torch.arange(1.0, 7)[:, None]
-    every = torch.arange(4)
-    found = rows.of(t, every, fill=True)[..., 0]
+    found = rows.take(t, rows.places(None), fill=True)[..., 0]
     assert found.tolist() == [[2, 6, 0], [0, 0, 0], [1, 3, 5], [0, 0, 0]]
-    assert rows.of(t, torch.tensor([0, 1]), fill=True)[..., 0].tolist() == [[2, 6], [0, 0]]
+    some = rows.places(torch.tensor([0, 1]))
+    assert rows.take(t, some, fill=True)[..., 0].tolist() == [[2, 6], [0, 0]]
+    assert rows.places(torch.tensor([2])).missing is None
 
 
 def test_samples_of_one_row_at_most_get_no_axis_of_rows():
     rows = named_rows(torch.tensor([[1, -1], [2, 0]]).flatten(), 2, 3)
     t = torch.arange(8.0).reshape(2, 2, 2)
-    assert rows.of(t, torch.arange(3)).tolist() == [[6, 7], [0, 1], [4, 5]]
+    assert rows.take(t, rows.places(None)).tolist() == [[6, 7], [0, 1], [4, 5]]
 
 
 # the proof

@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from impsamp.gradnorms import choose_method, grad_norms
+from impsamp.gradnorms.fingerprint import fingerprint
 from impsamp.gradnorms.ghost import Catch
 from impsamp.gradnorms.recurrent import steps_of, weights_of
 from tests.gradnorms.helpers import backward_norms, close, squared
@@ -118,6 +119,14 @@ def test_projections_stay_torchs_and_go_to_the_fallback():
 def lstm_arguments(layer):
     x = torch.zeros(1, 1, layer.input_size)
     return (x, [x, x], layer._flat_weights, True, layer.num_layers, 0.0, True, False, True)
+
+
+@pytest.mark.parametrize("make", [Reader, Packed])
+def test_a_padded_layer_is_proved_now_and_then_and_a_packed_one_on_every_batch(make):
+    model, ids, lengths, y = reading(make, "lstm")
+    with Catch(dict(model.named_parameters())):
+        losses = squared(model(*inputs(make, ids, lengths)), y)
+    assert fingerprint(losses).rowwise == (make is Reader)
 
 
 def test_steps_by_hand():
