@@ -30,6 +30,7 @@ from scipy import sparse
 
 from benchmarks._linear_contenders import contenders, run_lbfgs
 from benchmarks._linear_page import draw, firsts, write
+from benchmarks._linear_start import start_lines
 from impsamp.data import load_libsvm
 from impsamp.errors import DataError
 from impsamp.problems import LogisticRegression, SigmoidLeastSquares
@@ -81,11 +82,33 @@ def real(name):
     return X / np.sqrt(np.maximum(squares, 1e-12)) / np.sqrt(X.shape[1]), y
 
 
+def scaled(X):
+    "CSR columns divided by their root mean square, as `real` does; empty ones as they are."
+    squares = np.asarray(X.multiply(X).mean(axis=0)).ravel()
+    size = np.sqrt(np.where(squares > 0, squares, 1.0) * X.shape[1])
+    return (X @ sparse.diags(1 / size)).tocsr()
+
+
+def real_sparse(name):
+    X, y = load_libsvm(name)
+    return scaled(X), y
+
+
+def flights():
+    "More than a quarter of an hour late, or not; a column each for carriers, airports, ..."
+    from impsamp.data import load_flights
+
+    X, minutes, _ = load_flights()
+    return scaled(X), np.where(minutes > 15, 1.0, -1.0)
+
+
 DATA = {
     "50000 x 22, made": lambda: ijcnn1_shape(np.random.default_rng(0)),
     "ijcnn1.val, 14990 x 22": lambda: real("ijcnn1.val"),
     "australian, 690 x 14": lambda: real("australian"),
     "breast cancer, 569 x 30": lambda: real("breast_cancer"),
+    "w8a, 49749 x 300 CSR": lambda: real_sparse("w8a"),
+    "flights, 327346 rows CSR": flights,
     "sparse 20000 x 50000, uneven rows": lambda: sparse_shape(np.random.default_rng(0), 1.0),
     "sparse 20000 x 50000, even rows": lambda: sparse_shape(np.random.default_rng(0), 0.0),
 }
@@ -302,6 +325,8 @@ def notes_of(left_out, args, rows):
         "First to the target:",
         "",
         *firsts(rows),
+        "",
+        *start_lines(),
     ]
     if left_out:
         notes += ["", "Left out: " + "; ".join(left_out) + "."]
@@ -315,7 +340,7 @@ def problems():
     for name, load in DATA.items():
         try:
             X, y = load()
-        except DataError as e:
+        except (DataError, ImportError) as e:
             print("left out:", name, str(e).splitlines()[0])
             yield name, None
             continue

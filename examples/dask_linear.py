@@ -84,8 +84,9 @@ class Cluster:
         self.l2 = l2
         self.parts = [client.submit(part_of, load, k, l2) for k in range(partitions)]
         rows = self.all(sizes)
-        self.n, d, L = map(np.array, zip(*rows))
-        self.d = int(d[0])
+        self.n = np.array([n for n, d, L in rows])
+        self.d = rows[0][1]
+        L = np.array([L for n, d, L in rows])
         self.share = L / L.sum()
 
     def all(self, work, *common, each=()):
@@ -124,7 +125,9 @@ def fit(client, load, partitions, *, l2, tol=1e-10, rounds=200, passes=1.0, seed
         if watch:
             watch(r, norm)
         if norm < least:
-            best, least, anchor = x, norm, g
+            best = x
+            least = norm
+            anchor = g
         else:
             passes /= 2
         if least <= tol:

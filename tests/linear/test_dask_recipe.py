@@ -116,7 +116,9 @@ def test_a_killed_worker_changes_nothing(recipe, cluster):
 
     def kill(r, norm):
         if r in (2, 5):
-            victims.append(next(iter(cluster.run(os.getpid).values())))
+            cluster.wait_for_workers(2, timeout=120)  # the first victim's successor among them
+            pids = cluster.run(os.getpid, on_error="ignore").values()
+            victims.append(next(p for p in pids if p not in victims))
             os.kill(victims[-1], signal.SIGKILL)
 
     disturbed = recipe.fit(cluster, recipe.made, PARTITIONS, l2=1e-2, tol=1e-12, watch=kill)
