@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -83,11 +83,6 @@ class _Settings:
     max_iter: int
     fit_intercept: bool
 
-    @property
-    def exact(self) -> bool:
-        "Does `minimize` run (one score, no l1), item by item?"
-        return self.method != "auto"
-
 
 # %% ../../nbs/11_linear/08_estimators.ipynb #d6c70fe5
 def _composite(job, X, weight, how, scale):
@@ -118,27 +113,27 @@ def _in_scaled_units(job, X, weight, how, run):
 
 
 def _by_name(job, X, weight, how, run):
-    "theta of the user by rounds of `minimize`, on items that do not repeat."
-    X, targets, weight = merge_rows(X, job.targets, weight)
-    job = _Job(job.loss, targets, 1, job.theta, job.seed)
+    "theta of the user by rounds of `minimize`."
     f = _composite(job, X, weight, how, np.ones(X.shape[1]))
     rng = np.random.default_rng(job.seed)
     options = dict(method=how.method, sampling=how.sampling)
     at = rounds(f, job.theta, run, rng, **options)
-    return at.theta, at.Z, targets
+    return at.theta, at.Z
 
 
 def _solved(job: _Job, X: Rows, weight: np.ndarray, how: _Settings, watch: object) -> _Answer:
-    "One problem from beginning to end."
+    "One problem from beginning to end; a method by its name sees items that do not repeat."
     run = Progress(how.tol, how.max_iter, watch)
-    targets = job.targets
+    if how.method != "auto":
+        X, targets, weight = merge_rows(X, job.targets, weight)
+        job = replace(job, targets=targets)
     if how.method != "auto" and job.classes == 1 and how.l1 == 0:
-        theta, Z, targets = _by_name(job, X, weight, how, run)
+        theta, Z = _by_name(job, X, weight, how, run)
     else:
         theta, Z = _in_scaled_units(job, X, weight, how, run)
     separated = False
     if job.loss == "logistic" and how.l2 == 0 and how.l1 == 0:
-        separated = bool((targets * Z[:, 0] > 0).all())
+        separated = bool((job.targets * Z[:, 0] > 0).all())
     return _Answer(theta, run, job.name, separated)
 
 
@@ -242,7 +237,8 @@ class _VRLinear(BaseEstimator):
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not (weight > 0).any():
             raise InvalidArgument("sample_weight is zero for every row: nothing is left to fit")
-        return X, y, weight / weight.max()
+        # a power of two: no digit changes, and no sum overflows
+        return X, y, np.ldexp(weight, -int(np.frexp(weight.max())[1]))
 
     def _answers(self, jobs, X, weight, how, n_jobs=None):
         "Solve all jobs; sets history_, n_iter_, gap_ and ran_; warns at most once."
@@ -417,7 +413,7 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         >>> from impsamp import VRClassifier
         >>> model = VRClassifier(l2=1.0).fit([[0.0], [1.0]], ["no", "yes"])
         >>> round(float(model.coef_[0, 0]), 3)
-        0.229
+        0.236
         """
         how = self._settings()
         X, y, weight = self._validated(X, y, sample_weight)

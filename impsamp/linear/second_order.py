@@ -133,10 +133,12 @@ def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
 
 def promised(f: Composite, at: Point) -> float:
     "What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0."
-    G = at.G[:, : f.k]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = G**2 / (2 * f.l2)
-    return float(np.nan_to_num(each, nan=0.0).sum())
+    squares = (at.G[:, : f.k] ** 2).sum(axis=0)
+    bare = f.l2 == 0
+    if squares[bare].any():
+        return np.inf
+    with np.errstate(over="ignore"):
+        return float((squares[~bare] / (2 * f.l2[~bare])).sum())
 
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #0acf5a86
@@ -175,12 +177,10 @@ def factorise(H: np.ndarray) -> Factor:
 
 
 def local_gap(f: Composite, at: Point, factor: Factor) -> float:
-    "The bound above, for one score and no l1; infinite where x >= 1."
+    "The bound above, for no l1; infinite where x >= 1."
     decrement = float(np.sum(factor.half(at.G.ravel()) ** 2))
     if f.loss == "squared":
         return decrement / 2
-    if f.K > 1:
-        return np.inf
     h = np.sqrt(_largest_leverage(f, factor))
     x = np.sqrt(decrement) * h
     if x >= 1:
@@ -191,16 +191,20 @@ def local_gap(f: Composite, at: Point, factor: Factor) -> float:
 
 
 def _largest_leverage(f, factor, block=4096):
-    "max_i a_i'H^-1 a_i, a_i with its one."
+    "h^2: max_i a_i'H^-1 a_i, a_i with its one; for several classes twice the sum over them."
     largest = 0.0
     for start in range(0, f.n, block):
         rows = f.X[start : start + block]
         A = rows.toarray() if sparse.issparse(rows) else rows.astype(np.float64)
         if f.fit_intercept:
             A = np.hstack([A, np.ones((len(A), 1))])
-        squares = factor.half(A.T) ** 2
-        largest = max(largest, float(squares.sum(axis=0).max()))
-    return largest
+        total = np.zeros(len(A))
+        for c in range(f.K):
+            padded = np.zeros((f.K, f.d, len(A)))
+            padded[c] = A.T
+            total += (factor.half(padded.reshape(f.K * f.d, -1)) ** 2).sum(axis=0)
+        largest = max(largest, float(total.max()))
+    return largest if f.K == 1 else 2 * largest
 
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #6e2dcdfe
@@ -224,6 +228,7 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
 
     The certificate is the duality gap, or where rounding keeps that from closing, `local_gap`."""
     at = point_at(f, theta)
+    settled = 0
     run.ran.append("Newton-Cholesky")
     while not run.done:
         run.first = max(run.first, abs(at.value))
@@ -238,8 +243,9 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
         run.iterations += 1
         decrement = max(-float((P * at.G).sum()), 0.0)
         if after is None or decrement <= 1e-3 * run.tol * abs(at.value):
+            settled += 1
             at = _settled(f, at if after is None else after, factor, run)
-            if after is None:
+            if after is None or settled == 3:
                 return at
         elif not run.done:
             likely = max(decrement, promised(f, after))
@@ -382,13 +388,17 @@ class _Watched:
         run.iterations += 1
         if self.at.value <= self.best.value:
             self.best = self.at
-        likely = run.relative(promised(self.f, self.best), self.best.value)
-        if likely <= run.tol:
+        likely = promised(self.f, self.best)
+        if np.isinf(likely):  # no penalty: the coordinates are nearly those of the Hessian
+            likely = 0.5 * float((self.to.back(self.best.G) ** 2).sum())
+        if run.relative(likely, self.best.value) <= run.tol:
             self.best, gap = certify_at(self.f, self.best)
+            if np.isinf(gap) and self.f.K * self.f.d <= WHOLE:
+                factor = factorise(hessian(self.f, self.best.Z))
+                gap = local_gap(self.f, self.best, factor)
             run.note("lbfgs", self.best.value, gap)
         else:
-            gap = promised(self.f, self.best)
-            run.note("lbfgs", self.best.value, gap, certified=False)
+            run.note("lbfgs", self.best.value, likely, certified=False)
         if run.done:
             raise _Finished
 

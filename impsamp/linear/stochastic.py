@@ -170,6 +170,6 @@ def stochastic(
             machine.anchor(at)
         if at.value <= best.value or run.converged:
             best = at
-        if patience and len(gaps) > 2 and gaps[-1] > 0.25 * gaps[-3]:
+        if patience and len(gaps) > 2 and not gaps[-1] < 0.25 * gaps[-3]:
             break
     return best

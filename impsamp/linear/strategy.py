@@ -93,7 +93,7 @@ def by_singular_values(f: Composite, run: Progress) -> Point:
 # %% ../../nbs/11_linear/07_strategy.ipynb #4df15b6e
 def _preconditioner(f, at, rng, scale) -> Preconditioner:
     if f.d > WIDEST:
-        ones = np.ones(f.fit_intercept)
+        ones = np.ones(int(f.fit_intercept))
         return by_scale(np.r_[scale, ones])
     sizes = row_sizes(f, scale)
     return by_factors(sampled_factors(f, at.Z, sizes, rng))
@@ -123,7 +123,7 @@ def _finish(f, at, run, rng):
         if at.value >= before and left - run.left < longest:
             break  # stopped by rounding
         longest = int(1.5 * longest)
-    if run.records and not run.converged:
+    if run.records and not run.converged and not f.l2.min() == 0:
         at, gap = certify_at(f, at)
         run.note("lbfgs", at.value, gap)
     return at
