@@ -413,7 +413,7 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         >>> from impsamp import VRClassifier
         >>> model = VRClassifier(l2=1.0).fit([[0.0], [1.0]], ["no", "yes"])
         >>> round(float(model.coef_[0, 0]), 3)
-        0.236
+        0.235
         """
         how = self._settings()
         X, y, weight = self._validated(X, y, sample_weight)

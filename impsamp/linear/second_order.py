@@ -35,7 +35,7 @@ __all__ = [
     "Preconditioner",
     "Progress",
     "Watch",
-    "by_factors",
+    "by_factor",
     "by_scale",
     "certify_at",
     "factorise",
@@ -45,7 +45,7 @@ __all__ = [
     "point_at",
     "promised",
     "row_sizes",
-    "sampled_factors",
+    "sampled_factor",
     "sampled_rows",
     "with_best_intercepts",
 ]
@@ -154,12 +154,14 @@ class Factor(NamedTuple):
 
     def half(self, g: np.ndarray) -> np.ndarray:
         "L^-1 D g, for a vector or for columns: its squared norm is g'H^-1 g."
-        scaled = self.D * g if g.ndim == 1 else self.D[:, None] * g
-        return linalg.solve_triangular(self.L, scaled, lower=True)
+        return linalg.solve_triangular(self.L, self._scaled(g), lower=True)
 
     def back(self, u: np.ndarray) -> np.ndarray:
-        "D L'^-1 u."
-        return self.D * linalg.solve_triangular(self.L, u, lower=True, trans="T")
+        "D L'^-1 u, for a vector or for columns."
+        return self._scaled(linalg.solve_triangular(self.L, u, lower=True, trans="T"))
+
+    def _scaled(self, g):
+        return self.D * g if g.ndim == 1 else self.D[:, None] * g
 
 
 def factorise(H: np.ndarray) -> Factor:
@@ -310,23 +312,20 @@ def _on_rows(f, rows, weight):
     return few
 
 
-def sampled_factors(
+def sampled_factor(
     f: Composite, Z: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
-) -> list[Factor]:
-    """Cholesky factors of the Hessian from a sample of rows: of the whole one, or of its K blocks.
+) -> Factor:
+    """Cholesky factor of the Hessian from a sample of rows.
 
-    Z (n, K) scores; sizes (n,) squared row norms."""
-    R = f.c[:, None] * curvatures(f.loss, Z)
-    score = R.sum(axis=1) * sizes
-    rows, weight = sampled_rows(score, ROWS_PER_FEATURE * f.d, rng)
+    Of the whole Hessian (K d, K d) up to `WHOLE` entries of theta, else of the mean of its K blocks
+    (d, d), which all classes share. Z (n, K) scores; sizes (n,) squared row norms."""
+    r = f.c * curvatures(f.loss, Z).mean(axis=1)
+    rows, weight = sampled_rows(r * sizes, ROWS_PER_FEATURE * f.d, rng)
     few = _on_rows(f, rows, weight)
     if f.K * f.d <= WHOLE:
-        return [factorise(hessian(few, Z[rows]))]
-    factors = []
-    for r in R[rows].T:
-        H = gram(few.X, r * weight, f.fit_intercept)
-        factors.append(factorise(add_ridge(H, f.l2)))
-    return factors
+        return factorise(hessian(few, Z[rows]))
+    H = gram(few.X, r[rows] * weight, f.fit_intercept)
+    return factorise(add_ridge(H, f.l2))
 
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #6f268473
@@ -337,20 +336,15 @@ class Preconditioner(NamedTuple):
     back: Callable[[np.ndarray], np.ndarray]
 
 
-def by_factors(factors: list[Factor]) -> Preconditioner:
-    "One Cholesky factor for all of theta, or one for each of its K rows."
+def by_factor(factor: Factor) -> Preconditioner:
+    "A Cholesky factor of all of theta, or one that its K rows share."
 
-    def forth(U):
-        parts = U.reshape(len(factors), -1)
-        moved = [factor.back(u) for factor, u in zip(factors, parts)]
-        return np.array(moved).reshape(U.shape)
+    def moved(U, move):
+        if factor.D.size == U.size:
+            return move(U.ravel()).reshape(U.shape)
+        return move(U.T).T
 
-    def back(G):
-        parts = G.reshape(len(factors), -1)
-        moved = [factor.half(g) for factor, g in zip(factors, parts)]
-        return np.array(moved).reshape(G.shape)
-
-    return Preconditioner(forth, back)
+    return Preconditioner(lambda U: moved(U, factor.back), lambda G: moved(G, factor.half))
 
 
 def by_scale(scale: np.ndarray) -> Preconditioner:

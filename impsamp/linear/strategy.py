@@ -12,14 +12,14 @@ from impsamp.linear.second_order import (
     Point,
     Preconditioner,
     Progress,
-    by_factors,
+    by_factor,
     by_scale,
     certify_at,
     lbfgs,
     newton,
     point_at,
     row_sizes,
-    sampled_factors,
+    sampled_factor,
 )
 
 from .composites import Composite
@@ -96,7 +96,7 @@ def _preconditioner(f, at, rng, scale) -> Preconditioner:
         ones = np.ones(int(f.fit_intercept))
         return by_scale(np.r_[scale, ones])
     sizes = row_sizes(f, scale)
-    return by_factors(sampled_factors(f, at.Z, sizes, rng))
+    return by_factor(sampled_factor(f, at.Z, sizes, rng))
 
 
 def _spread(f):

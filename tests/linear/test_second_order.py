@@ -9,7 +9,7 @@ from scipy.optimize import minimize as scipy_minimize
 from impsamp.linear.composites import Composite, hessian
 from impsamp.linear.second_order import (
     Progress,
-    by_factors,
+    by_factor,
     by_scale,
     factorise,
     lbfgs,
@@ -17,7 +17,7 @@ from impsamp.linear.second_order import (
     newton,
     point_at,
     row_sizes,
-    sampled_factors,
+    sampled_factor,
     sampled_rows,
 )
 
@@ -99,7 +99,7 @@ def test_lbfgs_needs_fewer_iterations_in_the_sampled_coordinates(loss):
     f = problem(1e-4, n=3000, k=20, loss=loss)
     start = newton(f, f.start, Progress(tol=0.3, max_iter=2))
     sizes = row_sizes(f, np.ones(f.k))
-    to = by_factors(sampled_factors(f, start.Z, sizes, np.random.default_rng(0)))
+    to = by_factor(sampled_factor(f, start.Z, sizes, np.random.default_rng(0)))
     counts = []
     for coordinates in (to, by_scale(np.ones(f.d))):
         run = Progress(tol=1e-6, max_iter=500)
