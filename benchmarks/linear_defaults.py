@@ -187,9 +187,9 @@ def contest(name, X, y, weight, repeats):
             values[solver] = judge.value(theirs)
             fits[solver] = (make, tol)
             judge.best = min(judge.best, values[solver])
-            if values[solver] - judge.best <= TARGET * abs(judge.best):
-                if judge.certified(theirs) < 30 * TARGET:
-                    break
+            near = values[solver] - judge.best <= TARGET * abs(judge.best)
+            if near and judge.certified(theirs) < 30 * TARGET:
+                break
     judge.best = min(judge.best, *values.values())
     seconds = {key: [] for key in fits}
     for _ in range(repeats):
