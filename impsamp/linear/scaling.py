@@ -117,7 +117,9 @@ def scaling_of(X: Rows, c: np.ndarray, centred: bool) -> Scaling:
     # a constant feature is centred to zero, and the intercept has its part
     scale = np.where(has_spread, np.maximum(spread, least), np.maximum(np.abs(mean), least))
     far = np.abs(mean) > 30 * np.maximum(spread, 0.03 * least)
-    uneven = scale.max() > 10 * least or not 1e-4 < least < 1e4
+    # CSR rows keep one penalty for all, which lazy steps need, as long as that is bearable
+    most = 100 if sparse.issparse(X) else 10
+    uneven = scale.max() > most * least or not 1e-4 < least < 1e4
     if far.any() or uneven:
         return Scaling(mean, scale, True)
     return Scaling(np.zeros_like(mean), np.ones_like(scale), False)

@@ -205,4 +205,6 @@ def rounds(
         run.iterations = max(run.iterations, watch.before + 1)
         if result.diverged:
             break
+    if run.stopped:
+        return at
     return certified(f, at, run)
