@@ -21,6 +21,7 @@ __all__ = [
     "CounterStream",
     "Made",
     "Stream",
+    "as_generator",
     "as_numpy_generator",
     "counter_generator",
     "seeded",
@@ -77,6 +78,19 @@ def as_numpy_generator(generator: Seeded) -> np.random.Generator:
         raise _no_generator(generator)
     seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device)
     return np.random.default_rng(seeds.tolist())
+
+
+# %% ../nbs/02_randomness.ipynb #e43191ec
+def as_generator(generator: Seeded) -> Generator:
+    """The generator of one draw: numpy's or torch's as it is, an int as a seed, None a fresh one.
+
+    Raises `InvalidArgument` for anything else. An int gives the same draw each time, so code that
+    draws again and again makes its generator once."""
+    if isinstance(generator, np.random.Generator):
+        return generator
+    import torch
+
+    return generator if isinstance(generator, torch.Generator) else as_numpy_generator(generator)
 
 
 # %% ../nbs/02_randomness.ipynb #995c402c

@@ -410,3 +410,20 @@ def test_a_sampling_is_known_without_its_eigenvalues(monkeypatch):
     monkeypatch.setattr(SystematicSampling, "_v", computed)
     assert isinstance(SystematicSampling([0.5, 0.5]), SubsetSampling)
     assert not isinstance(np.ones(3), SubsetSampling)
+
+
+@pytest.mark.parametrize("kind", ["nice", "independent", "approximate", "systematic", "serial"])
+def test_a_subset_takes_an_int_as_the_seed_of_all_its_uniforms(kind):
+    "Also where one draw asks for uniforms more than once."
+    p = np.r_[np.full(40, 0.5), np.full(400, 0.01)]
+    sampling = {
+        "nice": lambda: NiceSampling(440, 24),
+        "independent": lambda: IndependentSampling(p),
+        "approximate": lambda: ApproximateIndependentSampling(p),
+        "systematic": lambda: SystematicSampling(p),
+        "serial": lambda: SerialSampling(p / p.sum()),
+    }[kind]()
+    for seed in range(5):
+        wanted = sampling.draw(np.random.default_rng(seed))
+        assert sampling.draw(seed).idx.equal(wanted.idx)
+    sampling.draw(None)
