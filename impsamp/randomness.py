@@ -92,9 +92,10 @@ def as_numpy_generator(generator: Seeded) -> np.random.Generator:
 
 # %% ../nbs/02_randomness.ipynb #6dfd09f5
 def as_generator(generator: Seeded) -> Generator:
-    """`generator` itself if it is numpy's or torch's; a numpy one of an int seed, or of None.
+    """The generator of one draw: numpy's or torch's as it is, an int as a seed, None a fresh one.
 
-    Raises `InvalidArgument` for anything else."""
+    Raises `InvalidArgument` for anything else. An int gives the same draw each time, so code that
+    draws again and again makes its generator once."""
     loaded = sys.modules.get("torch")
     if loaded is not None and isinstance(generator, loaded.Generator):
         return generator

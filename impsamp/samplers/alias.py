@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..checks import check_count
-from ..randomness import uniforms
-from ..typing import Generator, Sampler, Vector
+from ..randomness import as_generator, uniforms
+from ..typing import Sampler, Seeded, Vector
 from .draws import Draw, _draw_of, aligned_zeros, check_law, compiled
 
 # %% auto #0
@@ -133,9 +133,9 @@ class AliasTable(Sampler):
         "The probabilities (n,), a copy."
         return self.table[:, 2].copy()
 
-    def draw(self, size: int, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, size: int, generator: Seeded, *, step: int = 0) -> Draw:
         "`size` independent items, weights 1 / (size n p_i)."
-        u = uniforms(generator, (2, check_count(size, "size")))
+        u = uniforms(as_generator(generator), (2, check_count(size, "size")))
         rows = np.empty(size, np.int64)
         weight = np.empty(size)
         prob = np.empty(size)

@@ -15,8 +15,8 @@ import torch
 from ..checks import check_count, check_probabilities, refuse_mask, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
 from ..kernels import cached_njit
-from ..randomness import uniforms
-from ..typing import Array, ArrayT, Generator, Items, Sampler, Vector
+from ..randomness import as_generator, uniforms
+from ..typing import Array, ArrayT, Generator, Items, Sampler, Seeded, Vector
 
 # %% auto #0
 __all__ = [
@@ -264,7 +264,7 @@ _POINTS = {"multinomial": _multinomial, "stratified": _stratified, "systematic":
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #d0623d8f
-def draw_points(size: int, generator: Generator, method: str = "multinomial") -> np.ndarray:
+def draw_points(size: int, generator: Seeded, method: str = "multinomial") -> np.ndarray:
     """`size` points in [0, 1) for an inverse-CDF structure, (size,).
 
     `method`: independent ("multinomial"), one in each cell ("stratified") or one shift through all
@@ -272,7 +272,7 @@ def draw_points(size: int, generator: Generator, method: str = "multinomial") ->
     weights need. Raises `UnknownName`."""
     if method not in _POINTS:
         raise unknown("draw method", method, _POINTS)
-    return _POINTS[method](size, generator)
+    return _POINTS[method](size, as_generator(generator))
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #720e6b39
@@ -328,7 +328,7 @@ class InverseCDF(Sampler):
         return self._p
 
     def draw(
-        self, size: int, generator: Generator, *, method: str = "multinomial", step: int = 0
+        self, size: int, generator: Seeded, *, method: str = "multinomial", step: int = 0
     ) -> Draw:
         "`size` items with E(count of i) = size p_i; `method` as in `draw_points`."
         points = draw_points(check_count(size, "size"), generator, method)

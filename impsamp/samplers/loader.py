@@ -294,9 +294,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     def _report(self, told: Told) -> Report | None:
         "The report that `told` is, with the probabilities of its draw; None if it has no use."
         account = self._account
-        items = told.rows.tolist()
-        step = account.find(items) if told.step is None else self._check_drawn(told.step)
-        prob = account.prob_of(step, items)
+        step = account.find(told.rows) if told.step is None else self._check_drawn(told.step)
+        prob = account.prob_of(step, told.rows)
         if prob is None and told.prob is not None:
             if step in account.waiting:
                 raise InvalidArgument(f"this is not the draw of step {step} of this sampler")
@@ -311,7 +310,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             )
             return None
         known = account.waiting[step].idx.tolist() if step in account.waiting else []
-        strange = next((i for i in items if i not in known), None)
+        strange = next((i for i in told.rows.tolist() if i not in known), None)
         raise InvalidArgument(
             f"item {strange} is not in the draw of step {step}: {type(self._source.law).__name__} "
             "weighs what it is told by the probabilities of the draw, "

@@ -127,8 +127,14 @@ def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, 
 KEPT = 256  # draws that may wait for their report at once, beyond those of the lag
 
 
-def _holds(draw: Draw, items: set[int]) -> bool:
-    return items <= set(draw.idx.tolist())
+def _is(draw: Draw, rows: np.ndarray) -> bool:
+    "Whether `rows` (k,) are the items of `draw`, in their order."
+    return np.array_equal(draw.idx.numpy(), rows)
+
+
+def _holds(draw: Draw, rows: np.ndarray) -> bool:
+    "Whether every one of `rows` (k,) is an item of `draw`."
+    return set(rows.tolist()) <= set(draw.idx.tolist())
 
 
 @dataclass
@@ -193,8 +199,8 @@ class Account:
         "The draws kept of steps after `step`, in order."
         return [self.waiting[s] for s in sorted(self.waiting) if s > step]
 
-    def find(self, items: list[int]) -> int:
-        """The step of the draw that a report of `items` belongs to.
+    def find(self, items: Items) -> int:
+        """The step of the draw that a report of `items` (k,) belongs to.
 
         A draw of these very items, else one that holds them; the oldest not reported first, then
         the one reported last (a batch reported in parts), then skipped ones. If none holds them:
@@ -202,18 +208,24 @@ class Account:
         ahead = self.after(self.over)
         skipped = [d for d in self.after(-1) if d.step <= self.over]
         candidates = [*ahead, *reversed(skipped)]
+        rows = np.asarray(items)
         for draw in candidates:
-            if draw.idx.tolist() == items:
+            if _is(draw, rows):
                 return draw.step
         for draw in candidates:
-            if _holds(draw, set(items)):
+            if _holds(draw, rows):
                 return draw.step
         return ahead[0].step if ahead else self.seen
 
-    def prob_of(self, step: int, items: list[int]) -> np.ndarray | None:
+    def prob_of(self, step: int, items: Items) -> np.ndarray | None:
         "Probabilities (k,) with which the draw of `step` chose `items`; None if not all are in it."
         draw = self.waiting.get(step)
-        if draw is None or not _holds(draw, set(items)):
+        if draw is None:
+            return None
+        rows = np.asarray(items)
+        if _is(draw, rows):
+            return draw.prob.numpy().copy()
+        if not _holds(draw, rows):
             return None
         table = dict(zip(draw.idx.tolist(), draw.prob.tolist()))
-        return np.array([table[i] for i in items])
+        return np.array([table[i] for i in rows.tolist()])

@@ -36,7 +36,7 @@ from impsamp.samplers.reports import (
 
 from ..checks import check_scores, state_entries, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidShape
-from ..typing import Generator, Items, Seeded, Vector
+from ..typing import Items, Seeded, Vector
 from .loader import ImportanceBatchSampler, SamplerState
 from .sumtree import SumTree, TreeState, _build, _check_size
 
@@ -125,7 +125,7 @@ class ShardedSumTree(SumTree):
         super().update(self.own(idx), weights)
 
     def draw(
-        self, size: int, generator: Generator, *, method: str | None = None, step: int = 0
+        self, size: int, generator: Seeded, *, method: str | None = None, step: int = 0
     ) -> Draw:
         """This rank's part of `size` draws of all ranks: 0 to `size` items, global numbers.
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..checks import check_count, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities
-from ..randomness import uniforms
+from ..randomness import as_generator, uniforms
 from ..theory.minibatch import variance_factors
-from ..typing import Array, Generator, SubsetSampling, Vector
+from ..typing import Array, Generator, Seeded, SubsetSampling, Vector
 from .alias import AliasTable
 from .draws import Draw, _invert, check_law, compiled, make_draw
 
@@ -125,11 +125,11 @@ def _uniform_subset(n: int, b: int, generator: Generator) -> np.ndarray:
 
 
 # %% ../../nbs/08_samplers/04_subsets.ipynb #3f89769a
-def uniform_subset(n: int, b: int, generator: Generator) -> np.ndarray:
+def uniform_subset(n: int, b: int, generator: Seeded) -> np.ndarray:
     """A uniform subset of `b` of the items 0..n-1: each of the C(n, b) subsets is equally likely.
 
     int64 (b,), all different, in no particular order; O(b) in time and memory, whatever n is.
-    `generator` (numpy or torch) gives exactly `b` uniforms. Bentley and Floyd 1987. Raises
+    `generator` (or a seed) gives exactly `b` uniforms. Bentley and Floyd 1987. Raises
     `InvalidArgument` unless 0 <= b <= n and n >= 1.
 
     >>> sorted(uniform_subset(4, 4, np.random.default_rng(0)).tolist())
@@ -137,7 +137,7 @@ def uniform_subset(n: int, b: int, generator: Generator) -> np.ndarray:
     """
     n = check_count(n, "n")
     b = check_count(b, "b", low=0, high=n)
-    return _uniform_subset(n, b, generator)
+    return _uniform_subset(n, b, as_generator(generator))
 
 
 # %% ../../nbs/08_samplers/04_subsets.ipynb #ee096e73
@@ -154,9 +154,9 @@ class NiceSampling(_Sampling):
         self.b = check_count(b, "b", high=self.n)
         self.p = self._like = np.full(self.n, self.b / self.n)
 
-    def draw(self, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, generator: Seeded, *, step: int = 0) -> Draw:
         "A subset of exactly b items, in file order, weights 1/b."
-        rows = _uniform_subset(self.n, self.b, generator)
+        rows = _uniform_subset(self.n, self.b, as_generator(generator))
         return self._draw(rows, step)
 
     def _v(self) -> np.ndarray:
@@ -244,15 +244,16 @@ class IndependentSampling(_Sampling):
         self._certain = (certain, np.ones(certain.size))
         self._walk = compiled(_skip)
 
-    def draw(self, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, generator: Seeded, *, step: int = 0) -> Draw:
         "A subset (possibly empty), weights 1/(n p_i); in the order of the classes, large p first."
+        g = as_generator(generator)
         parts = [self._certain]
         state = np.zeros(3, np.int64)
         done = False
         while not done:
             rows = np.empty(self._need, np.int64)
             prob = np.empty(self._need)
-            u = uniforms(generator, self._need)
+            u = uniforms(g, self._need)
             done = bool(self._walk(self._start, self._q, self._table, u, state, rows, prob))
             parts.append((rows[: state[2]], prob[: state[2]]))
         rows, prob = map(np.concatenate, zip(*parts))
@@ -292,13 +293,14 @@ class ApproximateIndependentSampling(_Sampling):
         if self.k > 1 and self.a:
             self.c = self.k * (self.a - 1) / (self.a * (self.k - 1))
 
-    def draw(self, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, generator: Seeded, *, step: int = 0) -> Draw:
         "A subset (possibly empty), items in file order, weights 1/(n p_i)."
         if not self.a:
             return self._draw(self._certain.copy(), step)
-        some = _uniform_subset(self.k, self.a, generator)
+        g = as_generator(generator)
+        some = _uniform_subset(self.k, self.a, g)
         candidates = self._coins[some]
-        u = uniforms(generator, self.a)
+        u = uniforms(g, self.a)
         kept = candidates[u * self.a < self.k * self.p[candidates]]
         rows = np.concatenate([self._certain, kept])
         return self._draw(rows, step)
@@ -336,10 +338,11 @@ class SystematicSampling(_Sampling):
         self.b = whole
         self._C = np.cumsum(self.p)
 
-    def draw(self, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, generator: Seeded, *, step: int = 0) -> Draw:
         "A subset of exactly b items, weights 1/(n p_i)."
+        g = as_generator(generator)
         while True:
-            comb = np.arange(self.b) + uniforms(generator, 1)
+            comb = np.arange(self.b) + uniforms(g, 1)
             rows = _invert(self._C, comb / self.b)
             # Rounding can let an interval of length 1 catch two teeth, with probability 1e-16.
             if (np.diff(rows) > 0).all():
@@ -374,7 +377,7 @@ class SerialSampling(_Sampling):
         self._table = AliasTable(self.p)
         self.p = self._table.p
 
-    def draw(self, generator: Generator, *, step: int = 0) -> Draw:
+    def draw(self, generator: Seeded, *, step: int = 0) -> Draw:
         "One item, weight 1/(n p_i)."
         return self._table.draw(1, generator, step=step)
 

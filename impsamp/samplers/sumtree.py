@@ -22,7 +22,7 @@ from impsamp.samplers.draws import (
 
 from ..checks import check_count, check_scores, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidScores, InvalidShape
-from ..typing import Generator, Items, Sampler, Vector
+from ..typing import Items, Sampler, Seeded, Vector
 
 # %% auto #0
 __all__ = ["SumTree", "TreeState"]
@@ -177,7 +177,7 @@ class SumTree(Sampler):
             self._set(self._tree, self._starts, rows, w)
 
     def draw(
-        self, size: int, generator: Generator, *, method: str = "multinomial", step: int = 0
+        self, size: int, generator: Seeded, *, method: str = "multinomial", step: int = 0
     ) -> Draw:
         "`size` items with E(count of i) = size s_i / total; `method` as in `draw_points`."
         total = self._positive_total()

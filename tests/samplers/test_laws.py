@@ -198,3 +198,14 @@ def test_a_sampler_is_a_sampler_and_survives_copies(kind):
         assert not isinstance(twin, SubsetSampling)
         assert twin.p.tolist() == [0.5, 0.0, 0.25, 0.25]
         assert twin.draw(20, rng()).idx.equal(wanted.idx)
+
+
+# ---- seeds -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_takes_an_int_as_the_seed_of_its_generator(kind):
+    sampler = KINDS[kind](np.full(20, 0.05))
+    wanted = sampler.draw(5, rng(3))
+    assert sampler.draw(5, 3).idx.equal(wanted.idx)
+    assert len(sampler.draw(5, None).idx) == 5
+    with pytest.raises(InvalidArgument, match="generator"):
+        sampler.draw(5, "seed")

@@ -430,3 +430,20 @@ def test_a_probability_above_one_by_rounding_counts_as_one(make, p):
         assert np.isclose(draw.weight[draw.idx == 0], 1 / len(p))
     with pytest.raises(InvalidProbabilities, match="above 1 at index 0"):
         make([1 + 2e-9, *p[1:]])
+
+
+@pytest.mark.parametrize("kind", ["nice", "independent", "approximate", "systematic", "serial"])
+def test_a_subset_takes_an_int_as_the_seed_of_all_its_uniforms(kind):
+    "Also where one draw asks for uniforms more than once."
+    p = np.r_[np.full(40, 0.5), np.full(400, 0.01)]
+    sampling = {
+        "nice": lambda: NiceSampling(440, 24),
+        "independent": lambda: IndependentSampling(p),
+        "approximate": lambda: ApproximateIndependentSampling(p),
+        "systematic": lambda: SystematicSampling(p),
+        "serial": lambda: SerialSampling(p / p.sum()),
+    }[kind]()
+    for seed in range(5):
+        wanted = sampling.draw(np.random.default_rng(seed))
+        assert sampling.draw(seed).idx.equal(wanted.idx)
+    sampling.draw(None)
