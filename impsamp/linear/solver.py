@@ -209,7 +209,7 @@ def _row(problem, spent, x, loss, gradient):
 
 
 def _is_lost(x, loss, gradient, first):
-    if not np.isfinite([loss, gradient, *x]).all():
+    if not (np.isfinite(loss) and np.isfinite(gradient) and np.isfinite(x).all()):
         return True
     return loss > 100 * abs(first) + 100
 

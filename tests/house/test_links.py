@@ -56,5 +56,7 @@ def test_the_errata_page_links_to_the_evidence_that_the_table_names():
     with open(ROOT / "figures" / "table_errata.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 20
-    links = ["[{notebook}]({notebook}.ipynb) `{evidence}`".format(**row) for row in rows]
+    computed = [row for row in rows if row["notebook"] != "reading"]
+    assert len(rows) - len(computed) < 4
+    links = ["[{notebook}]({notebook}.ipynb) `{evidence}`".format(**row) for row in computed]
     assert [link for link in links if link not in page] == []

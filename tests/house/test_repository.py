@@ -21,6 +21,16 @@ def test_notebook_is_small_and_has_no_widget_state(nb):
     assert "Traceback (most recent call last)" not in text, "a committed notebook shows a failure"
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
+
+
+@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_backslash_was_eaten(nb):
+    # `\varphi` written through a careless string becomes a vertical tab and `arphi`
+    spoilt = [c["id"] for c in cells(nb) if CONTROL.search(source(c))]
+    assert not spoilt, f"control characters in cells {spoilt}"
+
+
 @pytest.mark.parametrize("nb", EXPERIMENTS, ids=lambda p: p.stem)
 def test_experiment_has_literal_parameters_and_no_outputs(nb):
     code = [c for c in cells(nb) if c["cell_type"] == "code"]

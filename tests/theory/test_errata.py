@@ -48,6 +48,8 @@ def test_every_row_names_a_cell_that_asserts(row):
     assert row.paper in {"first", "second", "reconstruction"}
     assert row.kind in {"error", "gap", "wording", "limit"}
     assert all(map(str.strip, row))
+    if row.notebook == "reading":  # rests on the printed text: nothing to compute
+        return
     label = f"# evidence: {row.evidence}\n"
     (cell,) = [s for s in code(row.notebook) if s.startswith(label)]
     assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell)))
