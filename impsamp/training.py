@@ -10,20 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
-from .batches import Batch, BatchT, batch_items, batch_length
+from .batches import batch_items, batch_length
 from .checks import check_count, to_float64
 from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
+from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
 from .samplers import importance_weights, inverse_cdf, uniform_subset
 from .schemes import Scheme
 
 if TYPE_CHECKING:
+    from impsamp.batches import Batch
     from impsamp.typing import Array, Generator, LossFunction, Vector
 
 # %% auto #0
@@ -46,7 +48,6 @@ __all__ = [
     "forward",
     "scores_for",
     "shuffled_batch",
-    "taken",
     "train",
     "training_step",
     "weighted_backward",
@@ -151,11 +152,6 @@ class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
-def taken(data: BatchT, idx: np.ndarray) -> BatchT:
-    "The items `idx` (b,) of `data` (n, ...), or of each of its tensors, wherever they lie."
-    return batch_items(data, idx)
-
-
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -183,7 +179,7 @@ def choose(
         pool = stream.pool(step, n, min(scheme.pool_size or n, n))
     scores = None
     if fresh:
-        seen = (x, y) if pool is None else (taken(x, pool), taken(y, pool))
+        seen = (x, y) if pool is None else (batch_items(x, pool), batch_items(y, pool))
         scores = scores_for(scheme, model, loss_fn, *seen, optimizer)
     if scores is not None and not torch.isfinite(scores).all():
         raise DivergedScores(
@@ -205,19 +201,21 @@ class Pass(NamedTuple):
 
     x: Batch
     y: Batch
-    output: torch.Tensor
+    # what the model returned
+    output: object
     losses: torch.Tensor
 
 
 Look: TypeAlias = "Callable[[Pass], None]"
-Backward: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, Array], object]"
+# (losses, what the model returned, weights)
+Backward: TypeAlias = "Callable[[torch.Tensor, Any, Array], object]"
 
 
 def _look_away(done: Pass) -> None:
     "Nothing is read from the graph."
 
 
-def weighted_backward(losses: torch.Tensor, output: torch.Tensor, weight: Array) -> None:
+def weighted_backward(losses: torch.Tensor, output: object, weight: Array) -> None:
     "Backward through sum_b w_b loss_b; the weights (array or tensor) carry no gradient."
     (torch.as_tensor(weight).detach().to(losses) * losses).sum().backward()
 
@@ -263,7 +261,8 @@ def weighted_step(
 
 
 # %% ../nbs/12_training.ipynb #304b481f
-Free: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
+# (losses, what the model returned) -> scores
+Free: TypeAlias = "Callable[[torch.Tensor, Any], torch.Tensor]"
 
 
 class Step(NamedTuple):
@@ -328,8 +327,8 @@ def training_step(
         drop_last=drop_last,
         lap=lap,
     )
-    x_batch = taken(x, choice.idx)
-    y_batch = taken(y, choice.idx)
+    x_batch = batch_items(x, choice.idx)
+    y_batch = batch_items(y, choice.idx)
     scored = choice.scored
     remember = None
     if scheme.scope == "visits":
@@ -427,8 +426,8 @@ class _Account:
 def train(
     model: torch.nn.Module,
     loss_fn: LossFunction,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Batch,
+    y: Batch,
     optimizer: torch.optim.Optimizer,
     scheme: Scheme,
     *,
@@ -440,12 +439,14 @@ def train(
 ) -> History:
     """Train `model` in place for `steps` steps of `batch` items drawn by `scheme`.
 
-    `loss_fn(model(x), y)` -> (n,) losses of the n items. `evaluate(model) -> dict of floats` is
+    `loss_fn(model(x), y)` -> (n,) losses of the n items; `x`, `y` a tensor, or a tuple or dict of
+    tensors, as in `grad_norms`. `evaluate(model) -> dict of floats` is
     called before the first step and every `eval_every` steps. Deterministic given `seed` (draws are
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
     scheme without replacement."""
-    n = len(x)
+    x, y = check_batch(x, y)
+    n = batch_length(x)
     check_count(steps, "steps")
     check_count(eval_every, "eval_every")
     check_count(batch, "batch", high=None if scheme.replacement else n)

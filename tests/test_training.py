@@ -302,3 +302,38 @@ def test_a_single_step_is_made_whatever_the_loss_is_unless_it_is_guarded():
     assert losses.isnan().all() and torch.equal(before, model[0].weight)
     training.weighted_step(model, broken, x[:4], y[:4], optimizer, np.full(4, 0.25))
     assert model[0].weight.isnan().any()
+
+
+class Pairs(torch.nn.Module):
+    "Takes its input by name and returns a dict."
+
+    def __init__(self):
+        super().__init__()
+        self.l = torch.nn.Linear(3, 1)
+
+    def forward(self, left, right):
+        return {"out": self.l(left * right)}
+
+
+def test_dicts_and_tuples_train_as_tensors_do():
+    left, right = torch.randn(2, 20, 3)
+    y = torch.randn(20)
+
+    def trained(x, targets, loss):
+        torch.manual_seed(0)
+        model = Pairs()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        done = train(
+            model, loss, x, targets, optimizer, schemes.GradNorm(), batch=4, steps=5, seed=0
+        )
+        assert done.diverged_at is None
+        return model.l.weight.detach()
+
+    def by_name(out, y):
+        return (out["out"][:, 0] - y["target"]).square()
+
+    def plain(out, y):
+        return (out["out"][:, 0] - y).square()
+
+    found = trained({"left": left, "right": right}, {"target": y}, by_name)
+    assert torch.equal(found, trained((left, right), y, plain))

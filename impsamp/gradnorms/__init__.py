@@ -20,14 +20,13 @@ from impsamp.gradnorms.cheap import (
 )
 from impsamp.gradnorms.oracle import (
     GRADS,
-    evaluation_statistics,
+    formed_grads,
     per_sample_losses,
     trainable,
     untouched,
 )
 from impsamp.gradnorms.plan import (
     GhostPlan,
-    check_samples,
     explicit_squares,
     plan_for,
     planned_squares,
@@ -42,6 +41,8 @@ from ..batches import Batch, batch_items, batch_length
 from ..checks import check_count
 from ..errors import InvalidArgument, UnsupportedModel, unknown
 from ..typing import LossFunction
+from .company import check_samples
+from .evaluation import evaluation_statistics
 from .inputs import check_batch, device_of, uncompiled, unwrap
 from .rules import Parameters, Scales
 
@@ -50,6 +51,7 @@ __all__ = [
     "FEWEST",
     "KNOWN",
     "MEMORY",
+    "NAMED",
     "NORM_METHODS",
     "WORKING_SET",
     "choose_method",
@@ -79,6 +81,7 @@ _all_ = [
 WORKING_SET = 2**24  # bytes that stay in cache
 MEMORY = 2**28  # bytes that a chunk may take
 FEWEST = 50  # samples, where the memory allows
+NAMED = 121  # samples whose rows two weightings can name
 
 
 def _samples_with_gradients(numbers: int) -> int:
@@ -95,6 +98,8 @@ def _chunk(plan: GhostPlan, params: Parameters) -> int:
     bytes_each = 16 * max(1, plan.floats)
     fewest = min(FEWEST, MEMORY // bytes_each)
     size = max(1, WORKING_SET // bytes_each, fewest)
+    if plan.reordered:
+        size = min(size, NAMED)
     formed = plan.left("vmap") | plan.left("loop")
     numbers = sum(params[name].numel() for name in formed)
     if not numbers:
@@ -259,6 +264,14 @@ KNOWN = {
     nn.BatchNorm3d,
     nn.PReLU,
     nn.MultiheadAttention,
+    nn.EmbeddingBag,
+    nn.Bilinear,
+    nn.LSTM,
+    nn.GRU,
+    nn.RNN,
+    nn.LSTMCell,
+    nn.GRUCell,
+    nn.RNNCell,
 }
 if hasattr(nn, "RMSNorm"):
     KNOWN.add(nn.RMSNorm)
@@ -304,5 +317,5 @@ def per_sample_grads(
     if not n:
         return {name: p.new_zeros(0, *p.shape) for name, p in params.items()}
     with untouched(model, device_of(x)):
-        grads = GRADS[method](model, loss_fn, x, y, params)
+        grads = formed_grads(method, model, loss_fn, x, y, params)
         return {name: g.detach() for name, g in grads.items()}

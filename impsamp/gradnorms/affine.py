@@ -19,6 +19,7 @@ from .rules import Bound, Rule
 # %% auto #0
 __all__ = [
     "AFFINE",
+    "BroadcastRule",
     "ChannelNormRule",
     "ChannelRule",
     "ElementwiseRule",
@@ -27,6 +28,7 @@ __all__ = [
     "NormCall",
     "PReLURule",
     "RMSNormRule",
+    "RepeatRule",
     "sum_to",
 ]
 
@@ -271,29 +273,15 @@ class PReLURule(ChannelRule):
 
 
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #bce6b9c0
-def _broadcasts(small: Sequence[int], big: Sequence[int]) -> bool:
-    "`small` can be broadcast to `big`, as far as both go."
-    pairs = zip(reversed(small), reversed(big))
-    return all(s in (1, t) for s, t in pairs)
+class BroadcastRule(FormedRule):
+    'A parameter w that is repeated along the samples; slot "bias" if added, "weight" if a factor.'
 
-
-@dataclass(frozen=True)
-class ElementwiseRule(FormedRule):
-    "y = x + w or y = x * w with w broadcast over the samples, on either side."
-
-    product: bool
-
-    def bind(self, input: object, other: object) -> Bound | None:
-        if not isinstance(input, Tensor) or not isinstance(other, Tensor):
-            return None
-        x, w = (other, input) if isinstance(input, Parameter) else (input, other)
-        # w has an axis for the samples, of size one
-        leading = 0 < x.dim() == w.dim() and w.shape[0] == 1
-        spares_the_samples = leading or w.dim() < x.dim()
-        if not spares_the_samples or not _broadcasts(w.shape, x.shape):
-            return None
+    def bound(self, w: Tensor, x: Tensor, slot: str) -> Bound | None:
+        "None if w has an axis of its own for the samples; x has the shape of the output."
+        leading = 0 < w.dim() == x.dim() and w.shape[0] == 1
+        lead = 1 if leading else x.dim() - w.dim()
         setting = {"shape": tuple(w.shape), "leading": leading}
-        return Bound(x, {"weight": w}, setting, 1)
+        return Bound(x, {slot: w}, setting, lead) if lead else None
 
     def grads(
         self,
@@ -303,13 +291,58 @@ class ElementwiseRule(FormedRule):
         shape: Sequence[int],
         leading: bool,
     ) -> Tensor:
-        g = b * a if self.product else b
+        g = b if slot == "bias" else b * a
         summed = sum_to(g, shape[1:] if leading else shape)
         return summed.reshape(len(b), *shape)
 
 
+def _rank(pair: tuple[Tensor, Tensor]) -> tuple[bool, int, int]:
+    "A parameter rather than what was computed, the smaller rather than the larger."
+    w = pair[0]
+    return not isinstance(w, Parameter), w.dim(), w.numel()
+
+
+@dataclass(frozen=True)
+class ElementwiseRule(BroadcastRule):
+    "y = x + w or y = x * w, w on either side."
+
+    # of w
+    slot: str
+
+    def bind(self, input: object, other: object) -> Bound | None:
+        if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+            return None
+        for w, x in sorted([(input, other), (other, input)], key=_rank):
+            if w.requires_grad:
+                shape = torch.broadcast_shapes(w.shape, x.shape)
+                found = self.bound(w, x.expand(shape), self.slot)
+                if found is not None:
+                    return found
+        return None
+
+
+@dataclass(frozen=True)
+class RepeatRule(BroadcastRule):
+    "y = w.expand(...): the same to every sample, as a class token is."
+
+    function: Callable[..., Tensor]
+
+    def bind(self, input: Tensor, *sizes: object) -> Bound | None:
+        if not input.requires_grad:
+            return None
+        shown = self.function(input.detach(), *sizes)
+        return self.bound(input, input.detach().expand(shown.shape), "bias")
+
+
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #0fe1a335
-_SUMS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
+_SUMS = (
+    torch.add,
+    Tensor.add,
+    Tensor.add_,
+    Tensor.__add__,
+    Tensor.__radd__,
+    Tensor.__iadd__,
+)
 _PRODUCTS = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
 
 AFFINE: dict[Callable[..., object], Rule] = {
@@ -319,8 +352,9 @@ AFFINE: dict[Callable[..., object], Rule] = {
     F.batch_norm: ChannelNormRule(_read_batch),
     F.prelu: PReLURule(),
     torch.prelu: PReLURule(),
-    **dict.fromkeys(_SUMS, ElementwiseRule(product=False)),
-    **dict.fromkeys(_PRODUCTS, ElementwiseRule(product=True)),
+    **dict.fromkeys(_SUMS, ElementwiseRule("bias")),
+    **dict.fromkeys(_PRODUCTS, ElementwiseRule("weight")),
+    **{function: RepeatRule(function) for function in (Tensor.expand, Tensor.expand_as)},
 }
 if hasattr(F, "rms_norm"):
     AFFINE[F.rms_norm] = RMSNormRule(F.rms_norm)

@@ -20,6 +20,7 @@ from ..typing import LossFunction
 from .ghost import Call, Catch, uncovered
 from .inputs import check_batch, device_of, uncompiled, unwrap
 from .oracle import checked_losses, per_sample_losses, trainable, untouched
+from .ownership import norms_by_owner
 from .rules import Parameters
 
 # %% auto #0
@@ -62,11 +63,13 @@ def loss_scores(
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #55b7c84c
-def _output_tensors(output: object) -> Iterator[Tensor]:
-    "The floating tensors that a model returned, in tuples, dicts and dataclasses too."
+def _output_tensors(output: object) -> list[Tensor]:
+    "The floating tensors that a model returned, in tuples, dicts and dataclasses too; each once."
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
         output = vars(output)
-    return filter(Tensor.is_floating_point, batch_tensors(output))
+    tensors = batch_tensors(output)
+    found = {id(t): t for t in tensors if t.is_floating_point() or t.is_complex()}
+    return list(found.values())
 
 
 @contextlib.contextmanager
@@ -100,40 +103,34 @@ def output_gradient_norms(
     with untouched(model, device_of(x)):
         with torch.no_grad():
             out = batch_call(model, x)
-        found = list(_output_tensors(out))
+        found = _output_tensors(out)
         with _as_leaves(found):
             losses = per_sample_losses(lambda *_, **__: out, loss_fn, x, y)
             if not losses.requires_grad:
                 raise UnsupportedModel("the loss does not depend on the model's output")
-            gradients = torch.autograd.grad(losses.sum(), found, allow_unused=True)
-        return _joint_norms([g for g in gradients if g is not None])
+            return _joint_norms(losses, found)
 
 
-def _row_norms(g: Tensor) -> Tensor:
-    "g (n, ...) -> (n,) float64."
-    rows = g.flatten(1)
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-
-
-def _joint_norms(gradients: Sequence[Tensor]) -> Tensor:
-    "Gradients (n, ...) -> (n,) float64: norms of a sample's parts together."
-    return torch.stack([_row_norms(g) for g in gradients]).square().sum(0).sqrt()
+def _joint_norms(losses: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    "(n,) float64: norms of the gradient of each loss at all `outputs` together."
+    norms = [norms_by_owner(losses, t, retain_graph=True) for t in outputs]
+    return torch.stack(norms).square().sum(0).sqrt()
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #b7fe9aaf
 def output_scores(losses: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """||d loss_i / d output_i||, (n,) float64: `losses` (n,) of `output` (n, ...) in one graph.
+    """||d loss_i / d output||, (n,) float64: `losses` (n,) of `output` in one graph.
 
-    The graph stays usable. Costs the loss's own backward, no layer's. `InvalidShape` for losses
-    that are not one per row."""
-    if losses.dim() != 1 or len(losses) != len(output):
+    The graph stays usable. Costs the loss's own backward twice, no layer's. The samples of
+    `output` may be on any axis, merged with another one, or in any order: whose entry is whose is
+    proved (`norms_by_owner`). `InvalidShape` for losses that are not one per sample,
+    `UnsupportedModel` where an entry belongs to several samples."""
+    if losses.dim() != 1:
         raise InvalidShape(
-            f"losses must hold one loss per row, shape ({len(output)},), "
+            "losses must hold one loss per sample, shape (n,), "
             f"got {tuple(losses.shape)}: use reduction='none'"
         )
-    (d,) = torch.autograd.grad(losses.sum(), output, retain_graph=True)
-    rows = d.detach().flatten(1).double()
-    return torch.linalg.vector_norm(rows, dim=1)
+    return norms_by_owner(losses, output, retain_graph=True)
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #00f6dcf2
@@ -176,5 +173,4 @@ def upper_bound_scores(
                 "no single last layer: parameters reach the loss around it; "
                 "use output_gradient_norms"
             )
-        (g,) = torch.autograd.grad(losses.sum(), [last.edge])
-        return _row_norms(g)
+        return norms_by_owner(losses, last.edge)

@@ -18,24 +18,19 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModel
 from .affine import AFFINE
+from .bags import BAGS
 from .contractions import CONTRACTIONS
-from .rules import Bound, Parameters, Rule, Scales, Use, direct_squares
+from .derived import derived_rule, is_weight
+from .evaluation import is_switched_off, takes_batch_statistics
+from .products import PRODUCTS
+from .recurrent import RECURRENT, weights_of
+from .rules import Bound, Parameters, Rule
 
 # %% auto #0
-__all__ = [
-    "BATCH_STATISTICS",
-    "RULES",
-    "Call",
-    "Catch",
-    "Layout",
-    "find_layouts",
-    "ghost_squares",
-    "parameter_squares",
-    "uncovered",
-]
+__all__ = ["RULES", "Call", "Catch", "uncovered"]
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #9755d1a4
-RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **AFFINE}
+RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **PRODUCTS, **BAGS, **AFFINE}
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #fea7f335
@@ -64,6 +59,10 @@ class Call:
         "Names of the parameters that the call uses."
         return set(self.names.values())
 
+    def reads_input(self) -> bool:
+        "The gradient of what is added does not look at the input again."
+        return any(slot.split()[0] != "bias" for slot in self.names)
+
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #791f6390
 def _opened(function: Any) -> types.FunctionType:
@@ -78,46 +77,51 @@ def _opened(function: Any) -> types.FunctionType:
     return copy
 
 
-_COMPOSED = {F.multi_head_attention_forward: _opened(F.multi_head_attention_forward)}
+_COMPOSED: dict[Callable[..., object], Callable[..., object]] = {
+    F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
+}
+
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #94945c32
-BATCH_STATISTICS = (
-    "batch normalisation with batch statistics makes samples interact, "
-    "so no sample has a gradient of its own: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
 def _takes_batch_statistics(
-    args: Sequence[object],
-    kwargs: Mapping[str, object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> bool:
     "`training` of `F.batch_norm`, by name or as the sixth argument."
     positional = args[5] if len(args) > 5 else False
-    return bool(kwargs.get("training") or positional)
+    if not (kwargs.get("training") or positional) or is_switched_off(args, kwargs):
+        return False
+    x = args[0] if args else kwargs.get("input")
+    # a weight may be standardised this way
+    return not (isinstance(x, Tensor) and is_weight(x))
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #f7c8e3b2
-def _call(
-    rule: Rule,
-    bound: Bound,
-    names: dict[str, str],
-    others: Sequence[Tensor | None],
-    out: Tensor,
-) -> Call:
-    "What is kept of one call; `others` is what it read besides the caught parameters."
-    x = bound.input
-    linked = [t for t in others if t is not None and t.requires_grad]
-    return Call(
-        rule=rule,
-        x=x.detach(),
-        names=names,
-        setting=bound.setting,
-        lead=bound.lead,
-        edge=get_gradient_edge(out),
-        inputs=[get_gradient_edge(t).node for t in linked],
-        version=x._version,
-    )
+@dataclass(eq=False)
+class _Reading:
+    "What is known of a call before it is made; one that works in place hides what it read."
+
+    rule: Rule
+    bound: Bound
+    # slot -> name of the caught parameter in it
+    names: dict[str, str]
+    # places of what it reads besides
+    inputs: list[Node]
+    version: int
+    # nodes of the graph that the rule accounts for
+    below: set[Node]
+
+    def call(self, out: Tensor) -> Call:
+        return Call(
+            rule=self.rule,
+            x=self.bound.input.detach(),
+            names=self.names,
+            setting=self.bound.setting,
+            lead=self.bound.lead,
+            edge=get_gradient_edge(out),
+            inputs=self.inputs,
+            version=self.version,
+        )
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #545e8920
@@ -126,8 +130,10 @@ class Catch(TorchFunctionMode):
 
     `UnsupportedModel` on batch statistics."""
 
-    def __init__(self, params: Parameters):
+    def __init__(self, params: Parameters, shared: Collection[str] = ()):
         super().__init__()
+        # parameters whose own calls have no samples in them: see `derived_rule`
+        self.shared = shared
         self.calls: list[Call] = []
         # id of a parameter -> its name
         self.names = {id(p): name for name, p in params.items()}
@@ -143,42 +149,63 @@ class Catch(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        if func in _COMPOSED:
+        composed = self.composition(func, args)
+        if composed is not None:
             with self:
-                return _COMPOSED[func](*args, **kwargs)
+                return composed(*args, **kwargs)
         if func is F.batch_norm and _takes_batch_statistics(args, kwargs):
-            raise UnsupportedModel(BATCH_STATISTICS)
-        out = func(*args, **kwargs)
+            raise UnsupportedModel(takes_batch_statistics())
         rule = RULES.get(func)
-        if rule is None or not isinstance(out, Tensor) or not out.requires_grad:
-            return out
-        if any(id(t) in self.names for t in (*args, *kwargs.values())):
-            self.catch(rule, out, args, kwargs)
+        if rule is None or not self.names or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        reading = self.read(rule, args, kwargs)
+        out = func(*args, **kwargs)
+        if reading is not None and isinstance(out, Tensor) and not out.is_complex():
+            self.calls = [call for call in self.calls if call.edge.node not in reading.below]
+            self.calls.append(reading.call(out))
         return out
 
-    def catch(
+    def composition(
+        self,
+        func: Callable[..., object],
+        args: Sequence[Any],
+    ) -> Callable[..., object] | None:
+        "`func` from parts that can be caught, if it holds parameters that are wanted."
+        if func not in RECURRENT:
+            return _COMPOSED.get(func)
+        wanted = any(id(w) in self.names for w in weights_of(func, args))
+        return RECURRENT[func] if wanted else None
+
+    def read(
         self,
         rule: Rule,
-        out: Tensor,
         args: Sequence[object],
         kwargs: Mapping[str, object],
-    ) -> None:
-        "Keep one call, unless the rule does not cover it: the graph will show what that leaves."
+    ) -> _Reading | None:
+        "None for a call that the rule does not cover: the graph will show what that leaves."
         try:
             bound = rule.bind(*args, **kwargs)
-        except TypeError:
-            return  # a signature that the rule does not know
-        if bound is None:
-            return
-        names = {}
-        others = []
-        for slot, t in bound.slots.items():
-            if id(t) in self.names:
-                names[slot] = self.names[id(t)]
-            else:
-                others.append(t)
-        if names:
-            self.calls.append(_call(rule, bound, names, [*others, bound.input], out))
+        except (TypeError, RuntimeError, IndexError):
+            return None  # a signature that the rule does not know, or shapes that do not fit
+        if bound is None or is_weight(bound.input):
+            return None
+        slots = {slot: t for slot, t in bound.slots.items() if t is not None}
+        names = {slot: self.names[id(t)] for slot, t in slots.items() if id(t) in self.names}
+        known = set(names)
+        below: set[Node] = set()
+        if any(t.requires_grad and not t.is_leaf for t in slots.values()):
+            caught = {call.edge.node: call.parameters() for call in self.calls}
+            derived = derived_rule(rule, bound, self.names, caught, self.shared)
+            if derived is not None:
+                rule = derived.rule
+                names |= derived.names
+                known |= derived.slots
+                below = derived.below
+        if not names:
+            return None
+        read = [bound.input, *(t for slot, t in slots.items() if slot not in known)]
+        inputs = [get_gradient_edge(t).node for t in read if t.requires_grad]
+        return _Reading(rule, bound, names, inputs, bound.input._version, below)
 
 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #1816c3ae
@@ -213,176 +240,3 @@ def uncovered(
     cut = {call.edge.node: call.inputs for call in calls}
     reached = map(id, _leaves(losses.grad_fn, cut))
     return {names[key] for key in reached if key in names}
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #63f2ab99
-@dataclass(frozen=True)
-class Layout:
-    """Samples run along `axis`.
-
-    Where it also holds positions, `major` says that a sample's positions are next to each other."""
-
-    axis: int
-    major: bool = True
-
-    def apply(self, t: Tensor, n: int) -> Tensor:
-        "t -> (n, ...) with the samples first; positions merged with them come second."
-        axis = self.axis
-        T = t.shape[axis] // n
-        if T == 1:
-            return t if axis == 0 else t.movedim(axis, 0)
-        if self.major:
-            return t.unflatten(axis, (n, T)).movedim(axis, 0)
-        return t.unflatten(axis, (T, n)).movedim(axis + 1, 0)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #9c72b677
-def _same(t: Tensor, u: Tensor) -> bool:
-    "Equal but for the rounding of another batch size; what is empty shows nothing."
-    if not t.is_floating_point():
-        return torch.equal(t, u)
-    if not t.numel():
-        return False
-    worst = (t - u).abs().max()
-    return bool(worst <= 1e-3 * u.abs().max())
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #8bbc6eb0
-def _possible_layouts(
-    big: torch.Size,
-    small: torch.Size,
-    lead: int,
-    n: int,
-) -> Iterator[Layout]:
-    "Layouts that the shapes of a batch and of one sample's input allow."
-    if len(big) != len(small):
-        return
-    for axis in range(lead):
-        # only this axis differs, and by a factor of n
-        expected = [*small]
-        expected[axis] *= n
-        if [*big] != expected:
-            continue
-        yield Layout(axis)
-        if small[axis] != 1:
-            yield Layout(axis, major=False)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #afa3e15d
-def find_layouts(
-    call: Call,
-    alone: Call,
-    n: int,
-    i: int,
-) -> list[Layout]:
-    "All layouts that show in `call.x` (a batch of n) the input that sample `i` has `alone`."
-    found = []
-    x = call.x
-    for layout in _possible_layouts(x.shape, alone.x.shape, call.lead, n):
-        expected = Layout(layout.axis).apply(alone.x, 1)[0]
-        if _same(layout.apply(x, n)[i], expected):
-            found.append(layout)
-    return found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #632c09bd
-_Kept = tuple[Call, Layout]
-
-
-def _output_gradients(
-    losses: Tensor,
-    kept: Sequence[_Kept],
-) -> Sequence[Tensor | None]:
-    "Gradients of the outputs of the calls, as the calls hold their samples."
-    if any(call.x._version != call.version for call, _ in kept):
-        raise UnsupportedModel(
-            "an input of a layer was modified in place after its use, "
-            "so its gradient cannot be computed (nor by backward)"
-        )
-    if not kept:
-        return ()
-    edges = [call.edge for call, _ in kept]
-    return torch.autograd.grad(losses.sum(), edges, allow_unused=True)
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #18a01f5b
-def _samples_first(
-    call: Call,
-    layout: Layout,
-    b: Tensor,
-    n: int,
-) -> tuple[Tensor, Tensor]:
-    "The call's input and output gradient, samples first, in the pass's precision or float32."
-    a = layout.apply(call.x, n)
-    b = layout.apply(b, n)
-    if a.is_floating_point():
-        a = a.to(b.dtype)
-    if b.dtype not in (torch.float16, torch.bfloat16):
-        return a, b
-    return a.float() if a.is_floating_point() else a, b.float()
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #57d79860
-def _uses(
-    kept: Sequence[_Kept],
-    gradients: Sequence[Tensor | None],
-    skip: Collection[str],
-    n: int,
-) -> dict[str, list[Use]]:
-    "name of a parameter -> its uses, for those that are not in `skip`."
-    found: dict[str, list[Use]] = {}
-    for (call, layout), gradient in zip(kept, gradients):
-        if gradient is None:
-            continue
-        a, b = _samples_first(call, layout, gradient, n)
-        for slot, name in call.names.items():
-            if name not in skip:
-                use = Use(call.rule, slot, a, b, call.setting)
-                found.setdefault(name, []).append(use)
-    return found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #40d53340
-def parameter_squares(
-    uses: Sequence[Use],
-    param: Tensor,
-    scale: Tensor | None = None,
-) -> Tensor:
-    """(n,) float64: squared norms of one parameter's per-sample gradients.
-
-    `uses` and `scale` as in `direct_squares`."""
-    found = None
-    if len(uses) == 1:
-        rule, slot, a, b, setting = uses[0]
-        found = rule.squares(slot, a, b, scale, **setting)
-    return direct_squares(uses, param.shape, scale) if found is None else found
-
-
-# %% ../../nbs/06_gradnorms/03_ghost.ipynb #3b5e8254
-def ghost_squares(
-    losses: Tensor,
-    calls: Sequence[Call],
-    layouts: Sequence[Layout | None],
-    params: Parameters,
-    skip: Collection[str] = (),
-    scales: Scales | None = None,
-) -> Tensor:
-    """(n,) float64: squared norms of each sample's gradient over the parameters in `calls`.
-
-    `losses` (n,) with its graph, `layouts` one per call (None: leave the call out), `skip` the
-    parameters to leave out, `scales` name -> D for ||D g||.
-    `UnsupportedModel` if an input of a layer was modified in place after its use."""
-    n = len(losses)
-    device = losses.device
-    total = torch.zeros(n, dtype=torch.float64, device=device)
-    kept = [
-        (call, layout)
-        for call, layout in zip(calls, layouts)
-        if layout is not None and not call.parameters() <= set(skip)
-    ]
-    gradients = _output_gradients(losses, kept)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for name, uses in _uses(kept, gradients, skip, n).items():
-            scale = None if scales is None else scales[name]
-            total += parameter_squares(uses, params[name], scale)
-    return total

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.nn import Module, MultiheadAttention, Parameter, RNNBase
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn import Module, Parameter
 from torch.nn.parameter import UninitializedParameter
 
 from impsamp.batches import (
@@ -27,21 +26,28 @@ from impsamp.batches import (
     batch_map,
     batch_tensors,
 )
+from impsamp.gradnorms.evaluation import (
+    DenseGradients,
+    draws_masks,
+    draws_random_numbers,
+    takes_batch_statistics,
+    uses_the_batch,
+)
 
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
-from .ghost import BATCH_STATISTICS
-from .rules import Parameters
+from .rules import Parameters, real
 
 # %% auto #0
 __all__ = [
     "GRADS",
-    "RANDOM",
     "Network",
     "checked_losses",
+    "checked_vmap_grads",
     "dense",
-    "evaluation_statistics",
+    "formed_grads",
     "loop_grads",
+    "missed",
     "per_sample_losses",
     "trainable",
     "untouched",
@@ -116,38 +122,19 @@ def checked_losses(
     losses = per_sample_losses(model, loss_fn, x, y)
     if not losses.requires_grad:
         raise UnsupportedModel(
-            "the losses do not depend on a trainable parameter: "
-            "detached output, or a model under no_grad"
+            "the losses do not depend on a trainable parameter: detached output, a model under "
+            "no_grad, or a reentrant checkpoint whose input needs no gradient"
         )
     return losses
-
-
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #fe1a9b61
-RANDOM = (
-    "the forward pass draws random numbers ({}), so a sample's gradient is not a number: "
-    "call model.eval(), or score inside `with evaluation_statistics(model):`"
-)
-
-
-def _takes_batch_statistics(m: Module) -> bool:
-    return isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
-
-
-def _draws_masks(m: Module) -> bool:
-    if not m.training:
-        return False
-    if isinstance(m, _DropoutNd):
-        return m.p > 0
-    return isinstance(m, (MultiheadAttention, RNNBase)) and m.dropout > 0
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #9d1a53e1
 def _refuse(name: str, m: Module) -> None:
     "`UnsupportedModel` if this layer gives samples no gradient of their own."
-    if _takes_batch_statistics(m):
-        raise UnsupportedModel(f"{name or 'model'}: {BATCH_STATISTICS}")
-    if _draws_masks(m):
-        raise UnsupportedModel(RANDOM.format(f"dropout at {name or 'model'!r}"))
+    if uses_the_batch(m):
+        raise UnsupportedModel(f"{name or 'model'}: {takes_batch_statistics()}")
+    if draws_masks(m):
+        raise UnsupportedModel(draws_random_numbers(f"dropout at {name or 'model'!r}"))
     if getattr(m, "max_norm", None) is not None:
         raise UnsupportedModel(
             f"{name}: max_norm changes the weights in the forward pass; clip them outside"
@@ -171,30 +158,6 @@ def trainable(model: Module) -> dict[str, Parameter]:
                 f"{name} is not initialised yet: run one batch through the model first"
             )
     return params
-
-
-# %% ../../nbs/06_gradnorms/04_oracle.ipynb #698a41ba
-@contextlib.contextmanager
-def evaluation_statistics(model: Module) -> Iterator[Module]:
-    """Batch normalisation uses its running statistics and dropout is off inside the `with`.
-
-    Every other layer keeps its mode. Scores computed inside are exact gradient norms of the
-    network in evaluation form, which is not the network that training steps see: the difference
-    is a bias of the scores (never of a gradient estimate, whose weights come from p alone).
-    Measured in the notebook of `gradnorms`.
-    `UnsupportedModel` if a batch normalisation keeps no running statistics."""
-    switched = []
-    try:
-        for name, m in model.named_modules():
-            if isinstance(m, _BatchNorm) and m.running_mean is None:
-                raise UnsupportedModel(f"{name} keeps no running statistics to score with")
-            if _takes_batch_statistics(m) or _draws_masks(m):
-                switched.append(m)
-                m.training = False
-        yield model
-    finally:
-        for m in switched:
-            m.training = True
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #da228ff0
@@ -237,7 +200,10 @@ class _RandomState:
         self.other = self.accelerator.get_rng_state(device) if self.accelerator else None
 
     def is_unchanged(self) -> bool:
-        return torch.equal(self.cpu, torch.get_rng_state())
+        same = torch.equal(self.cpu, torch.get_rng_state())
+        if self.accelerator is None or self.other is None:
+            return same
+        return same and torch.equal(self.other, self.accelerator.get_rng_state(self.device))
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
@@ -246,6 +212,20 @@ class _RandomState:
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #c9b6b6c3
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    "Reentrant checkpoints refuse gradients that are asked for by name; say what to do."
+    try:
+        yield
+    except RuntimeError as e:
+        if "use_reentrant=True" not in str(e):
+            raise
+        raise UnsupportedModel(
+            "a reentrant checkpoint hides its layers from torch.autograd.grad: pass "
+            "use_reentrant=False, which gives the same gradients, or score without checkpoints"
+        ) from e
+
+
 @contextlib.contextmanager
 def untouched(model: Module, device: torch.device) -> Iterator[None]:
     """Buffers and random state are as found after the `with`, also on failure.
@@ -256,10 +236,10 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
     versions = [(p, p._version) for p in model.parameters()]
     random = _RandomState(device)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _explained():
             yield
         if not random.is_unchanged():
-            raise UnsupportedModel(RANDOM.format("the state of torch's generator changed"))
+            raise UnsupportedModel(draws_random_numbers("the state of torch's generator changed"))
         if any(p._version != v for p, v in versions):
             raise UnsupportedModel("the forward pass changes a parameter in place; do that outside")
     finally:
@@ -335,8 +315,90 @@ def vmap_grads(
     axes = (None, *[0] * len(tensors))
     every = vmap(grad(loss_of_one), in_dims=axes, randomness="error")
     free = {name: p.detach() for name, p in params.items()}
-    return every(free, *tensors)
+    try:
+        with DenseGradients():
+            return every(free, *tensors)
+    except RuntimeError as e:
+        if "randomness" not in str(e):
+            raise
+        raise UnsupportedModel(draws_random_numbers("a random operation under vmap")) from e
+
+
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #cd249073
+def _error_and_size(g: Tensor, weights: Tensor, total: Tensor) -> tuple[float, float]:
+    "How far the weighted sum of g (n, ...) is from `total`, and the largest sum of magnitudes."
+    wide = real(g.detach()).double().reshape(len(g), -1)
+    error = (weights @ wide - real(total).double().flatten()).abs().max()
+    return error.item(), (weights @ wide.abs()).max().item()
+
+
+def missed(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+    grads: Mapping[str, Tensor],
+) -> set[str]:
+    "Names of the parameters whose per-sample `grads` do not add up to the gradient of the batch."
+    losses = checked_losses(model, loss_fn, x, y)
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.5 + torch.rand(len(losses), generator=generator, dtype=torch.float64)
+    # numbers that the losses' own dtype holds exactly
+    w = weights.to(losses)
+    leaves = list(params.values())
+    sums = torch.autograd.grad(losses, leaves, w, allow_unused=True)
+    totals = (_filled(g, p) for g, p in zip(sums, leaves))
+    pairs = zip(params, totals)
+    found = {name: _error_and_size(grads[name], w.double(), total) for name, total in pairs}
+    half = losses.dtype in (torch.float16, torch.bfloat16)
+    bound = 0.1 if half else 1e-3
+    # a bias before a normalisation has a gradient that is rounding alone
+    noise = 1e-3 * bound * max(size for _, size in found.values())
+    return {name for name, (error, size) in found.items() if error > bound * size + noise}
+
+
+# %% ../../nbs/06_gradnorms/04_oracle.ipynb #65a884d3
+def checked_vmap_grads(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+) -> dict[str, Tensor]:
+    "`vmap_grads` if they add up to the gradient of the batch, else `loop_grads` and a warning."
+    grads = vmap_grads(model, loss_fn, x, y, params)
+    lost = missed(model, loss_fn, x, y, params, grads)
+    if not lost:
+        return grads
+    warnings.warn(
+        f"vmap misses uses of {', '.join(sorted(lost))} outside the model (a penalty in the loss, "
+        "a parameter kept in a list, a hook): the gradients come from the loop",
+        stacklevel=2,
+    )
+    return loop_grads(model, loss_fn, x, y, params)
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #b343d64f
-GRADS = {"vmap": vmap_grads, "loop": loop_grads}
+GRADS = {"vmap": checked_vmap_grads, "loop": loop_grads}
+
+
+def formed_grads(
+    method: str,
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    params: Parameters,
+) -> dict[str, Tensor]:
+    "name -> (n, *param.shape); `UnsupportedModel` where torch.func cannot run the model."
+    try:
+        return GRADS[method](model, loss_fn, x, y, params)
+    except (RuntimeError, NotImplementedError) as e:
+        if method != "vmap":
+            raise
+        reason = str(e).partition("\n")[0][:200]
+        raise UnsupportedModel(
+            f"torch.func.vmap cannot run this model ({reason}): use method='loop', or grad_norms "
+            "with method='auto'"
+        ) from e

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ..errors import UnsupportedModel
-from .rules import squared_norms
+from .rules import real, squared_norms
 
 # %% auto #0
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "squares_by_owner",
 ]
 
-# %% ../../nbs/06_gradnorms/01_ownership.ipynb #6f681a5b
+# %% ../../nbs/06_gradnorms/01_ownership.ipynb #705f64d6
 # exponents on either side of zero
 _REACH = {torch.float16: 5, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
@@ -52,10 +52,9 @@ def sample_codes(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     base = 2 * reach + 1
     generator = torch.Generator().manual_seed(n)
     order = torch.randperm(n, generator=generator)
-    if n <= base:
-        codes = order[None] - n // 2
-    else:
-        codes = torch.stack(_digits(order, base)) - reach
+    digits = _digits(order, base)
+    middle = n // 2 if len(digits) == 1 else reach
+    codes = torch.stack(digits) - middle
     return torch.cat([codes, -codes])
 
 
@@ -86,7 +85,7 @@ def _wide(t: Tensor) -> Tensor:
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
-# %% ../../nbs/06_gradnorms/01_ownership.ipynb #699b16d9
+# %% ../../nbs/06_gradnorms/01_ownership.ipynb #21323599
 def _rowwise(t: Tensor) -> Tensor:
     return t.reshape(len(t), -1)
 
@@ -106,13 +105,10 @@ def _explained(ones: Tensor, coded: Tensor, powers: Tensor) -> Tensor:
     return within | ((size <= faint) & (coded.abs().amax(1) <= faint))
 
 
-_GLANCE = 8  # columns that show most wrong guesses
-
-
-def _differ(found: Tensor, expected: Tensor) -> bool:
-    "More than half of the numbers are others; those that are not finite are left out."
-    wrong = (found != expected) & expected.isfinite()
-    return bool(2 * wrong.sum() > wrong.numel())
+@functools.lru_cache(maxsize=16)
+def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(size)
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
@@ -123,13 +119,17 @@ def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
         return True
     ones = _rowwise(ones)
     coded = _rowwise(coded)
-    powers = code_weights(codes, _wide(ones[:0]))[:, None]
-    inverse = (1 / powers).to(ones.dtype)
-    if _differ(coded[:, :_GLANCE] * inverse, ones[:, :_GLANCE]):
-        return False
-    if torch.equal(coded * inverse, ones):
+    v = _direction(ones.shape[1], ones.dtype, ones.device)
+    powers = code_weights(codes, _wide(ones[:0]))
+    total = _wide(ones @ v)
+    wrong = (_wide(coded @ v) != total * powers) & total.isfinite()
+    count = int(wrong.sum())
+    if not count and bool(total.isfinite().all()):
         return True
-    return bool(_explained(ones, coded, powers).all())
+    # a wrong guess, and not some rows that left the range of numbers
+    if 2 * count > len(wrong):
+        return False
+    return bool(_explained(ones, coded, powers[:, None]).all())
 
 
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #785915f1
@@ -162,12 +162,8 @@ def _lookup(found: Tensor, codes: Tensor) -> Tensor:
     return torch.where(keys[place] == wanted, order[place], MIXED)
 
 
-def owners(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
-    """(rows,) int64: the sample that each row belongs to, `FREE` or `MIXED`.
-
-    `ones` (rows, d) is a gradient under loss weights one, `coded` the same under each of the
-    weightings `2.0 ** codes[j]`, codes (2 k, n) as `sample_codes` gives them."""
-    codes = codes.to(ones.device)
+def _named_with_care(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
+    "`owners` by the largest number of each row, and every number explained."
     # numbers that are not finite name nobody
     place = ones.nan_to_num(0.0, 0.0, 0.0).abs().argmax(1, keepdim=True)
     found = _filled_in([_exponents(ones, c, place) for c in coded], coded)
@@ -179,6 +175,35 @@ def owners(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
     named_by_something = ones.gather(1, place).flatten().isfinite()
     owner = torch.where(named_by_something, owner, MIXED)
     return torch.where(silent, FREE, owner)
+
+
+# %% ../../nbs/06_gradnorms/01_ownership.ipynb #90b2c475
+def _named_at_a_glance(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
+    "`owners` from the sums of the rows in one direction; MIXED where they do not tell."
+    v = _direction(ones.shape[1], ones.dtype, ones.device)
+    total = (ones @ v)[:, None]
+    totals = [(c @ v)[:, None] for c in coded]
+    first = torch.zeros_like(total, dtype=torch.int64)
+    found = torch.stack([_exponents(total, t, first) for t in totals])
+    owner = _lookup(found[: len(found) // 2], codes[: len(found) // 2])
+    usable = total.isfinite() & (total != 0)
+    for t, exponents in zip(totals, found):
+        usable &= total * code_weights(exponents, total)[:, None] == t
+    mirrored = (found[: len(found) // 2] == -found[len(found) // 2 :]).all(0)
+    return torch.where(usable.flatten() & mirrored, owner, MIXED)
+
+
+def owners(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """(rows,) int64: the sample that each row belongs to, `FREE` or `MIXED`.
+
+    `ones` (rows, d) is a gradient under loss weights one, `coded` the same under each of the
+    weightings `2.0 ** codes[j]`, codes (2 k, n) as `sample_codes` gives them."""
+    codes = codes.to(ones.device)
+    owner = _named_at_a_glance(ones, coded, codes)
+    (rest,) = torch.where(owner == MIXED)
+    if len(rest):
+        owner[rest] = _named_with_care(ones[rest], [c[rest] for c in coded], codes)
+    return owner
 
 
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #bea6cf3d
@@ -225,7 +250,7 @@ def norms_by_owner(
 
     def back(weights: Tensor, keep: bool) -> Tensor:
         (g,) = torch.autograd.grad(losses, at, weights, retain_graph=keep, allow_unused=True)
-        return losses.new_zeros(0) if g is None else g.detach()
+        return losses.new_zeros(0) if g is None else real(g.detach())
 
     n = len(losses)
     dtype = narrowest(losses.dtype, _dtype_at(at))

@@ -105,6 +105,11 @@ def preconditioner_of(
                 f"the optimizer has no state for {name} yet: "
                 "take a step first, or pass precondition=None"
             )
+        if p.is_complex():
+            raise UnsupportedModel(
+                f"{name} is complex: its optimizer scales real and imaginary parts apart, which "
+                "no diagonal does; pass precondition=None"
+            )
         group = groups[id(p)]
         root = _second_moment(optimizer.state[p], group, name).sqrt()
         found[name] = (root + group.get("eps", 0)).pow(-power)

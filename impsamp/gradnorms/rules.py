@@ -24,6 +24,7 @@ __all__ = [
     "Use",
     "add_up",
     "direct_squares",
+    "real",
     "squared_norms",
 ]
 
@@ -57,14 +58,22 @@ class Rule:
     grads: Callable[..., Tensor]
     # (slot, a, b, scale, **setting) -> their squared norms (n,) float64, or None: form them
     squares: Callable[..., Tensor | None]
+    # entries along the first `lead` axes have nothing to do with each other and may be regrouped
+    separable: bool = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #87921d29
+def real(t: Tensor) -> Tensor:
+    "A complex tensor with real and imaginary parts along a last axis; a real one as it is."
+    return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+
+
 def squared_norms(t: Tensor) -> Tensor:
     "t (n, ...) -> (n,) float64: the sum of squares of each row, free of underflow in float32."
+    t = real(t)
     rows = t.flatten(1) if t.dim() > 1 else t[:, None]
     if rows.dtype == torch.float64:
         return rows.square().sum(1)

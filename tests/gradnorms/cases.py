@@ -371,7 +371,7 @@ EMBEDDINGS = {
         ghost=False,
     ),
     "embedding-batch-second": Case(lambda: TimeFirst(nn.Embedding(11, 4)), words),
-    "embedding-bag": Case(lambda: nn.EmbeddingBag(11, 4), words, ghost=False),
+    "embedding-bag": Case(lambda: nn.EmbeddingBag(11, 4), words),
 }
 
 AFFINE = {
@@ -419,24 +419,23 @@ COMPOSED = {
         sequence,
         ghost=False,
     ),
-    "attention-cross": Case(lambda: CrossAttention(batch_first=True), sequence, ghost=False),
+    "attention-cross": Case(lambda: CrossAttention(batch_first=True), sequence),
     "encoder": Case(encoder, sequence),
     "encoder-eval": Case(encoder_eval, sequence),
     "decoder": Case(
         lambda: Decoder(8, 2, 16, dropout=0.0, batch_first=True),
         sequence,
-        ghost=False,
     ),
-    "lstm": Case(lstm, sequence, ghost=False),
-    "gru-cell": Case(lambda: nn.GRUCell(6, 3), row, ghost=False),
-    "bilinear": Case(lambda: Bilinear(6, 6, 2), row, ghost=False),
+    "lstm": Case(lstm, sequence),
+    "gru-cell": Case(lambda: nn.GRUCell(6, 3), row),
+    "bilinear": Case(lambda: Bilinear(6, 6, 2), row),
     "twice": Case(Twice, row),
     "twice-conv": Case(TwiceConv, image),
     "tied-language": Case(TiedLanguage, words),
-    "learned": Case(Learned, sequence, ghost=False),
+    "learned": Case(Learned, sequence),
     "mosaic": Case(Mosaic, image),
-    "shared": Case(Shared, normal(N, N), ghost=False),
-    "weight-norm": Case(Weighted, row, ghost=False),
+    "shared": Case(Shared, normal(N, N)),
+    "weight-norm": Case(Weighted, row),
     "paper": Case(PaperCNN, lambda: torch.rand(N, 1, 28, 28)),
 }
 

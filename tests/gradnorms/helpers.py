@@ -3,6 +3,9 @@
 import torch
 import torch.nn as nn
 
+from impsamp.batches import batch_call, batch_items, batch_length
+from impsamp.gradnorms.ghost import Catch
+
 # what `method` may be, in the order of the documentation
 ALL = ("auto", "ghost", "vmap", "loop")
 
@@ -30,6 +33,13 @@ def mlp(dtype=torch.float64):
     return model, x, y
 
 
+def caught(forward, params, *args):
+    "(what `forward` returns, the calls caught in it)."
+    with Catch(params) as catch:
+        out = forward(*args)
+    return out, catch.calls
+
+
 def contents(t):
     return None if t is None else t.numpy().tobytes()
 
@@ -53,3 +63,17 @@ def state(model):
         sorted(map(str, vars(model))),
         contents(torch.get_rng_state()),
     )
+
+
+def backward_norms(model, loss_fn, x, y):
+    "Oracle that shares nothing with the package: one plain backward pass per sample."
+    found = []
+    for i in range(batch_length(x)):
+        one = slice(i, i + 1)
+        model.zero_grad()
+        loss_fn(batch_call(model, batch_items(x, one)), batch_items(y, one)).sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        squares = sum(g.to_dense().abs().square().sum() for g in grads)
+        found.append(squares.sqrt())
+    model.zero_grad()
+    return torch.stack(found).double()

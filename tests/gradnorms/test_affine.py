@@ -52,26 +52,48 @@ def test_prelu_by_hand():
 def test_elementwise_by_hand():
     a = torch.tensor([[1.0, 2.0]])
     b = torch.tensor([[3.0, 4.0]])
-    product = ElementwiseRule(True)
+    product = ElementwiseRule("weight")
     assert product.grads("weight", a, b, (2,), False).tolist() == [[3, 8]]
     assert product.grads("weight", a, b, (1,), False).tolist() == [[11]]
-    assert ElementwiseRule(False).grads("weight", a, b, (1, 2), True).tolist() == [[[3, 4]]]
-    assert repr(product) == "ElementwiseRule(product=True)"
+    assert ElementwiseRule("bias").grads("bias", a, b, (1, 2), True).tolist() == [[[3, 4]]]
+    assert repr(product) == "ElementwiseRule(slot='weight')"
 
 
 def test_a_parameter_on_either_side_of_a_sum():
-    rule = ElementwiseRule(False)
+    rule = ElementwiseRule("bias")
     x = torch.randn(5, 3)
     w = nn.Parameter(torch.ones(3))
     for bound in (rule.bind(x, w), rule.bind(w, x)):
-        assert bound.input is x
-        assert bound.slots["weight"] is w
+        assert torch.equal(bound.input, x)
+        assert bound.slots["bias"] is w
         assert bound.setting == {"shape": (3,), "leading": False}
 
 
-@pytest.mark.parametrize("other", [2.0, torch.ones(5, 3), torch.ones(2, 5, 3), torch.ones(4)])
-def test_what_is_not_broadcast_over_the_samples_is_not_covered(other):
-    assert ElementwiseRule(False).bind(torch.randn(5, 3), other) is None
+@pytest.mark.parametrize("shape", [(), (5, 3), (2, 5, 3), (5, 1)])
+def test_what_is_not_broadcast_over_the_samples_is_not_covered(shape):
+    other = torch.ones(shape, requires_grad=bool(shape)) if shape else 2.0
+    assert ElementwiseRule("bias").bind(torch.randn(5, 3), other) is None
+
+
+def test_a_sum_may_be_larger_than_its_operands():
+    "A table of positions (1, 2, 3) and a mask (5, 1, 1)."
+    table = torch.ones(1, 2, 3, requires_grad=True)
+    bound = ElementwiseRule("bias").bind(table, torch.ones(5, 1, 1))
+    assert bound.input.shape == (5, 2, 3)
+    assert bound.lead == 1
+    b = torch.ones(5, 2, 3)
+    g = ElementwiseRule("bias").grads("bias", bound.input, b, **bound.setting)
+    assert g.shape == (5, 1, 2, 3)
+
+
+def test_a_parameter_given_to_every_sample():
+    token = torch.ones(1, 1, 3, requires_grad=True)
+    rule = AFFINE[torch.Tensor.expand]
+    bound = rule.bind(token, 5, -1, -1)
+    b = torch.arange(15.0).view(5, 1, 3)
+    assert torch.equal(rule.grads("bias", bound.input, b, **bound.setting)[:, 0], b)
+    assert rule.bind(torch.ones(5, 1, requires_grad=True), 5, 4) is None
+    assert rule.bind(torch.ones(1), 5) is None
 
 
 FUNCTIONS = {

@@ -56,12 +56,43 @@ def test_the_gram_form_is_taken_where_it_multiplies_less():
     assert LinearRule().squares("bias", a, b) is None
 
 
-def test_the_gram_form_refuses_where_its_terms_cancel():
-    "Output gradients 1 and -1 on nearly the same input."
-    a = torch.tensor([[[1000.0], [1001.0]]])
-    b = torch.tensor([[[1.0], [-1.0]]])
+def cancelling(n, bad):
+    "Output gradients 1 and -1 on nearly the same input in the samples `bad`; (1, 1) elsewhere."
+    a = torch.full((n, 2, 1), 1000.0)
+    a[bad, 1] += 1.0
+    b = torch.ones(n, 2, 1)
+    b[bad, 1] = -1.0
+    return a, b
+
+
+def test_a_sample_whose_terms_cancel_is_computed_from_its_gradient():
+    a, b = cancelling(8, [3])
+    expected = [4e6] * 8
+    expected[3] = 1.0
+    assert gram_squares(a, b).tolist() == expected
+
+
+def test_the_gram_form_refuses_where_the_terms_of_many_cancel():
+    a, b = cancelling(8, [0, 3, 5])
     assert gram_squares(a, b) is None
-    assert gram_squares(a.double(), b.double()).item() == 1
+    assert gram_squares(a.double(), b.double())[[0, 3, 5]].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-30, 1e15])
+def test_a_sample_outside_the_range_of_float32_keeps_its_norm(size):
+    "Products of four numbers leave the range long before the norm does."
+    torch.manual_seed(0)
+    a = torch.randn(8, 3, 5)
+    b = torch.randn(8, 3, 5)
+    b[2] *= size
+    exact = torch.bmm(a.double().transpose(1, 2), b.double()).square().sum((1, 2))
+    assert torch.allclose(gram_squares(a, b), exact, rtol=1e-4, atol=0)
+
+
+def test_zero_gradients_are_not_computed_twice():
+    a = torch.randn(8, 3, 5)
+    found = gram_squares(a, torch.zeros(8, 3, 5))
+    assert found.tolist() == [0] * 8
 
 
 def test_a_diagonal_by_hand():

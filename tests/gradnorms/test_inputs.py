@@ -14,7 +14,7 @@ from impsamp.gradnorms import (
     upper_bound_scores,
 )
 from impsamp.gradnorms.inputs import check_batch, device_of, uncompiled, unwrap
-from tests.gradnorms.helpers import close, mlp, squared
+from tests.gradnorms.helpers import backward_norms, close, mlp, squared
 
 SCORES = (grad_norms, loss_scores, output_gradient_norms, upper_bound_scores, per_sample_grads)
 
@@ -98,28 +98,12 @@ def masked(dtype=torch.float64):
     return Masked().to(dtype), ids, mask, y
 
 
-def backward_norms(model, losses_of, n):
-    "Oracle: one plain backward pass per sample."
-    found = []
-    for i in range(n):
-        model.zero_grad()
-        losses_of(slice(i, i + 1)).sum().backward()
-        grads = [p.grad.flatten() for p in model.parameters()]
-        found.append(torch.cat(grads).norm().item())
-    model.zero_grad()
-    return torch.tensor(found, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("method", ["auto", "ghost", "vmap", "loop"])
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_dicts_and_tuples_everywhere(method, chunk):
     model, ids, mask, y = masked()
 
-    def losses_of(part):
-        cut = {name: t[part] for name, t in y.items()}
-        return soft(model(ids[part], mask[part]), cut)
-
-    oracle = backward_norms(model, losses_of, 5)
+    oracle = backward_norms(model, soft, (ids, mask), y)
     for x in (
         {"ids": ids, "mask": mask},
         (ids, mask),
@@ -174,6 +158,10 @@ def test_a_model_that_computes_its_own_losses():
     model = OwnLoss().double()
     x = torch.randn(5, 6, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 3, 0])
-    found = grad_norms(model, lambda losses, y: losses, {"x": x, "labels": labels}, labels)
-    oracle = backward_norms(model, lambda part: model(x[part], labels[part]), 5)
-    assert close(found, oracle, 1e-12)
+    batch = {"x": x, "labels": labels}
+
+    def own(losses, y):
+        return losses
+
+    oracle = backward_norms(model, own, batch, labels)
+    assert close(grad_norms(model, own, batch, labels), oracle, 1e-12)
