@@ -436,7 +436,8 @@ def run_all(device, minutes):
         try:
             verdict, remark = "ok      ", check(device)
         except Exception as e:  # every check is to be heard
-            verdict, remark, status = "FAILED  ", f"{type(e).__name__}: {e}", 1
+            verdict, remark = "FAILED  ", f"{type(e).__name__}: {e}"
+            status = 1
         print(f"{verdict}  {name}: {remark} ({time.perf_counter() - start:.1f} s)", flush=True)
     return status
 

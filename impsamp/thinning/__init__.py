@@ -216,7 +216,7 @@ class Thinning:
             return make_draw(nothing.astype(int), nothing, n=1, batch=0, replacement=False)
         found = self._scores(losses, output, scores)
         s = None if found is None else _floored(found, self.floor)
-        pi = np.ones(len(losses)) if s is None else _design(s, self.keep)
+        pi = np.ones(len(losses)) if s is None else _design(s, self._keep_of(len(losses)))
         draw, rows = _coins(pi, self.generator)
         kept = _wide(losses[draw.idx.to(losses.device)])
         weighted = (draw.weight.to(kept) * kept).sum()
@@ -251,6 +251,11 @@ class Thinning:
         if self.ignored == 1:
             _warn("a score is not finite: all rows of such a batch are kept")
         return None
+
+    def _keep_of(self, n: int) -> float | VarianceBound:
+        "`keep` for n rows: a number of rows above n, as in the last batch of an epoch, means all."
+        whole = isinstance(self.keep, (int, np.integer))
+        return min(self.keep, n) if whole else self.keep  # type: ignore[type-var, return-value]
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.params if p.requires_grad]

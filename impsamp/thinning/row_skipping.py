@@ -109,10 +109,11 @@ def _as_autocast(*arguments: torch.Tensor | None) -> list[torch.Tensor | None]:
 
 
 def _stays_plain(arguments: tuple) -> bool:
-    "Whether the plain function must run: for complex numbers, in a compiled model or checkpoint."
+    "Whether the plain function must run: in a compiled model or checkpoint, for other layouts."
     if torch.compiler.is_compiling() or _to_be_repeated():
         return True
-    return any(isinstance(t, torch.Tensor) and t.is_complex() for t in arguments)
+    tensors = [t for t in arguments if isinstance(t, torch.Tensor)]
+    return any(t.is_complex() or t.is_nested or t.layout != torch.strided for t in tensors)
 
 
 def _to_be_repeated() -> bool:
@@ -166,7 +167,9 @@ class skip_zero_rows(TorchFunctionMode):
     `torch.func` transforms. Example: `with skip_zero_rows(): output = model(x)`."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        rule = func
-        if func in _RULES and not _stays_plain(args):
-            rule = _RULES[func]
-        return rule(*args, **(kwargs or {}))
+        options = dict(kwargs or {})
+        if func not in _RULES or _stays_plain((*args, *options.values())):
+            return func(*args, **options)
+        if "input" in options:
+            args = (options.pop("input"),)
+        return _RULES[func](*args, **options)

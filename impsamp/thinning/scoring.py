@@ -61,6 +61,35 @@ def read_by(losses: Tensor, output: object) -> list[Tensor]:
 
 
 # %% ../../nbs/09_thinning/03_scoring.ipynb #fb887b15
+_ROW_BY_ROW = ("MulBackward0", "DivBackward0", "ToCopyBackward0", "NllLossBackward0")
+
+
+def _is_cross_entropy(losses: Tensor, output: Tensor) -> bool:
+    "Losses (n,) are the cross entropy of `output` (n, C), possibly times constants."
+    if output.dim() != 2 or len(output) != len(losses):
+        return False
+    end = get_gradient_edge(output).node
+    node = losses.grad_fn
+    softmax = False
+    while node is not None and node is not end:
+        dim = getattr(node, "_saved_dim", None)  # -1 as an unsigned number
+        softmax = node.name() == "LogSoftmaxBackward0" and dim in (1, 2**64 - 1)
+        sources = [source for source, _ in node.next_functions if source is not None]
+        if len(sources) != 1 or not (softmax or node.name() in _ROW_BY_ROW):
+            return False
+        (node,) = sources
+    return node is end and softmax
+
+
+def _norms(losses: Tensor, output: Tensor) -> Tensor:
+    "||d losses[i] / d output|| (n,) float64, its owners proved."
+    if not _is_cross_entropy(losses, output):
+        return norms_by_owner(losses, output, retain_graph=True)
+    (rows,) = torch.autograd.grad(losses.sum(), output, retain_graph=True)
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+
+
+# %% ../../nbs/09_thinning/03_scoring.ipynb #66624163
 def _large(losses: Tensor) -> float:
     "The power of two by which to divide: near the mean loss if that is above 1."
     most = torch.finfo(torch.float16).max  # what such a loss at least was
@@ -71,14 +100,15 @@ def _large(losses: Tensor) -> float:
 def row_scores(losses: Tensor, output: object) -> Tensor:
     """||d losses[i] / d output|| (n,) float64: `losses` (n,), `output` a tensor or a structure.
 
-    The graph stays usable. Costs the loss's own backward twice, no layer's. `InvalidShape` for
+    The graph stays usable. Costs the loss's own backward twice, no layer's; once for the cross
+    entropy of logits (n, C). `InvalidShape` for
     losses that are not one per row, `UnsupportedModel` where an entry of the output belongs to
     several samples, or the loss is compiled so that its graph can be walked only once."""
     check_losses(losses)
     large = _large(losses)
     try:
         tensors = read_by(losses, output)
-        norms = [norms_by_owner(losses / large, t, retain_graph=True) for t in tensors]
+        norms = [_norms(losses / large, t) for t in tensors]
     except UnsupportedModel as e:
         raise UnsupportedModel(f"{e}; or give Thinning scores of your own") from e
     except RuntimeError as e:

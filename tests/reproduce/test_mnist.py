@@ -28,7 +28,7 @@ def test_rows_at_random_are_fewer_and_add_what_the_closed_form_says():
     assert (run["added"] > 0).all()
 
 
-def test_a_bound_keeps_what_it_needs_and_counts_its_audits():
+def test_a_bound_keeps_what_it_needs():
     run = thinning_run(arm="eps 0.5", measure_every=4, **(SMALL | {"epochs": 30}))
     assert run["kept"][-1] < 1 and (run["added"] >= 0).all()
     assert len(run["loss"]) == 30 and run["loss"][-1] < run["loss"][0]

@@ -299,3 +299,35 @@ def test_a_foreign_state_changes_nothing(change):
     assert thinner.state_dict() == before
     with pytest.raises(InvalidArgument, match="another kind of keep"):
         thinner_at_work(0.5, np.random.default_rng(0)).load_state_dict(before)
+
+
+def test_a_number_of_rows_above_the_last_batch_means_all_of_them():
+    net, x, y = regression(n=16)
+    thinner = Thinning(net.parameters(), 12, generator=0)
+    for rows in (16, 5):
+        out = net(x[:rows])
+        draw = thinner.backward(cross_entropy(out, y[:rows]), out)
+    assert draw.idx.tolist() == list(range(5))
+
+
+@pytest.mark.parametrize("kind", ["keywords", "sparse weight", "nested", "one sample"])
+def test_layers_called_in_unusual_ways_give_plain_gradients(kind):
+    weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    x = torch.randn(4, 3)
+
+    def forward():
+        if kind == "keywords":
+            return nn.functional.linear(input=x, weight=weight, bias=None)
+        if kind == "sparse weight":
+            return nn.functional.linear(x, weight.to_sparse())
+        if kind == "nested":
+            rows = torch.nested.nested_tensor([x[:1], x[1:]], layout=torch.jagged)
+            return nn.functional.linear(rows, weight).values()
+        return nn.functional.linear(x[0], weight)[None]
+
+    grads = []
+    for skipping in (False, True):
+        with skip_zero_rows() if skipping else ExitStack():
+            out = forward()
+        grads.append(torch.autograd.grad(out[-1:].exp().sum(), weight)[0].to_dense())
+    assert torch.allclose(*grads)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from impsamp.errors import InvalidArgument, InvalidShape, UnknownName, UnsupportedModel
+from impsamp.thinning import scoring
 from impsamp.thinning.scoring import read_by, row_scores, score_function
 
 
@@ -139,3 +140,48 @@ def test_names_and_functions():
     assert score_function("loss")(leaf(3), None).requires_grad is False
     with pytest.raises(UnknownName, match="did you mean 'output'"):
         score_function("outputs")
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+def test_cross_entropy_needs_no_proof_and_gets_the_same_numbers(dim, monkeypatch):
+    logits, target = leaf(5, 3), torch.tensor([0, 1, 2, 0, -100])
+    losses = 3 * torch.nn.functional.nll_loss(logits.log_softmax(dim), target, reduction="none")
+    want = scoring.norms_by_owner(losses, logits, retain_graph=True)
+    monkeypatch.setattr(scoring, "norms_by_owner", None)
+    assert torch.allclose(row_scores(losses, logits), want)
+    assert row_scores(losses, logits)[-1] == 0  # ignored by its index
+
+
+NOT_BY_ROWS = {
+    "flipped": lambda o, y: cross_entropy(o, y).flip(0),
+    "over the batch": lambda o, y: torch.nn.functional.nll_loss(
+        o.log_softmax(0), y, reduction="none"
+    ),
+    "of the transposed": lambda o, y: cross_entropy(o.t(), y),
+    "of another order": lambda o, y: cross_entropy(o[[2, 0, 1]], y),
+    "two terms": lambda o, y: cross_entropy(o, y) + cross_entropy(o.flip(0), y),
+}
+
+
+def cross_entropy(o, y):
+    return torch.nn.functional.cross_entropy(o, y, reduction="none")
+
+
+@pytest.mark.parametrize("name", NOT_BY_ROWS)
+def test_everything_else_is_proved(name, monkeypatch):
+    asked = []
+
+    def watched(losses, at, **kw):
+        asked.append(at)
+        return scoring_norms(losses, at, **kw)
+
+    scoring_norms = scoring.norms_by_owner
+    monkeypatch.setattr(scoring, "norms_by_owner", watched)
+    output = leaf(3, 3)
+    losses = NOT_BY_ROWS[name](output, torch.tensor([0, 0, 2]))
+    if name in ("over the batch", "two terms"):
+        with pytest.raises(UnsupportedModel, match="several samples"):
+            row_scores(losses, output)
+    else:
+        assert torch.allclose(row_scores(losses, output), one_by_one(losses, output))
+    assert asked
