@@ -93,6 +93,5 @@ def main() -> None:
 
 
 # %% ../../nbs/14_reproduce/00_child.ipynb #6e6ca051
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and "__file__" in globals():  # a script, not a notebook's cell
     main()
