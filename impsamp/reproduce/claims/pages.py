@@ -169,7 +169,7 @@ def _verdict_cells(row: _Row) -> tuple[object, ...]:
         "" if row.n != row.n else int(row.n),
         _pvalue(row),
         _number(row.predicted),
-        row.paper or "",
+        row.paper if isinstance(row.paper, str) else "",
         _number(row.detectable) if row.verdict == "undecided" else "",
         _number(getattr(row, "chance", np.nan), 2),
         _floor_text(row),
@@ -226,7 +226,10 @@ def _power(row: _Row) -> str:
     power = getattr(row, "power", np.nan)
     if power != power:
         return ""
-    return f"; power {power:.2f}, {int(row.runs_for_power)} seeds for 0.8"
+    most = 10_000  # where `runs_for_effect` stops
+    seeds = int(row.runs_for_power)
+    needed = f"{seeds} seeds" if seeds < most else f"{most} seeds or more"
+    return f"; power {power:.2f}, {needed} for 0.8"
 
 
 def _setting_cell(row: _Row) -> str:
@@ -234,7 +237,11 @@ def _setting_cell(row: _Row) -> str:
     if _is_censored(row):
         return _effect(row)
     agrees = row.agrees is True or row.agrees == 1
-    return _effect(row) + (" *agrees*" if agrees else "") + f" ({int(row.n)} seeds{_power(row)})"
+    return (
+        _effect(row)
+        + (" *agrees*" if agrees else "")
+        + f" ({int(row.n)} seeds{_failed(row)}{_power(row)})"
+    )
 
 
 def _settings_part(table: pd.DataFrame, anchor: str) -> list[str]:

@@ -1,11 +1,15 @@
 """From records to a table of verdicts: stories with a known end, corrections, bad input."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.reproduce.claims import judge, judge_statistics
+from impsamp.reproduce.statistics import runs_needed, sign_flip_test
 from impsamp.reproduce.verdicts import run_statistics, time_statistics
 from tests.reproduce.made_records import ARMS, FAST, claim, curves, timings
 
@@ -246,3 +250,61 @@ def test_bad_claims():
     runs = run_statistics(records)
     with pytest.raises(RecordError, match="two rows"):
         judge_statistics([claim(GN_U)], pd.concat([runs, runs]), **FAST)
+
+
+# --- what the amendments of the protocol say
+
+
+PROTOCOLS = {
+    "protocol.md": "ff0ac54525e0a76b050cbbbe90807ed6f72b9bba3bbb97ebe7d0243bf83c21fd",
+    "horvath_protocol.md": "df140b618b1f87381db41667fe07193962815c74abf6e3add0176997003f2d9d",
+}
+ROOT = Path(__file__).parents[3]
+EXPERIMENTS = ROOT / "nbs" / "experiments"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_keeps_the_text_that_the_runs_were_judged_by(name):
+    "Amendments are added below it, and quote its hash."
+    text = (EXPERIMENTS / name).read_text()
+    first, amendments = text.split("\n## Amendments of 2026-11-26\n")
+    assert hashlib.sha256(first.encode()).hexdigest() == PROTOCOLS[name]
+    assert PROTOCOLS[name] in amendments
+
+
+@pytest.mark.parametrize(
+    "page, protocol",
+    [
+        ("claims.md", "protocol.md"),
+        ("claims_time.md", "protocol.md"),
+        ("horvath_claims.md", "horvath_protocol.md"),
+    ],
+)
+def test_a_page_names_the_protocol_that_judged_it(page, protocol):
+    digest = hashlib.sha256((EXPERIMENTS / protocol).read_bytes()).hexdigest()
+    assert digest in (ROOT / "figures" / page).read_text()
+
+
+@pytest.fixture(scope="module")
+def mean_logs():
+    "Mean log loss of the first 45 seeds of the anchor: seeds x arms."
+    records = pd.read_csv(ROOT / "data" / "records" / "lahire_anchor.csv")
+    return run_statistics(records).pivot(index="seed", columns="arm", values="mean_log")
+
+
+@pytest.mark.parametrize(
+    "optimizer, half, gn", [("sgd", 39, 34), ("momentum", 84, 87)], ids=["sgd", "momentum"]
+)
+def test_the_size_rule_asks_for_what_the_amendment_says(mean_logs, optimizer, half, gn):
+    for scheme, want in (("half", half), ("gn", gn)):
+        d = mean_logs[f"{optimizer}/{scheme}"] - mean_logs[f"{optimizer}/u"]
+        assert runs_needed(d.to_numpy()) == want
+
+
+@pytest.mark.parametrize("optimizer, share", [("sgd", 0.16), ("momentum", 0.05)])
+def test_eight_seeds_seldom_find_the_anchors_effect(mean_logs, optimizer, share):
+    d = (mean_logs[f"{optimizer}/gn"] - mean_logs[f"{optimizer}/u"]).to_numpy()
+    g = np.random.default_rng(0)
+    picks = [g.choice(d, 8, replace=False) for _ in range(600)]
+    found = np.mean([sign_flip_test(pick) <= 0.05 for pick in picks])
+    assert abs(found - share) < 4 * np.sqrt(share / 600)
