@@ -7,6 +7,7 @@ STAMP   ?= $(VENV)/.installed
 PYTHON  ?= python3
 PROFILE ?= paper
 JOBS    ?= 2
+ARGS    ?=
 PEERS   ?= .peers
 PY      := $(abspath $(VENV))/bin/python
 COMPUTE := $(wildcard nbs/experiments/*.ipynb nbs/results/*.ipynb)
@@ -19,22 +20,22 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 install: $(STAMP)  ## the pinned environment, in $(VENV)
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock requirements.hashes pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "impsamp needs Python 3.11 or newer; this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
-	$(PY) -m pip install --quiet -r requirements.lock
+	$(PY) -m pip install --quiet --require-hashes --no-deps -r requirements.hashes
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-reproduce: $(STAMP)  ## every figure and table (PROFILE=paper, full or smoke; JOBS=2)
-	$(PY) -m impsamp.reproduce run --profile $(PROFILE) --jobs $(JOBS)
+reproduce: $(STAMP)  ## every figure and table (PROFILE=paper, full or smoke; JOBS=2; ARGS=--strict, --force, --timeout 3600, --dry-run, ids)
+	$(PY) -m impsamp.reproduce run --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 smoke: $(STAMP)  ## every experiment and result in seconds, written to _runs/ only
-	$(PY) -m impsamp.reproduce run --profile smoke --jobs $(JOBS)
+	$(PY) -m impsamp.reproduce run --profile smoke --jobs $(JOBS) $(ARGS)
 
 figures: $(STAMP)  ## figures and tables from the committed records, no training
-	$(PY) -m impsamp.reproduce figures
+	$(PY) -m impsamp.reproduce figures $(ARGS)
 
 test: $(STAMP) check  ## everything that proves the package right, in minutes
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --timing
@@ -71,8 +72,12 @@ $(PEERS)/.installed: benchmarks/peers.lock $(STAMP)
 	  || echo "$$peer cannot be had here: it will be missing from the tables"; done < $<
 	@touch $@
 
-lock: $(STAMP)  ## write requirements.lock from the present environment
+lock: $(STAMP)  ## write requirements.lock and requirements.hashes from the present environment
 	$(PY) -m pip freeze --all --exclude-editable --exclude impsamp --exclude pip | sed 's/+cpu$$//' > requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	grep -v '^torch==' requirements.lock | build/lock/bin/uv pip compile --quiet --generate-hashes --no-deps --universal --python-version 3.11 \
+	  --no-annotate --no-header --output-file requirements.hashes -
 
 clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

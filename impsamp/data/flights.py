@@ -78,7 +78,7 @@ def _features(table: pd.DataFrame) -> tuple[sparse.csr_matrix, list[str]]:
     import pandas as pd
 
     date = pd.to_datetime(table[["year", "month", "day"]])
-    table = table.assign(weekday=date.dt.dayofweek)
+    table = table.assign(weekday=date.dt.day_of_week)
     rows = np.arange(len(table))
     blocks = []
     names = []

@@ -129,16 +129,29 @@ def predicted_evaluations(
 _BETAS = np.geomspace(1e-2, 1e3, 101)  # of the recursion, in units of L / n^(1/3)
 
 
-def _computed_saga_lr(plan: Plan, L_mean: float) -> float:
-    "The largest lr <= 1/L with Gamma_t >= lr/2 for all t and some beta."
+def _saga_descends(lr: float, plan: Plan, L_mean: float) -> bool:
+    "Whether Gamma_t >= lr/2 for all t and some beta."
     n = plan.p.size
-    known = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean, steps=None)
-    known |= dict(beta=L_mean / n ** (1 / 3) * _BETAS, refresh=plan.table / n)
+    limits = gammas(
+        lr,
+        n=n,
+        b=plan.b,
+        alpha=plan.alpha,
+        L_mean=L_mean,
+        steps=None,
+        beta=L_mean / n ** (1 / 3) * _BETAS,
+        refresh=plan.table / n,
+    )
+    return bool((limits >= 0.5).any())
+
+
+def _computed_saga_lr(plan: Plan, L_mean: float) -> float:
+    "The largest lr <= 1/L at which SAGA descends, by bisection."
     low = 0.0
     high = 1 / L_mean
     for _ in range(60):
         middle = (low + high) / 2
-        if (gammas(middle, **known) >= 0.5).any():
+        if _saga_descends(middle, plan, L_mean):
             low = middle
         else:
             high = middle

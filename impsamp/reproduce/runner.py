@@ -40,10 +40,10 @@ from ..errors import DataUnavailable, ImpsampError, RecordError
 from .extras import require
 from .fingerprint import environment, notebook_version
 from .notebook import Execution, expire, finish, first_ready, start
-from .outcomes import Job, Outcome, Report, summary
 from .processes import alone
 from .report import write_report
 from .store import write_text
+from .tally import Job, Outcome, Report, summary
 from .where import output_root, run_dir
 
 if TYPE_CHECKING:

@@ -84,3 +84,19 @@ def test_every_locked_version_runs_on_the_oldest_python():
     assert len(both) > 50
     refused = {name: asks[name] for name in both if "3.11.0" not in SpecifierSet(asks[name])}
     assert refused == {}
+
+
+def test_every_locked_package_but_torch_has_hashes():
+    "requirements.hashes holds the versions of requirements.lock, and a sha256 of each one's files."
+    from packaging.utils import canonicalize_name
+
+    def pinned(line):
+        name, _, version = line.split(" ")[0].partition("==")
+        return canonicalize_name(name), version
+
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    hashes = (ROOT / "requirements.hashes").read_text().replace("\\\n", "").splitlines()
+    assert {pinned(line) for line in hashes} == {pinned(line) for line in lock} - {
+        pinned(line) for line in lock if line.startswith("torch==")
+    }
+    assert all("--hash=sha256:" in line for line in hashes)

@@ -75,7 +75,7 @@ def test_a_kernel_that_dies_is_told(tmp_path):
 def test_a_copy_that_cannot_be_written_is_told(tmp_path):
     task = notebook(tmp_path / "x.ipynb", "runs")
     told = child.execute({**task, "copy": str(tmp_path / "nowhere" / "x.ipynb")})
-    assert "nowhere" in told["message"]
+    assert "nowhere/x.ipynb cannot be written: output folder" in told["message"]
 
 
 def test_the_script_imports_nothing_of_the_package(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from impsamp.reproduce import command
 from impsamp.reproduce.command import main, main_assess
-from impsamp.reproduce.outcomes import Job, Outcome, Report
+from impsamp.reproduce.tally import Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@
 
 import json
 
-from impsamp.reproduce.outcomes import STATES, Job, Outcome, Report, summary
+from impsamp.reproduce.tally import STATES, Job, Outcome, Report, summary
 
 KEPT = {"a": "computed", "b": "kept from committed records, because 'b' cannot be had"}
 
