@@ -64,7 +64,9 @@ def skewed():
 def made_sparse(weights=False):
     "20 000 rows of 50 entries in 50 000 columns, uneven; with weights of a Pareto tail."
     rng = np.random.default_rng(0)
-    n, d, q = 20_000, 50_000, 50
+    n = 20_000
+    d = 50_000
+    q = 50
     columns = rng.integers(0, d, size=(n, q)).ravel()
     values = rng.normal(size=(n, q)) / np.sqrt(q) * np.exp(rng.normal(size=(n, 1)))
     X = sparse.csr_matrix((values.ravel(), columns, np.arange(n + 1) * q), shape=(n, d))

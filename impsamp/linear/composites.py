@@ -338,6 +338,7 @@ def duality_gap(f: Composite, Z: np.ndarray, theta: np.ndarray) -> tuple[float, 
         return np.inf, value
     if rho == 1.0 and not f.l1.any():
         residual = U - f.l2 * theta[:, : f.k]
-        return 0.5 * float((residual**2 / f.l2).sum()), value
+        ridged = f.l2 > 0  # elsewhere rho = 1 says that the residual is zero
+        return 0.5 * float(((residual**2)[:, ridged] @ (1 / f.l2[ridged])).sum()), value
     dual = -float(f.c @ _CONJUGATE[f.loss](rho * S, f.t)) - _penalty_conjugate(f, rho * U)
     return max(value - dual, 0.0), value

@@ -19,7 +19,9 @@ A = RNG.normal(size=(N, D)) * (RNG.random((N, D)) < 0.5)
 Y = np.sign(RNG.normal(size=N))
 P = RNG.random(N)
 P /= P.sum()
-L1, L2, LR = 0.03, 0.2, 0.1
+L1 = 0.03
+L2 = 0.2
+LR = 0.1
 
 
 def rows(kind):
@@ -39,8 +41,12 @@ def reweighting(kind):
 @pytest.mark.parametrize("saga", [False, True])
 def test_two_steps_are_the_formula(kind, saga):
     d = reweighting(kind)
-    x, g, h = RNG.normal(size=D + 1), RNG.normal(size=D + 1), RNG.normal(size=N)
-    mine, mine_g, mine_h = x.copy(), g.copy(), h.copy()
+    x = RNG.normal(size=D + 1)
+    g = RNG.normal(size=D + 1)
+    h = RNG.normal(size=N)
+    mine = x.copy()
+    mine_g = g.copy()
+    mine_h = h.copy()
     idx = np.array([3, 5])
     item = (Y, np.ones(N), 0, True)
     state = (mine, mine_g, mine_h, 1 / (N * P))

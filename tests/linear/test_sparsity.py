@@ -54,7 +54,9 @@ def test_descent_on_a_quadratic_meets_the_conditions_of_a_minimum():
     B = rng.normal(size=(30, 8))
     H = B.T @ B
     g0 = 10 * rng.normal(size=8)
-    x, g, l1 = np.zeros(8), g0.copy(), np.full(8, 3.0)
+    x = np.zeros(8)
+    g = g0.copy()
+    l1 = np.full(8, 3.0)
     lasso_descent(H, g, x, l1, 10**5, 0.0)
     assert np.allclose(g, g0 + H @ x)
     on = x != 0
