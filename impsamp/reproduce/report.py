@@ -20,8 +20,8 @@ from typing import TypedDict
 from ..data.fetch import project_root
 from ..errors import RecordError
 from .fingerprint import environment
-from .outcomes import STATES
 from .store import write_text
+from .tally import STATES
 from .where import output_root
 
 # %% auto #0
