@@ -14,6 +14,7 @@ PYTHONS_OWN = {
     "UnsupportedModel": TypeError,
     "DataError": OSError,
     "ChecksumError": OSError,
+    "DataUnavailable": OSError,
     "RecordError": RuntimeError,
     "Diverged": ArithmeticError,
 }

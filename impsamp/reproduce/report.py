@@ -55,9 +55,13 @@ def _item(path: Path, row: Mapping[str, object]) -> Item:
 def read_items(path: Path | None = None) -> dict[str, list[Item]]:
     """Chapter -> items, in the order of the file (default: nbs/experiments/report.toml).
 
-    Raises `RecordError` for an item with unknown or missing keys."""
-    path = path or project_root() / "nbs" / "experiments" / "report.toml"
-    chapters = {}
+    None in a project without that file. Raises `RecordError` for an item with unknown or missing
+    keys."""
+    default = project_root() / "nbs" / "experiments" / "report.toml"
+    if path is None and not default.is_file():
+        return {}
+    path = path or default
+    chapters: dict[str, list[Item]] = {}
     for part in tomllib.loads(path.read_text())["chapter"]:
         chapters[part["title"]] = [_item(path, row) for row in part["item"]]
     return chapters

@@ -27,21 +27,20 @@ SAMPLER = """
 from impsamp import ImportanceBatchSampler, Stale, WithDraw
 
 scheme = Stale("loss").init(len(dataset))
-sampler = ImportanceBatchSampler(scheme, 16, steps=50, generator=generator)
-drawn = WithDraw(dataset)
-loader = DataLoader(drawn, batch_sampler=sampler, collate_fn=drawn.collate)  # for shuffle=True
+sampler = ImportanceBatchSampler(scheme, 16, steps=50, generator=0)
+loader = DataLoader(WithDraw(dataset), batch_sampler=sampler)                # for shuffle=True
 for (x, y), draw in loader:
     losses = loss_fn(model(x), y)                        # loss_fn: reduction="none"
     optimizer.zero_grad()
     (draw.weight.to(losses) * losses).sum().backward()   # instead of losses.mean().backward()
     optimizer.step()
-    sampler.update(draw.idx, losses.detach())            # new: what the visited items are worth now
+    sampler.update(draw, losses.detach())                # new: what the visited items are worth now
 """
 
 THINNING = """
 from impsamp import Thinning, VarianceBound, skip_zero_rows
 
-thinning = Thinning(model.parameters(), keep=VarianceBound(0.1), generator=generator)
+thinning = Thinning(model.parameters(), keep=VarianceBound(0.1), generator=0)
 for x, y in loader:                                      # any loader, any augmentation
     with skip_zero_rows():                               # optional: fewer rows cost less time
         output = model(x)

@@ -40,7 +40,9 @@ def wheel(tmp_path_factory):
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel):
     held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("impsamp/")}
-    data = {short(p) for end in ("*.npz", "*.mplstyle", "py.typed") for p in PACKAGE.rglob(end)}
+    data = {
+        short(p) for end in ("*.npz", "*.mplstyle", "*.j2", "py.typed") for p in PACKAGE.rglob(end)
+    }
     assert len(data) == 3
     assert held - {"impsamp/_modidx.py"} == {short(m) for m in MODULES} | data
 

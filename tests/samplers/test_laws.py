@@ -155,7 +155,7 @@ def test_one_item_and_sizes(kind):
         with pytest.raises(InvalidArgument, match="size"):
             s.draw(bad, rng())
     with pytest.raises(InvalidArgument, match="generator"):
-        s.draw(1, 42)
+        s.draw(1, "42")
     with pytest.raises(UnknownName if kind != "alias" else TypeError):
         s.draw(1, rng(), method="stratifed")
 
