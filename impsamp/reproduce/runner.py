@@ -202,7 +202,9 @@ def _note(job: Job) -> Path:
 def _made(job: Job) -> dict[str, object]:
     "All that the files of an experiment depend on."
     code = notebook_version(job.notebook)
-    return {"code": code, **environment(), "parameters": job.parameters}
+    # the order of a sum is part of what a record is
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return {"code": code, **environment(), "threads": threads, "parameters": job.parameters}
 
 
 def _take_note(outcome: Outcome) -> None:

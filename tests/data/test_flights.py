@@ -109,4 +109,4 @@ def test_the_year_2013():
     late = y > 15
     assert 0.23 < late.mean() < 0.24
     evening = X[:, names.index("hour=20")].toarray().ravel() == 1
-    assert late[evening].mean() > 1.5 * late[~evening].mean()
+    assert late[evening].mean() > 1.4 * late[~evening].mean()
