@@ -102,7 +102,11 @@ def _explained(ones: Tensor, coded: Tensor, powers: Tensor) -> Tensor:
     size = expected.abs().masked_fill(both, 0.0).amax(1)
     worst = error.amax(1)
     within = (worst <= bound * size) & size.isfinite()
-    return within | ((size <= faint) & (coded.abs().amax(1) <= faint))
+    # saturated losses: the row under ones, or the coded one, is too small to have all its digits
+    plain = _wide(ones).abs().amax(1)
+    found = _wide(coded).abs().amax(1)
+    lost = (plain <= faint) & (found <= faint * powers.flatten().clamp(min=1))
+    return within | lost | ((size <= faint) & (found <= faint))
 
 
 @functools.lru_cache(maxsize=16)
@@ -123,11 +127,11 @@ def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
     powers = code_weights(codes, _wide(ones[:0]))
     total = _wide(ones @ v)
     wrong = (_wide(coded @ v) != total * powers) & total.isfinite()
-    count = int(wrong.sum())
-    if not count and bool(total.isfinite().all()):
+    if not wrong.any() and bool(total.isfinite().all()):
         return True
     # a wrong guess, and not some rows that left the range of numbers
-    if 2 * count > len(wrong):
+    telling = _wide(ones).abs().amax(1) > _faint(ones.dtype)
+    if 2 * int((wrong & telling).sum()) > int(telling.sum()):
         return False
     return bool(_explained(ones, coded, powers[:, None]).all())
 

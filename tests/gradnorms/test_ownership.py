@@ -1,5 +1,7 @@
 """Who owns each row of a gradient: against one-hot cotangents, for every number of samples."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn as nn
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impsamp.errors import UnsupportedModel
+from impsamp.gradnorms import grad_norms
 from impsamp.gradnorms.ownership import (
     FREE,
     MIXED,
@@ -258,3 +261,35 @@ def test_half_precision():
         losses = F.gelu(x[order]).sum(1)
         found = norms_by_owner(losses, x, retain_graph=True)
         assert torch.allclose(found, oracle_norms(losses, x), rtol=1e-2)
+
+
+def test_saturated_losses_do_not_send_a_batch_to_the_loop():
+    """Gradients from 1 down to what float32 cannot hold, in one batch: layers with samples first.
+
+    Rows that have lost their digits under ones, or under a code, say nothing about their owner."""
+    margins = torch.linspace(-2.0, 110.0, 100)[:, None]
+    model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.zero_()
+        model[1].weight.copy_(torch.tensor([[0.125] * 4, [-0.125] * 4]))
+        model[1].bias.zero_()
+    targets = torch.zeros(100, dtype=torch.long)
+    loss_fn = torch.nn.CrossEntropyLoss(reduction="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [grad_norms(model, loss_fn, margins, targets) for _ in range(34)]
+    wanted = grad_norms(model, loss_fn, margins, targets, method="loop")
+    assert (wanted == 0).any() and (wanted > 0.1).any()
+    for norms in found:
+        assert torch.allclose(norms, wanted, rtol=1e-4, atol=1e-36)
+
+
+def test_rows_that_are_all_too_faint_are_not_taken_for_a_proof():
+    "A batch mean at a scale that float32 still holds is found out beside faint rows."
+    ones = torch.ones(6, 2)
+    ones[3:] = 0
+    codes = sample_codes(6)
+    coded = ones * 2.0 ** codes[0][:, None]
+    coded[0] = coded[1]
+    assert not carries(ones, coded, codes[0])
