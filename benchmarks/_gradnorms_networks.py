@@ -1,7 +1,10 @@
-"""The networks whose per-sample gradient norms are timed, beside the first paper's."""
+"""The networks and problems whose per-sample gradient norms are timed, beside the first paper's."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
+
+from impsamp.problems import PaperCNN
 
 
 class Block(nn.Module):
@@ -89,3 +92,22 @@ def mlp():
         nn.ReLU(),
         nn.Linear(512, 10),
     )
+
+
+# name: (model, sample shape, classes, N)
+PROBLEMS = {
+    "paper-100": (PaperCNN, (1, 28, 28), 2, 100),
+    "paper-1000": (PaperCNN, (1, 28, 28), 2, 1000),
+    "mlp-100": (mlp, (784,), 10, 100),
+    "mlp-1000": (mlp, (784,), 10, 1000),
+    "resnet-gn-100": (resnet, (3, 32, 32), 10, 100),
+    "transformer-100": (Transformer, (64,), 10, 100),
+}
+
+
+def problem(name):
+    make, shape, classes, n = PROBLEMS[name]
+    torch.manual_seed(0)
+    model = make()
+    x = torch.randint(0, 1000, (n, *shape)) if make is Transformer else torch.rand(n, *shape)
+    return model, x, torch.randint(0, classes, (n,))

@@ -26,34 +26,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from benchmarks._gradnorms_networks import Transformer, mlp, resnet
+from benchmarks._gradnorms_networks import PROBLEMS, problem
 from impsamp.gradnorms import grad_norms
-from impsamp.problems import PaperCNN
 
 ROOT = Path(__file__).parents[1]
 
 
 def losses(out, y):
     return F.cross_entropy(out, y, reduction="none")
-
-
-# name: (model, sample shape, classes, N)
-PROBLEMS = {
-    "paper-100": (PaperCNN, (1, 28, 28), 2, 100),
-    "paper-1000": (PaperCNN, (1, 28, 28), 2, 1000),
-    "mlp-100": (mlp, (784,), 10, 100),
-    "mlp-1000": (mlp, (784,), 10, 1000),
-    "resnet-gn-100": (resnet, (3, 32, 32), 10, 100),
-    "transformer-100": (Transformer, (64,), 10, 100),
-}
-
-
-def problem(name):
-    make, shape, classes, n = PROBLEMS[name]
-    torch.manual_seed(0)
-    model = make()
-    x = torch.randint(0, 1000, (n, *shape)) if make is Transformer else torch.rand(n, *shape)
-    return model, x, torch.randint(0, classes, (n,))
 
 
 # Contenders: each returns a function that computes the norms (n,), or None for a plain pass.

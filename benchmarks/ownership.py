@@ -24,10 +24,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._gradnorms_networks import Transformer, mlp, resnet
+from benchmarks._gradnorms_networks import problem
 from impsamp.gradnorms import grad_norms, plan
 from impsamp.gradnorms.placement import prove, reuse
-from impsamp.problems import PaperCNN
 
 HERE = Path(__file__).parent
 TABLE = HERE / "ownership.csv"
@@ -70,22 +69,7 @@ class Ragged(nn.Module):
         return torch.zeros(len(x), out.shape[1]).index_add(0, owner, out)
 
 
-# name: (network, shape of a sample, classes, N)
-PROBLEMS = {
-    "paper-100": (PaperCNN, (1, 28, 28), 2, 100),
-    "mlp-1000": (mlp, (784,), 10, 1000),
-    "resnet-gn-100": (resnet, (3, 32, 32), 10, 100),
-    "transformer-100": (Transformer, (64,), 10, 100),
-}
-
-
-def problem(name):
-    make, shape, classes, n = PROBLEMS[name]
-    torch.manual_seed(0)
-    model = make()
-    x = torch.randint(0, 1000, (n, *shape)) if make is Transformer else torch.rand(n, *shape)
-    return model, x, torch.randint(0, classes, (n,))
-
+PROBLEMS = ("paper-100", "mlp-1000", "resnet-gn-100", "transformer-100")
 
 BELIEVED = {}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ..errors import UnsupportedModel
-from .rules import real, squared_norms
+from .rules import real, squared_norms, wide
 
 # %% auto #0
 __all__ = [
@@ -80,11 +80,6 @@ def _faint(dtype: torch.dtype) -> float:
     return _FAINT.get(dtype, 2**-100)
 
 
-def _wide(t: Tensor) -> Tensor:
-    "Numbers of less than 32 bits as float32."
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
-
-
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #21323599
 def _rowwise(t: Tensor) -> Tensor:
     return t.reshape(len(t), -1)
@@ -94,8 +89,8 @@ def _explained(ones: Tensor, coded: Tensor, powers: Tensor) -> Tensor:
     "(rows,) bool: the row of `coded` (rows, d) is the power (rows, 1) times that of `ones`."
     faint = _faint(ones.dtype)
     bound = _tolerance(ones.dtype)
-    expected = _wide(ones) * powers
-    error = (_wide(coded) - expected).abs()
+    expected = wide(ones) * powers
+    error = (wide(coded) - expected).abs()
     # a sample whose loss is not finite
     both = ~(ones.isfinite() | coded.isfinite())
     error = error.masked_fill(both, 0.0)
@@ -103,8 +98,8 @@ def _explained(ones: Tensor, coded: Tensor, powers: Tensor) -> Tensor:
     worst = error.amax(1)
     within = (worst <= bound * size) & size.isfinite()
     # saturated losses: the row under ones, or the coded one, is too small to have all its digits
-    plain = _wide(ones).abs().amax(1)
-    found = _wide(coded).abs().amax(1)
+    plain = wide(ones).abs().amax(1)
+    found = wide(coded).abs().amax(1)
     lost = (plain <= faint) & (found <= faint * powers.flatten().clamp(min=1))
     return within | lost | ((size <= faint) & (found <= faint))
 
@@ -124,13 +119,13 @@ def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
     ones = _rowwise(ones)
     coded = _rowwise(coded)
     v = _direction(ones.shape[1], ones.dtype, ones.device)
-    powers = code_weights(codes, _wide(ones[:0]))
-    total = _wide(ones @ v)
-    wrong = (_wide(coded @ v) != total * powers) & total.isfinite()
+    powers = code_weights(codes, wide(ones[:0]))
+    total = wide(ones @ v)
+    wrong = (wide(coded @ v) != total * powers) & total.isfinite()
     if not wrong.any() and bool(total.isfinite().all()):
         return True
     # a wrong guess, and not some rows that left the range of numbers
-    telling = _wide(ones).abs().amax(1) > _faint(ones.dtype)
+    telling = wide(ones).abs().amax(1) > _faint(ones.dtype)
     if 2 * int((wrong & telling).sum()) > int(telling.sum()):
         return False
     return bool(_explained(ones, coded, powers[:, None]).all())
@@ -173,7 +168,7 @@ def _named_with_care(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Te
     found = _filled_in([_exponents(ones, c, place) for c in coded], coded)
     owner = _lookup(torch.stack(found), codes[: len(found)])
     for c, exponents in zip(coded, codes):
-        powers = code_weights(exponents, _wide(ones[:0]))[owner.clamp(min=0), None]
+        powers = code_weights(exponents, wide(ones[:0]))[owner.clamp(min=0), None]
         owner = torch.where(_explained(ones, c, powers), owner, MIXED)
     silent = ~torch.stack([t.ne(0).any(1) for t in (ones, *coded)]).any(0)
     named_by_something = ones.gather(1, place).flatten().isfinite()

@@ -26,6 +26,7 @@ __all__ = [
     "direct_squares",
     "real",
     "squared_norms",
+    "wide",
 ]
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #811cbfcb
@@ -78,6 +79,12 @@ def squared_norms(t: Tensor) -> Tensor:
     if rows.dtype == torch.float64:
         return rows.square().sum(1)
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+
+
+# %% ../../nbs/06_gradnorms/00_rules.ipynb #30b8b7c5
+def wide(t: Tensor) -> Tensor:
+    "`t`, in half precision as float32."
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #ae683d4b

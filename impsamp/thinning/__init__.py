@@ -21,6 +21,7 @@ from impsamp.randomness import (
 from ..checks import check_count, check_scores, same_kind, to_float64
 from ..errors import InvalidArgument, InvalidShape
 from ..gradnorms import output_scores
+from ..gradnorms.rules import wide
 from ..samplers.draws import Draw, make_draw
 from ..schemes.base import floor_probabilities, proportional
 from ..theory.minibatch import minibatch_probabilities
@@ -158,11 +159,6 @@ def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tenso
     return now if now is None or before is None else now - before
 
 
-def _wide(losses: torch.Tensor) -> torch.Tensor:
-    "Losses in half precision as float32, in which weights are exact enough."
-    return losses.float() if losses.dtype in (torch.float16, torch.bfloat16) else losses
-
-
 # %% ../../nbs/09_thinning/index.ipynb #5309eaa2
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
@@ -218,7 +214,7 @@ class Thinning:
         s = None if found is None else _floored(found, self.floor)
         pi = np.ones(len(losses)) if s is None else _design(s, self._keep_of(len(losses)))
         draw, rows = _coins(pi, self.generator)
-        kept = _wide(losses[draw.idx.to(losses.device)])
+        kept = wide(losses[draw.idx.to(losses.device)])
         weighted = (draw.weight.to(kept) * kept).sum()
         if s is None or not isinstance(self.keep, VarianceBound):
             weighted.backward()
