@@ -41,6 +41,7 @@ _PUBLIC = {
         "Draw importance_weights inverse_cdf InverseCDF AliasTable SumTree choose_sampler "
         "NiceSampling IndependentSampling ApproximateIndependentSampling SystematicSampling "
         "SerialSampling ImportanceBatchSampler WithDraw DistributedImportanceBatchSampler "
+        "importance_loader ImportanceLoader Trust "
         "DistributedGradNorm ShardedImportanceBatchSampler ShardedSumTree "
         "outcomes expected_coefficients enumerated_pairs"
     ),
@@ -141,6 +142,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     )
     from impsamp.samplers import Draw as Draw
     from impsamp.samplers import ImportanceBatchSampler as ImportanceBatchSampler
+    from impsamp.samplers import ImportanceLoader as ImportanceLoader
     from impsamp.samplers import IndependentSampling as IndependentSampling
     from impsamp.samplers import InverseCDF as InverseCDF
     from impsamp.samplers import NiceSampling as NiceSampling
@@ -149,10 +151,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.samplers import ShardedSumTree as ShardedSumTree
     from impsamp.samplers import SumTree as SumTree
     from impsamp.samplers import SystematicSampling as SystematicSampling
+    from impsamp.samplers import Trust as Trust
     from impsamp.samplers import WithDraw as WithDraw
     from impsamp.samplers import choose_sampler as choose_sampler
     from impsamp.samplers import enumerated_pairs as enumerated_pairs
     from impsamp.samplers import expected_coefficients as expected_coefficients
+    from impsamp.samplers import importance_loader as importance_loader
     from impsamp.samplers import importance_weights as importance_weights
     from impsamp.samplers import inverse_cdf as inverse_cdf
     from impsamp.samplers import outcomes as outcomes

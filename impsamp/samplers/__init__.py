@@ -26,8 +26,10 @@ from .draws import Draw, InverseCDF, check_law, importance_weights, inverse_cdf
 from .enumeration import enumerated_pairs, expected_coefficients, outcomes
 from .items import WithDraw
 from .loader import ImportanceBatchSampler
+from .one_call import ImportanceLoader, importance_loader
 from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .sumtree import SumTree
+from .trust import Trust, trust_of
 
 _all_ = [
     "Draw",
@@ -51,6 +53,10 @@ _all_ = [
     "enumerated_pairs",
     "expected_coefficients",
     "outcomes",
+    "Trust",
+    "trust_of",
+    "ImportanceLoader",
+    "importance_loader",
 ]
 
 # %% auto #0
@@ -61,6 +67,7 @@ __all__ = [
     "DistributedImportanceBatchSampler",
     "Draw",
     "ImportanceBatchSampler",
+    "ImportanceLoader",
     "IndependentSampling",
     "InverseCDF",
     "NiceSampling",
@@ -69,13 +76,16 @@ __all__ = [
     "ShardedSumTree",
     "SumTree",
     "SystematicSampling",
+    "Trust",
     "WithDraw",
     "choose_sampler",
     "enumerated_pairs",
     "expected_coefficients",
+    "importance_loader",
     "importance_weights",
     "inverse_cdf",
     "outcomes",
+    "trust_of",
     "uniform_subset",
 ]
 

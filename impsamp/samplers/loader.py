@@ -113,7 +113,7 @@ class Epoch(Iterator[DrawnBatch]):
         "Begin at the step of `state`, in the epoch of the sampler (load its state first)."
         step = state_value(state, "next", "sampler iterator")
         if step is not None:
-            self.sampler._go_on_at(check_count(step, "next", low=0))
+            self.sampler.go_on_at(check_count(step, "next", low=0))
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
@@ -184,6 +184,16 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         "Number of items."
         return self._source.n
 
+    @property
+    def learns(self) -> bool:
+        "Whether reports of scores change the draws: `update` is for these."
+        return self._source.changes
+
+    @property
+    def over(self) -> int:
+        "The last step that is over, reported or `consumed`; -1 before the first."
+        return self._account.over
+
     def __len__(self) -> int:
         return self.steps
 
@@ -222,13 +232,23 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self._peeked = left
         return left
 
-    def _go_on_at(self, step: int) -> None:
+    def go_on_at(self, step: int) -> None:
         "The next pass begins at `step` of the present epoch; draws before it are over."
         account = self._account
         self._epoch = range(step, max(self._epoch.stop, step))
         self._begun = False
         account.floor = step - 1
         account.drawn = max(account.drawn, step)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is that of `epoch` (from 0), if it lies ahead: its steps, from its first.
+
+        Draws in between are left out. An epoch that has begun, whole or in part, is not made again:
+        then nothing changes, so that a loop may name each epoch, resumed or not."""
+        first = check_count(epoch, "epoch", low=0) * self.steps
+        if first > max(self._epoch.start, self.over + 1):
+            self.go_on_at(first)
+            self._epoch = range(first, first + self.steps)
 
     def _batch(self, step: int) -> DrawnBatch:
         return DrawnBatch(self._slice(self._global(step)))
@@ -267,7 +287,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         range, negative scores; a static p; a step that was not drawn; items that were not drawn,
         for a scheme that `calibrates`. Raises `InvalidArgument`, `InvalidScores`,
         `InvalidShape`."""
-        if not self._source.changes:
+        if not self.learns:
             raise InvalidArgument(
                 "p is static: give a SumTree or a scheme where scores change during training"
             )
