@@ -1,4 +1,4 @@
-"""What each rank runs in test_one_call_ranks.py: loops over `importance_loader` that are disturbed."""
+"""What each rank runs in test_one_call_ranks.py: disturbed loops over `importance_loader`."""
 
 import json
 import sys

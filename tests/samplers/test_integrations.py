@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from impsamp.samplers import ImportanceBatchSampler, WithDraw
+from impsamp.samplers import ImportanceBatchSampler, WithDraw, importance_loader
 from impsamp.schemes import Stale
 from tests.samplers.helpers import through_a_file
 from tests.samplers.loops import STEPS, Loop, N, key, losses_of, run, sampler_of
@@ -126,9 +126,37 @@ def test_the_loop_of_the_readme_under_accelerate_needs_no_lag():
     assert sampler.late == 0
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_accelerate_rebuilds_the_loader_of_one_call_and_reports_still_arrive():
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is missing")
+    loader = one_call()
+    prepared = accelerate.Accelerator(cpu=True).prepare(loader)
+    assert prepared is not loader
+    seen = []
+    while len(seen) < TOTAL:
+        for (x,), draw in prepared:
+            seen.append(key(draw))
+            loader.update(draw, losses_of(draw, x))
+            if len(seen) in (5, TOTAL):
+                break
+    assert seen == plain("stale", lag=1)
+
+
+def one_call(seed=0):
+    law = Stale("loss")
+    data = TensorDataset(torch.arange(float(N)))
+    return importance_loader(data, law, 4, steps=STEPS, generator=seed, lag=1)
+
+
 # ---- Lightning -------------------------------------------------------------------------------
 def fitted(sampler, workers=0, **options):
     "The draws that a LightningModule was trained on."
+    loader = DataLoader(data(), batch_sampler=sampler, num_workers=workers)
+    return fit(loader, sampler, **options)[0]
+
+
+def fit(loader, sampler, checkpoint=None, **options):
+    "The draws that a LightningModule was trained on by `loader`, and its trainer."
     lightning = pytest.importorskip("lightning", reason="lightning is missing")
     seen = []
 
@@ -154,11 +182,10 @@ def fitted(sampler, workers=0, **options):
         enable_model_summary=False,
         **options,
     )
-    loader = DataLoader(data(), batch_sampler=sampler, num_workers=workers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(Module(), loader)
-    return seen
+        trainer.fit(Module(), loader, ckpt_path=checkpoint)
+    return seen, trainer
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -186,3 +213,13 @@ def test_lightning_trains_with_a_sampler_that_takes_its_seed_from_torch():
     sampler = ImportanceBatchSampler(Stale("loss").init(N), 4, steps=STEPS)
     seen = fitted(sampler, max_epochs=1)
     assert np.isfinite([w for _, _, weight, _ in seen for w in weight]).all()
+
+
+def test_a_checkpoint_of_lightning_holds_the_loader_of_one_call(tmp_path):
+    loader = one_call()
+    seen, trainer = fit(loader, loader.batch_sampler, max_steps=STEPS + 2)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    again = one_call(seed=9)
+    more, _ = fit(again, again.batch_sampler, tmp_path / "saved.ckpt", max_steps=TOTAL)
+    assert seen + more == plain("stale", lag=1)
+    assert again.seed == loader.seed

@@ -249,7 +249,7 @@ def test_class_weights_and_label_smoothing_are_part_of_the_loss(loss_fn):
     p = proportional(norms(model, loss_fn))
     wanted = mean_gradient(model, loss_fn)
     assert torch.allclose(expected_gradient(model, p, loss_fn), wanted)
-    (x, y), draw = next(iter(loader_of()))
+    (x, y), _ = next(iter(loader_of()))
     output = model(x)
     losses = loss_fn(output, y)
     (g,) = torch.autograd.grad(losses.sum(), output, retain_graph=True)
