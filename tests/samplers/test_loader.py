@@ -365,3 +365,43 @@ def test_a_sampler_says_what_it_does():
     law = "SumTree(n=50, total=1275)"
     sizes = "batch_size=6, steps=7, lag=8, rank=1, world_size=2"
     assert repr(s) == f"ImportanceBatchSampler({law}, {sizes}): 1 steps drawn"
+
+
+# ---- named epochs -------------------------------------------------------------------------------
+def test_an_epoch_that_lies_ahead_begins_at_its_own_first_step():
+    sampler = ImportanceBatchSampler(SumTree(np.ones(9)), 2, steps=4, generator=0)
+    assert sampler.over == -1
+    sampler.set_epoch(0)
+    sampler.set_epoch(2)
+    assert [batch.draw.step for batch in sampler] == [8, 9, 10, 11]
+    with pytest.raises(InvalidArgument, match="epoch"):
+        sampler.set_epoch(-1)
+
+
+def test_an_epoch_that_has_begun_is_not_made_again():
+    sampler = ImportanceBatchSampler(SumTree(np.ones(9)), 2, steps=4, generator=0)
+    for batch in sampler:
+        sampler.update(batch.draw, [1.0, 2.0])
+        if batch.draw.step == 1:
+            break
+    assert sampler.over == 1
+    sampler.set_epoch(0)
+    assert next(iter(sampler)).draw.step == 2
+    sampler.set_epoch(1)
+    assert [batch.draw.step for batch in sampler] == [4, 5, 6, 7]
+    sampler.set_epoch(1)
+    assert next(iter(sampler)).draw.step == 8
+
+
+def test_a_named_epoch_of_a_static_law_has_the_same_draws_in_any_process():
+    def epoch(k):
+        sampler = ImportanceBatchSampler(np.full(9, 1 / 9), 2, steps=4, generator=0)
+        sampler.set_epoch(k)
+        return [list(batch) for batch in sampler]
+
+    sampler = ImportanceBatchSampler(np.full(9, 1 / 9), 2, steps=4, generator=0)
+    for k in range(3):
+        sampler.set_epoch(k)
+        assert [list(batch) for batch in sampler] == epoch(k)
+    assert not sampler.learns
+    assert ImportanceBatchSampler(SumTree(np.ones(9)), 2, steps=4, generator=0).learns

@@ -69,8 +69,19 @@ def test_breaks_looks_and_epochs_leave_the_draws_as_they_are(law):
     assert len(loader) == STEPS
 
 
-@pytest.mark.parametrize("workers", ["two", "persistent"])
-@pytest.mark.parametrize("law", ["stale", "tree", "p", "shuffle"])
+def crossed(laws, kinds, always):
+    "Every law under every kind of loader; all but `always` are for `make test-full`."
+    pairs = [(law, kind) for law in laws for kind in kinds]
+    full = pytest.mark.full
+    return [pytest.param(*pair, marks=[] if pair in always else [full]) for pair in pairs]
+
+
+ALWAYS = {("stale", "persistent"), ("shuffle", "two")}
+
+
+@pytest.mark.parametrize(
+    "law, workers", crossed(["stale", "tree", "p", "shuffle"], ["two", "persistent"], ALWAYS)
+)
 def test_workers_leave_the_draws_as_they_are(law, workers):
     loader = loader_of(law, lag=7, **WORKERS[workers])
     assert trained(loader, breaks={2, 11}, looks={0}) == calm(law, lag=7)
@@ -101,7 +112,7 @@ def test_resumed_with_workers_the_draws_are_those_of_one_run(law):
 disturbances = st.sets(st.integers(0, TOTAL), max_size=6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(st.sampled_from(LAWS), disturbances, disturbances, st.booleans())
 def test_whatever_happens_the_draws_are_those_of_a_calm_loop(law, breaks, looks, auto):
     loader = loader_of(law, lag="auto" if auto else None)
@@ -117,8 +128,11 @@ def unreported(law, total=TOTAL):
     return seen[:total]
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-@pytest.mark.parametrize("law", ["p", "shuffle", "subset", "norms", "stale"])
+SILENT = ["p", "shuffle", "subset", "norms", "stale"]
+AT_ONCE = {(law, "none") for law in SILENT} | {("p", "two"), ("norms", "persistent")}
+
+
+@pytest.mark.parametrize("law, workers", crossed(SILENT, WORKERS, AT_ONCE))
 def test_a_loop_that_never_reports_goes_on_exactly_after_a_break(law, workers):
     def fresh():
         loader = loader_of(law, **WORKERS[workers])
@@ -133,7 +147,7 @@ def test_a_loop_that_never_reports_goes_on_exactly_after_a_break(law, workers):
     assert trained(fresh(), breaks={3, 10}, looks={0, 2}, reports=False) == wanted
 
 
-@pytest.mark.parametrize("law", ["p", "shuffle", "stale"])
+@pytest.mark.parametrize("law", ["p", pytest.param("shuffle", marks=pytest.mark.full), "stale"])
 def test_a_state_taken_in_a_loop_without_reports_goes_on_with_the_next_batch(law):
     loader = loader_of(law, **WORKERS["two"])
     seen = []

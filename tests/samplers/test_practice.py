@@ -283,7 +283,7 @@ def test_an_average_of_the_weights_is_that_of_its_definition():
 
 # ---- resume -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("scheme", ["stale", "loss", "shuffle"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.full)])
 def test_resumed_in_mid_epoch_a_training_ends_at_the_same_weights(scheme, workers):
     lag = 5
     whole = network()
