@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 import torch
@@ -98,6 +98,12 @@ def check_data(data: object) -> int:
             "the data are a DataLoader, with a sampler of its own: give its data set, "
             "importance_loader(loader.dataset, ..., collate_fn=loader.collate_fn)"
         )
+    columns = isinstance(data, tuple) and all(hasattr(x, "shape") for x in data)
+    if columns or isinstance(data, Mapping):
+        raise InvalidArgument(
+            f"the data are a {type(data).__name__} of columns, not of items: "
+            "give torch.utils.data.TensorDataset(x, y), or a data set whose items are numbered"
+        )
     reachable = hasattr(data, "__len__") and hasattr(data, "__getitem__")
     if isinstance(data, IterableDataset) or not reachable:
         raise InvalidArgument(
@@ -165,7 +171,9 @@ class ImportanceLoader(DataLoader):
     def _begin(self) -> None:
         "Settle what became of the last batch of a pass left early; seed the workers of a new one."
         held = self._held
-        if held is not None and not self._heard:
+        # After set_epoch or a loaded state the sampler knows where to begin.
+        unsettled = self.batch_sampler._begun and not self._heard
+        if held is not None and unsettled:
             if self._handed > 1:
                 self.batch_sampler.consumed(held)
             elif not self.batch_sampler.learns:
@@ -202,7 +210,7 @@ class ImportanceLoader(DataLoader):
         sampler = self.batch_sampler
         told = told_by(drawn, losses, step, sampler.n)
         if sampler.learns:
-            sampler.update(drawn, losses, step=step)
+            sampler.update(drawn, told.scores, step=step)  # one copy from the device
         elif told.step is None:
             raise InvalidArgument("p is static: give the draw that came with the batch")
         else:

@@ -19,7 +19,7 @@ from tests.samplers.loops import BATCH, CHANGING, STATIC, STEPS, Loop, N, key, l
 from tests.samplers.loops import sampler_of as plain_sampler
 
 TOTAL = 2 * STEPS + 3
-LAWS = ["stale", "tree", "loss", "prioritized", "half", "p", "shuffle", "subset"]
+LAWS = ["stale", "tree", "loss", "prioritized", "half", "switch", "p", "shuffle", "subset"]
 WORKERS = {
     "none": {},
     "two": dict(num_workers=2),
@@ -386,6 +386,16 @@ REFUSED = {
         InvalidArgument,
         "give its data set",
     ),
+    "columns": (
+        lambda: importance_loader((torch.ones(9, 2), torch.ones(9)), "stale", 2),
+        InvalidArgument,
+        r"TensorDataset\(x, y\)",
+    ),
+    "a dict of columns": (
+        lambda: importance_loader({"x": torch.ones(9)}, "stale", 2),
+        InvalidArgument,
+        "a dict of columns",
+    ),
     "shuffle": (
         lambda: importance_loader(range(9), "stale", 2, shuffle=True),
         InvalidArgument,
@@ -494,3 +504,40 @@ def test_names_are_public():
     assert isinstance(loader, DataLoader)
     assert isinstance(loader.batch_sampler, ImportanceBatchSampler)
     assert isinstance(loader.dataset, WithDraw)
+
+
+def test_a_state_loaded_into_the_sampler_itself_is_welcome():
+    loader = loader_of("stale")
+    trained(loader, 5)
+    state = through_a_file(loader.batch_sampler.state_dict())
+    other = loader_of("stale", seed=9)
+    trained(other, 7, reports=False)
+    other.batch_sampler.load_state_dict(state)
+    assert trained(other, seen=calm("stale", 5)) == calm("stale")
+
+
+@pytest.mark.full
+def test_workers_may_be_spawned():
+    loader = loader_of("stale", lag=5, num_workers=1, multiprocessing_context="spawn")
+    assert trained(loader, STEPS) == calm("stale", STEPS, lag=5)
+
+
+class OnADevice:
+    "What a wrapper does that moves a batch and its draw to a device and back: it makes new tuples."
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        for batch, draw in self.loader:
+            yield batch, type(draw)(*(x.clone() if torch.is_tensor(x) else x for x in draw))
+
+
+def test_the_draw_may_be_copied_on_its_way():
+    loader = loader_of("stale")
+    seen = []
+    for _ in range(2):
+        for (x,), draw in OnADevice(loader):
+            seen.append(key(draw))
+            loader.update(draw, losses_of(draw, x))
+    assert seen == calm("stale", 2 * STEPS)
