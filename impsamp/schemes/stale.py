@@ -5,6 +5,7 @@
 # %% ../../nbs/07_schemes/03_stale.ipynb #dce40749
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from impsamp.checks import (
 )
 
 from ..errors import InvalidArgument, InvalidShape, unknown
+from ..kernels import compiled
 from ..randomness import as_generator, uniforms
 from ..typing import Array, Items, Seeded, Vector
 from .base import Scheme, SchemeState, _vector, mix
@@ -89,6 +91,76 @@ def no_evidence() -> Evidence:
 
 
 _KERNEL = _neighbours()
+_ALIKE = Evidence(np.ones(BINS + 1), np.ones(BINS + 1))
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #08fc65f0
+def _law_of_bins(squares, counts, ratio, starts, weight, p):
+    """`p` (K,) := weight sqrt(m_k) / sum_j N_j sqrt(m_j) + (1 - weight)/n, 0 for empty bins.
+
+    m = `Evidence.moments()` times `ratio` (K,), bin k holds starts[k] .. starts[k + 1]. Returns
+    the sum; where it is not positive and finite p is not set."""
+    K = p.shape[0]
+    n = starts[K]
+    near = np.zeros((2, K))
+    for k in range(1, K - 1):
+        near[0, k] = (near[0, k - 1] + squares[k - 1]) / 16
+        near[1, k] = (near[1, k - 1] + counts[k - 1]) / 16
+    above = 0.0
+    many = 0.0
+    overall = squares.sum() / counts.sum()
+    total = 0.0
+    for k in range(K - 1, -1, -1):
+        s = squares[k] + near[0, k] + above
+        c = counts[k] + near[1, k] + many
+        if k < K - 1:
+            above = (above + squares[k]) / 16
+            many = (many + counts[k]) / 16
+        p[k] = np.sqrt((s / c if c > 0 else overall) * ratio[k])
+        total += (starts[k + 1] - starts[k]) * p[k]
+    if total > 0 and np.isfinite(total):
+        for k in range(K):
+            full = starts[k + 1] > starts[k]
+            p[k] = weight * p[k] / total + (1 - weight) / n if full else 0.0
+    return total
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #6941675a
+def _learn(bins, items, prob, g, n, memory, squares, counts, goals):
+    """`Evidence.add` in place, of the draws `items` (b,) from `prob` (b,) that showed `g` (b,).
+
+    `goals` (b,) := the bin of each g, as `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in
+    half octave 2e - 2, or 2e - 1 from m = sqrt(1/2) on."""
+    new_squares = np.zeros(squares.shape[0])
+    new_counts = np.zeros(counts.shape[0])
+    for j in range(items.shape[0]):
+        k = bins[items[j]]
+        w = 1 / (n * prob[j])
+        new_squares[k] += w * g[j] * g[j]
+        new_counts[k] += w
+        m, e = math.frexp(g[j])
+        half_octave = 2 * e - 2 + (m >= _ROOT_HALF)
+        goals[j] = min(max(half_octave + _OFFSET, 0), BINS - 1) if m > 0 else 0
+    for k in range(squares.shape[0]):
+        squares[k] = memory * squares[k] + new_squares[k]
+        counts[k] = memory * counts[k] + new_counts[k]
+
+
+_ROOT_HALF = math.sqrt(0.5)
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #e5912ec5
+def _fine(items, g, prob, n):
+    "Whether `items` (b,) lie in 0 .. n - 1, `g` (b,) are scores and `prob` (b,) positive."
+    fine = True
+    for j in range(items.shape[0]):
+        fine &= 0 <= items[j] < n and 0 <= g[j] < np.inf and 0 < prob[j] < np.inf
+    return fine
+
+
+def _is_plain(x: object, dtype: type, size: int) -> bool:
+    "Whether `x` is an array (`size`,) of that very kind."
+    return isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == (size,)
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #4672e25a
@@ -114,6 +186,7 @@ class Stale(Scheme):
     evidence: Evidence  # what draws showed of the bins
     probed: tuple[Evidence, Evidence]  # exact norms of probed draws, and their scores
     updates: int  # reports heard since `init`
+    _ratio: np.ndarray  # (BINS + 1,) mean squared norm over mean squared score, as probed
     _last: np.ndarray | None  # (n,) what `probabilities` returned last, if it was asked last
     _last_bins: np.ndarray | None  # (BINS + 1,) of an item of each bin, if `draw` was asked last
 
@@ -145,6 +218,7 @@ class Stale(Scheme):
         self.evidence = no_evidence()
         self.probed = (no_evidence(), no_evidence())
         self.updates = 0
+        self._ratio = np.ones(BINS + 1)
         self._last = None
         self._last_bins = None
         return self
@@ -179,13 +253,7 @@ class Stale(Scheme):
 
         The overall moment where there are neither; NaN before any draw. After a `probe` of norms,
         where scores are not norms themselves."""
-        moments = self.evidence.moments()
-        norms, scores = self.probed
-        if not (norms.squares.any() and scores.squares.any()):
-            return moments
-        seen = scores.moments()
-        ratio = norms.moments() / np.where(seen > 0, seen, 1)
-        return moments * np.where(seen > 0, ratio, 1)
+        return self.evidence.moments() * self._ratio
 
     # ---- the law ----------------------------------------------------------------------------
     def probabilities(self, scores: Vector | None = None) -> Array:
@@ -223,16 +291,18 @@ class Stale(Scheme):
     def bin_probabilities(self) -> np.ndarray:
         "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
         n = self._ready()
-        sizes = self.items.sizes
-        occupied = sizes > 0
-        worth = np.ones(BINS + 1)
-        if self.counts.any():
-            worth = np.sqrt(self.moments())
-        shaped = check_scores(worth[occupied], self._what_shape_returned)
-        q = self._normalise(shaped)
-        p = np.zeros(BINS + 1)
-        p[occupied] = self.weight * q / (sizes[occupied] @ q) + (1 - self.weight) / n
-        return p
+        p = np.empty(BINS + 1)
+        evidence = self.evidence if self.counts.any() else _ALIKE
+        starts = self.items.starts
+        total = compiled(_law_of_bins)(
+            evidence.squares, evidence.counts, self._ratio, starts, self.weight, p
+        )
+        if not np.isfinite(total):
+            check_scores(np.sqrt(self.moments()), self._what_shape_returned)
+        if total > 0:
+            return p
+        self._normalise(np.zeros(1))  # says, once, that all scores are zero
+        return np.where(np.diff(starts) > 0, 1 / n, 0.0)
 
     def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
         """`size` items with replacement from the law that `probabilities` would write down.
@@ -263,11 +333,23 @@ class Stale(Scheme):
         if visited is None:
             return
         i, s = visited
-        w = 1 / (self._ready() * self._drawn_with(i, prob))
-        self.evidence.add(self.bins[i], w, s, self.memory)
+        goals = np.empty(i.size, np.int64)
+        q = self._drawn_with(i, prob)
+        sums = (self.squares, self.counts)
+        compiled(_learn)(self.bins, i, q, s, self._ready(), self.memory, *sums, goals)
         self.updates += 1
         self.scores[i] = _narrow(s, self.memory_dtype)
-        self.items.move(i, score_bin(s))
+        self.items.move(i, goals)
+
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        if isinstance(idx, np.ndarray) and isinstance(scores, np.ndarray):
+            plain = _is_plain(idx, np.int64, idx.size) and _is_plain(scores, np.float64, idx.size)
+            if plain and _is_plain(prob, np.float64, idx.size) and idx.size:
+                if compiled(_fine)(idx, scores, prob, self._ready()):
+                    return idx, scores
+        return super()._visited(idx, scores, prob)
 
     @property
     def probe_due(self) -> bool:
@@ -288,6 +370,7 @@ class Stale(Scheme):
         w = 1 / (self._ready() * self._drawn_with(i, prob))
         for evidence, shown in zip(self.probed, (g, s)):
             evidence.add(self.bins[i], w, shown, _PROBE_MEMORY)
+        self._ratio = _ratio_of(self.probed)
 
     def grow(self, n: int) -> None:
         """From now on `n` items, at least as many as before: the new ones were never visited.
@@ -349,11 +432,21 @@ class Stale(Scheme):
         counts = sums["probed counts"]
         norms = Evidence(sums["probed norms"], counts)
         values["probed"] = (norms, Evidence(sums["probed scores"], counts))
+        values["_ratio"] = _ratio_of(values["probed"])
         return values
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #9d5dc7ee
 _PROBE_MEMORY = 0.9  # weight of the past per probe
+
+
+def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:
+    "(BINS + 1,) mean squared norm over mean squared score of each bin; 1 where nothing is known."
+    norms, scores = probed
+    if not scores.squares.any():
+        return np.ones(BINS + 1)
+    seen = scores.moments()
+    return np.where(seen > 0, norms.moments() / np.where(seen > 0, seen, 1), 1.0)
 
 
 def _narrow(scores: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
