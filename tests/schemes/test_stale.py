@@ -42,15 +42,11 @@ def ratio_after_a_swap(calibrate, then, now):
     n = now.size
     rng = np.random.default_rng(0)
     s = Stale("norm", weight=0.9, calibrate=calibrate).init(n)
-    s.probabilities(then)
     for _ in range(40):
-        p = s.probabilities()
+        p = s.probabilities(then)
         idx = rng.choice(n, 50, p=p)
-        bins = s.bins.copy()
-        memory = s.scores.copy()
         s.update(idx, now[idx], p[idx])
-        s.bins = bins
-        s.scores = memory
+    s.probabilities(then)
     return uniform_ratio(s.probabilities(), now)
 
 
