@@ -141,7 +141,10 @@ class _Scheme(_Tree):
 
     def draw(self, rng, step):
         now = InverseCDF(self.law.probabilities())
-        draw = now.draw(self.size, rng, step=step)
+        return self._weighed(now.draw(self.size, rng, step=step))
+
+    def _weighed(self, draw):
+        "`draw` with the weights of the scheme's exponent now."
         beta = getattr(self.law, "beta", 1.0)
         if beta == 1:
             return draw
@@ -208,7 +211,7 @@ class _Drawing(_Scheme):
             return self._shuffled(rng, step)
         self._first = None
         rows, prob = self._items(rng)
-        return make_draw(rows, prob, n=self.n, batch=self.size, step=step)
+        return self._weighed(make_draw(rows, prob, n=self.n, batch=self.size, step=step))
 
     def _items(self, rng):
         "The items of a step and their probabilities (B,)."
@@ -248,9 +251,9 @@ class _RawScores(_Drawing):
         self._tree.update(idx, _tree_weights(kept))
         if not self.law.unseen:
             self._heap = []
+            return
         for s, i in zip(kept.tolist(), idx.tolist()):
-            if self.law.unseen:
-                heappush(self._heap, (-s, i))
+            heappush(self._heap, (-s, i))
 
     def _largest(self):
         "The largest score remembered, 1 of none; asked while some items were never seen."
