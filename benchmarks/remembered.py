@@ -13,7 +13,7 @@ import csv
 import gc
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +47,7 @@ def scores(size, seed):
     return np.random.default_rng(seed).lognormal(-5, 3, size)
 
 
+@lru_cache(maxsize=1)
 def remembered(n, **settings):
     "A scheme that has been told a score of every item."
     scheme = Stale("loss", **settings).init(n)
@@ -148,12 +149,12 @@ def padded(n):
 CONTENDERS = [
     Contender("impsamp Stale, sampler", lambda n: through_sampler(remembered(n)), lambda n: 13),
     Contender("impsamp Stale, bare bins", lambda n: bare(remembered(n)), lambda n: 13),
+    Contender("impsamp Stale, the vector p", lambda n: by_vector(remembered(n)), lambda n: 37),
     Contender(
         "impsamp Stale, raw scores (sum tree), sampler",
         lambda n: through_sampler(remembered(n, calibrate=False)),
         lambda n: 26.2,
     ),
-    Contender("impsamp Stale, the vector p", lambda n: by_vector(remembered(n)), lambda n: 37),
     Contender("torch RandomSampler (shuffled epochs)", shuffled, lambda n: 40),
 ]
 if importable("cpprb"):
@@ -197,7 +198,10 @@ def take(turn, n):
 
 
 def measure(n, rounds):
-    together = [CONTENDERS] if n <= TOGETHER else [[c] for c in CONTENDERS]
+    if n <= TOGETHER:
+        together = [CONTENDERS]
+    else:  # the vector p and what it is made from would take 5 GB more
+        together = [[c] for c in CONTENDERS if "vector" not in c.name]
     rows = []
     for group in together:
         turns = [built(c, n) for c in group]
@@ -209,6 +213,8 @@ def measure(n, rounds):
             rows.append(turn.row)
             print(turn.row, flush=True)
         del turns, turn
+        if n > TOGETHER and "raw" in group[0].name:
+            remembered.cache_clear()
         gc.collect()
     return rows
 
@@ -225,8 +231,8 @@ A step draws 128 of n items and hears of their 128 new scores. `sampler`: throug
 and `Stale.update`. `the vector p`: as every scheme is drawn from that has no `draw` of its own, \
 `probabilities()` and its cumulated sum, O(n). Shuffling draws and hears nothing; an epoch's \
 permutation is shared out among its steps. The replay buffers keep float32 priorities, return \
-weights, and know nothing of calibration. New scores spread over some 85 half octaves, wider than a \
-training's, so that items move further. Bytes per item are counted for impsamp (float32 score, \
+weights, and know nothing of calibration. New scores spread over some 85 half octaves, wider than \
+a training's, so that items move further. Bytes per item are counted for impsamp (float32 score, \
 bin, two places; raw: float64 score, tree) and the smallest possible for the others; 10^8 \
 calibrated items take 1.3 GB.
 """

@@ -217,7 +217,9 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         mine = torch.from_numpy(np.stack([told.rows, told.scores, prob], 1))
         rows, all_scores, all_prob = gather_rows(mine, size, self.group).numpy().T
         known = None if np.isnan(all_prob).any() else all_prob.copy()
-        self._hear(Told(rows.astype(np.int64), all_scores.copy(), told.step, known))
+        finite = bool(np.isfinite(all_scores).all())
+        every = Told(rows.astype(np.int64), all_scores.copy(), told.step, known, None, finite)
+        self._hear(every)
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."

@@ -158,9 +158,12 @@ def _fine(items, g, prob, n):
     return fine
 
 
-def _is_plain(x: object, dtype: type, size: int) -> bool:
-    "Whether `x` is an array (`size`,) of that very kind."
-    return isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == (size,)
+def _are_plain(idx: object, scores: object, prob: object) -> bool:
+    "Whether all three are arrays as the loader brings them, (b,) with b > 0, of the right kinds."
+    for x, dtype in ((idx, np.int64), (scores, np.float64), (prob, np.float64)):
+        if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 1:
+            return False
+    return 0 < len(idx) == len(scores) == len(prob)  # type: ignore[arg-type]
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #4672e25a
@@ -333,6 +336,7 @@ class Stale(Scheme):
         if visited is None:
             return
         i, s = visited
+        s = np.minimum(s, _LARGEST)
         goals = np.empty(i.size, np.int64)
         q = self._drawn_with(i, prob)
         sums = (self.squares, self.counts)
@@ -344,11 +348,9 @@ class Stale(Scheme):
     def _visited(
         self, idx: Items, scores: Vector, prob: Vector | None = None
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        if isinstance(idx, np.ndarray) and isinstance(scores, np.ndarray):
-            plain = _is_plain(idx, np.int64, idx.size) and _is_plain(scores, np.float64, idx.size)
-            if plain and _is_plain(prob, np.float64, idx.size) and idx.size:
-                if compiled(_fine)(idx, scores, prob, self._ready()):
-                    return idx, scores
+        n = self._ready()
+        if _are_plain(idx, scores, prob) and compiled(_fine)(idx, scores, prob, n):
+            return idx, scores  # type: ignore[return-value]
         return super()._visited(idx, scores, prob)
 
     @property
@@ -369,7 +371,7 @@ class Stale(Scheme):
         _, s = seen
         w = 1 / (self._ready() * self._drawn_with(i, prob))
         for evidence, shown in zip(self.probed, (g, s)):
-            evidence.add(self.bins[i], w, shown, _PROBE_MEMORY)
+            evidence.add(self.bins[i], w, np.minimum(shown, _LARGEST), _PROBE_MEMORY)
         self._ratio = _ratio_of(self.probed)
 
     def grow(self, n: int) -> None:
@@ -438,6 +440,7 @@ class Stale(Scheme):
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #9d5dc7ee
 _PROBE_MEMORY = 0.9  # weight of the past per probe
+_LARGEST = 1e140  # larger scores count as this one: their squares would overflow
 
 
 def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bins of remembered scores: the four statements, searched for a violation; by hand, in fractions."""
+"""Bins of remembered scores: four statements searched for a violation; by hand, in fractions."""
 
 from fractions import Fraction as F
 
