@@ -30,7 +30,7 @@ _PUBLIC = {
     ),
     "gradnorms": (
         "grad_norms choose_method per_sample_grads evaluation_statistics loss_scores "
-        "output_gradient_norms output_scores upper_bound_scores preconditioner_of"
+        "output_gradient_norms output_scores upper_bound_scores preconditioner_of LastLayerScores"
     ),
     "schemes": (
         "Scheme Uniform Shuffle GradNorm UpperBound Loss LossRank Prioritized Lipschitz Stale "
@@ -103,6 +103,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.errors import RecordError as RecordError
     from impsamp.errors import UnknownName as UnknownName
     from impsamp.errors import UnsupportedModel as UnsupportedModel
+    from impsamp.gradnorms import LastLayerScores as LastLayerScores
     from impsamp.gradnorms import choose_method as choose_method
     from impsamp.gradnorms import evaluation_statistics as evaluation_statistics
     from impsamp.gradnorms import grad_norms as grad_norms

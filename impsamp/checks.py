@@ -149,6 +149,8 @@ def per_item(scores: Vector, name: str = "scores") -> np.ndarray:
 def _is_truth(x: object) -> bool:
     "Whether `x` is True or False, or an array or tensor of them."
     kind = getattr(x, "dtype", None)
+    if isinstance(kind, np.dtype):  # its name is dear
+        return kind.kind == "b"
     return isinstance(x, bool) or str(kind) in ("bool", "torch.bool")
 
 

@@ -30,6 +30,7 @@ _log = logging.getLogger("impsamp.kernels")
 __all__ = [
     "KernelCache",
     "cached_njit",
+    "compiled",
     "is_private",
     "kernel_folder",
     "kernel_root",
@@ -333,6 +334,13 @@ def cached_njit(
         return cast("_Function", kernel)
 
     return compiled
+
+
+# %% ../nbs/02_kernels.ipynb #6975f701
+@cache
+def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
+    "`kernel` compiled by numba, kept for later processes; numba is imported here and not before."
+    return cached_njit()(kernel)
 
 
 # %% ../nbs/02_kernels.ipynb #0925178e

@@ -295,6 +295,13 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     return (lambda losses, output: scores), batch_length(x)
 
 
+def _probe_of(scheme, model, loss_fn, x, y):
+    "Exact norms (b,) of a batch that the scheme wants to compare with its scores; else None."
+    if not getattr(scheme, "probe_due", False):
+        return None
+    return grad_norms(model, loss_fn, x, y)
+
+
 def training_step(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -339,6 +346,8 @@ def training_step(
     if scheme.scope == "visits":
         remember, extra = _visited_scores(scheme, model, loss_fn, x_batch, y_batch, optimizer, free)
         scored += extra
+    probe = _probe_of(scheme, model, loss_fn, x_batch, y_batch)
+    scored += 0 if probe is None else len(probe)
 
     def look_and_remember(done):
         look(done)
@@ -346,6 +355,8 @@ def training_step(
             scores = remember(done.losses, done.output)
             if scores is not None:
                 _check_finite(torch.as_tensor(scores), scheme, step)
+            if probe is not None:
+                scheme.probe(choice.idx, probe, scores, choice.prob)
             scheme.update(choice.idx, scores, choice.prob)
 
     losses = weighted_step(

@@ -10,7 +10,7 @@ from impsamp import schemes, training
 from impsamp.errors import Diverged, InvalidArgument
 from impsamp.randomness import CounterStream, seeded
 from impsamp.reproduce.lahire import nll
-from impsamp.training import train
+from impsamp.training import train, training_step
 
 
 def tiny(n=12, d=3, seed=0):
@@ -365,3 +365,32 @@ def test_a_score_of_the_visited_items_that_is_not_finite_ends_the_training_there
         seed=0,
     )
     assert history.diverged_at == 0
+
+
+def test_a_training_probes_and_shuffles_its_first_epoch():
+    "Every item once in the first epoch, then draws; norms of one batch in three are looked at."
+    scheme = schemes.Stale("loss", shuffle_first=True, probe_every=3).init(12)
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 1).double()
+    x = torch.randn(12, 3).double()
+    opt = torch.optim.SGD(net.parameters(), lr=0.01)
+    seen = []
+    scored = 0
+    for t in range(9):
+        done = training_step(
+            scheme,
+            net,
+            lambda out, y: out.square().sum(1),
+            x,
+            x,
+            opt,
+            batch=4,
+            stream=CounterStream(0),
+            step=t,
+        )
+        seen.append(sorted(done.choice.idx))
+        scored += done.scored
+    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:6])
+    assert sorted(first) == list(range(12)) != sorted(second)
+    assert scored == 3 * 4
+    assert scheme.probed[0].counts.any()

@@ -44,6 +44,7 @@ from ..typing import LossFunction
 from .company import check_samples
 from .evaluation import evaluation_statistics
 from .inputs import check_batch, device_of, uncompiled, unwrap
+from .last_layer import LastLayerScores
 from .rules import Parameters, Scales
 
 # %% auto #0
@@ -54,6 +55,7 @@ __all__ = [
     "NAMED",
     "NORM_METHODS",
     "WORKING_SET",
+    "LastLayerScores",
     "choose_method",
     "evaluation_statistics",
     "grad_norms",
@@ -68,6 +70,7 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/index.ipynb #5264aea0
 _all_ = [
+    "LastLayerScores",
     "evaluation_statistics",
     "per_sample_losses",
     "loss_scores",

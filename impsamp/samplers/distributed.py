@@ -219,7 +219,9 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         rows, all_scores, all_prob, steps = gather_rows(mine, size, self.group).numpy().T
         self._check_one_step(steps)
         known = None if np.isnan(all_prob).any() else all_prob.copy()
-        self._hear(Told(rows.astype(np.int64), all_scores.copy(), told.step, known))
+        finite = bool(np.isfinite(all_scores).all())
+        every = Told(rows.astype(np.int64), all_scores.copy(), told.step, known, None, finite)
+        self._hear(every)
 
     def _check_one_step(self, steps: np.ndarray) -> None:
         "All ranks report the same step, or a wrapper has shared the batches out among them again."

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from ..checks import check_count, check_probabilities, refuse_mask, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
-from ..kernels import cached_njit
+from ..kernels import compiled as compiled
 from ..randomness import as_generator, uniforms
 from ..typing import Array, ArrayT, Generator, Items, Sampler, Seeded, Vector
 
@@ -26,7 +25,6 @@ __all__ = [
     "aligned_zeros",
     "check_law",
     "check_rows",
-    "compiled",
     "draw_points",
     "importance_weights",
     "inverse_cdf",
@@ -335,13 +333,6 @@ class InverseCDF(Sampler):
         rows = _invert(self._F, points)
         prob = self._p[rows] / self._F[-1]
         return make_draw(rows, prob, n=self.n, batch=size, step=step)
-
-
-# %% ../../nbs/08_samplers/01_draws.ipynb #9f921b82
-@cache
-def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
-    "`kernel` compiled by numba, kept for later processes; numba is imported here and not before."
-    return cached_njit()(kernel)
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #04cc4d71

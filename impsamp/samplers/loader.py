@@ -315,6 +315,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         "The report that `told` is, with the probabilities of its draw; None if it has no use."
         account = self._account
         step = account.find(told.rows) if told.step is None else self._check_drawn(told.step)
+        if told.draw is not None and account.waiting.get(step) is told.draw:
+            return Report(step, told.rows, told.scores, told.prob)
         prob = account.prob_of(step, told.rows)
         if prob is None and told.prob is not None:
             if step in account.waiting:

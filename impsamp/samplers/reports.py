@@ -95,10 +95,8 @@ class Told(NamedTuple):
     scores: np.ndarray
     step: int | None
     prob: np.ndarray | None
-
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite(self.scores).all())
+    draw: Draw | None  # the draw itself, where it was given
+    finite: bool  # whether all scores are
 
 
 def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, n: int) -> Told:
@@ -116,11 +114,12 @@ def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, 
     if rows.size != s.size:
         raise InvalidShape(f"{s.size} scores for {rows.size} items")
     s = s.copy()
-    if np.isfinite(s).all() and s.size:
-        check_scores(s)
+    finite = bool(np.isfinite(s).all())
+    if finite and s.size and s.min() < 0:
+        check_scores(s)  # says which
     step = draw.step if step is None and draw is not None else step
     prob = None if draw is None else to_float64(draw.prob, "prob").copy()
-    return Told(rows.copy(), s, step, prob)
+    return Told(rows.copy(), s, step, prob, draw, finite)
 
 
 # %% ../../nbs/08_samplers/04_reports.ipynb #10ea6530

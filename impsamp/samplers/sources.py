@@ -8,22 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from hashlib import sha256
+from heapq import heapify, heappop, heappush
 from inspect import signature
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
+# Python 3.11's own `isinstance` reads the properties of what it looks at: p, O(n)
+from typing_extensions import Protocol, runtime_checkable
+
 from ..checks import check_owner
 from ..errors import InvalidArgument
-from ..schemes import check_scheme
+from ..schemes import Stale, check_scheme
+from ..schemes.stale import BINS
 from ..typing import Array, SubsetSampling, Vector
 from .alias import AliasTable
-from .draws import Draw, InverseCDF, weights_of
+from .draws import Draw, InverseCDF, make_draw, weights_of
 from .sumtree import SumTree
 
 # %% auto #0
-__all__ = ["Law", "RememberingScheme", "source_of"]
+__all__ = ["DrawingScheme", "Law", "RememberingScheme", "source_of"]
 
 
 # %% ../../nbs/08_samplers/04_sources.ipynb #f8c2a9a6
@@ -136,7 +141,10 @@ class _Scheme(_Tree):
 
     def draw(self, rng, step):
         now = InverseCDF(self.law.probabilities())
-        draw = now.draw(self.size, rng, step=step)
+        return self._weighed(now.draw(self.size, rng, step=step))
+
+    def _weighed(self, draw):
+        "`draw` with the weights of the scheme's exponent now."
         beta = getattr(self.law, "beta", 1.0)
         if beta == 1:
             return draw
@@ -182,6 +190,107 @@ class _Epochs(_Static):
 
 
 # %% ../../nbs/08_samplers/04_sources.ipynb #3be86925
+@runtime_checkable
+class DrawingScheme(RememberingScheme, Protocol):
+    "A scheme that draws by itself, without the vector p."
+
+    def draw(self, size: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        "Items and their probabilities, both (size,)."
+
+
+class _Drawing(_Scheme):
+    "A scheme that draws by itself; its first epoch is shuffled if it wants that."
+
+    def __init__(self, scheme, size, stream):
+        super().__init__(scheme, size)
+        self._stream = stream
+        self._first = None  # the shuffled epoch, while it lasts
+
+    def draw(self, rng, step):
+        if not getattr(self.law, "replacement", True) and step < self.n // self.size:
+            return self._shuffled(rng, step)
+        self._first = None
+        rows, prob = self._items(rng)
+        return self._weighed(make_draw(rows, prob, n=self.n, batch=self.size, step=step))
+
+    def _items(self, rng):
+        "The items of a step and their probabilities (B,)."
+        return self.law.draw(self.size, rng)
+
+    def _shuffled(self, rng, step):
+        if self._first is None:
+            self._first = _Epochs(self.law, self.size, self._stream)
+        draw = self._first.draw(rng, step)
+        return draw._replace(prob=torch.full_like(draw.prob, 1 / self.n))
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self._first = None
+
+
+# %% ../../nbs/08_samplers/04_sources.ipynb #ced73b6c
+class _RawScores(_Drawing):
+    "`Stale(calibrate=False)`: a sum tree of the remembered scores, never-seen items beside it."
+
+    def __init__(self, scheme, size, stream):
+        super().__init__(scheme, size, stream)
+        self._remember()
+
+    def _remember(self):
+        "The tree and the heap, from the scheme's memory."
+        seen = np.flatnonzero(~np.isnan(self.law.scores))
+        weights = np.zeros(self.n)
+        weights[seen] = _tree_weights(self.law.scores[seen])
+        self._tree = SumTree(weights)
+        self._heap = list(zip((-self.law.scores[seen]).tolist(), seen.tolist()))
+        heapify(self._heap)
+
+    def update(self, idx, scores, prob):
+        super().update(idx, scores, prob)
+        kept = self.law.scores[idx]  # of duplicates the last
+        self._tree.update(idx, _tree_weights(kept))
+        if not self.law.unseen:
+            self._heap = []
+            return
+        for s, i in zip(kept.tolist(), idx.tolist()):
+            heappush(self._heap, (-s, i))
+
+    def _largest(self):
+        "The largest score remembered, 1 of none; asked while some items were never seen."
+        scores = self.law.scores
+        while self._heap and scores[self._heap[0][1]] != -self._heap[0][0]:
+            heappop(self._heap)
+        return -self._heap[0][0] if self._heap else 1.0
+
+    def _items(self, rng):
+        scheme = self.law
+        largest = self._largest() if scheme.unseen else 0.0
+        total = self._tree.total + scheme.unseen * largest
+        if total == 0:
+            return scheme.draw(self.size, rng)  # uniform, and it says so
+        rows = rng.integers(self.n, size=self.size)
+        x = rng.random(self.size) * total
+        by_score = rng.random(self.size) < scheme.weight
+        seen = by_score & (x < self._tree.total)
+        if seen.any():
+            rows[seen] = self._tree.draw(int(seen.sum()), rng).idx.numpy()
+        fresh = by_score & ~seen
+        if fresh.any():
+            rows[fresh] = scheme.items.some_of(BINS, rng, int(fresh.sum()))
+        s = np.nan_to_num(scheme.scores[rows], nan=largest)
+        return rows, scheme.weight * s / total + (1 - scheme.weight) / self.n
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self._remember()
+
+
+def _tree_weights(scores):
+    "`scores` (k,) as a tree takes them: a subnormal one is none."
+    return np.where(scores < np.finfo(np.float64).tiny, 0.0, scores)
+
+
+# %% ../../nbs/08_samplers/04_sources.ipynb #06c38bc9
 def source_of(law: Law, size: int | None, stream: Callable[[int], np.random.Generator]) -> _Static:
     "Where the draws of `law` come from; `stream` is the generator of an epoch."
     if isinstance(law, SumTree):
@@ -196,6 +305,10 @@ def source_of(law: Law, size: int | None, stream: Callable[[int], np.random.Gene
         raise InvalidArgument(
             f"{type(law).__name__} does not know the number of items yet: call init(n) first"
         )
+    if isinstance(law, Stale) and not law.calibrate:
+        return _RawScores(law, size, stream)
+    if isinstance(law, DrawingScheme):
+        return _Drawing(law, size, stream)
     if getattr(law, "replacement", True):
         return _Scheme(law, size)
     return _Epochs(law, size, stream)

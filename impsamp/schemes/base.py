@@ -235,6 +235,8 @@ class Scheme:
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False
+    # what the memory is kept as: a scheme for very many items may do with less
+    memory_dtype: type[np.floating] = np.float64
 
     step: int = 0  # calls of `probabilities` since `init`
     scores: np.ndarray  # (n,) the remembered scores, NaN where never seen
@@ -249,7 +251,7 @@ class Scheme:
         self.fingerprint = fingerprint
         self.step = 0
         self.ignored = 0
-        self.scores = np.full(n, np.nan)
+        self.scores = np.full(n, np.nan, self.memory_dtype)
         return self
 
     def shape(self, scores: np.ndarray) -> np.ndarray:

@@ -5,18 +5,31 @@
 # %% ../../nbs/07_schemes/03_stale.ipynb #dce40749
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from ..checks import check_probabilities, check_scores, same_kind, to_float64
-from ..errors import InvalidArgument, unknown
-from ..typing import Array, Items, Vector
+from impsamp.checks import (
+    check_count,
+    check_probabilities,
+    check_scores,
+    same_kind,
+    state_value,
+    to_float64,
+)
+
+from ..errors import InvalidArgument, InvalidShape, unknown
+from ..kernels import compiled
+from ..randomness import as_generator, uniforms
+from ..typing import Array, Items, Seeded, Vector
 from .base import Scheme, SchemeState, _vector, mix
+from .binned import BinnedItems
 
 # %% auto #0
-__all__ = ["BINS", "Stale", "score_bin"]
+__all__ = ["BINS", "Evidence", "Stale", "no_evidence", "score_bin"]
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #2486f98f
 # half octaves from 2^-60 to 2^20; smaller and larger scores share the outermost bins
@@ -46,25 +59,139 @@ def _neighbours() -> np.ndarray:
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #6a09799e
+@dataclass
+class Evidence:
+    """Weighted sums over draws by bin, (BINS + 1,): of squares and of counts, the past decaying.
+
+    Their ratio is the second moment of a bin, own draws and a little of the neighbours'."""
+
+    squares: np.ndarray  # decaying sums of g_i^2 / (n p_i) over the draws of each bin
+    counts: np.ndarray  # the same sums of 1 / (n p_i)
+
+    def add(self, bins: np.ndarray, weight: np.ndarray, g: np.ndarray, memory: float) -> None:
+        "Draws in `bins` (b,) that showed `g` (b,), each of `weight` (b,) = 1/(n p_i)."
+        squares = np.bincount(bins, weight * g * g, BINS + 1)
+        counts = np.bincount(bins, weight, BINS + 1)
+        self.squares = memory * self.squares + squares
+        self.counts = memory * self.counts + counts
+
+    def moments(self) -> np.ndarray:
+        "(BINS + 1,): the overall moment where neither a bin nor a neighbour has draws, else NaN."
+        squares = _KERNEL @ self.squares
+        counts = _KERNEL @ self.counts
+        overall = np.nan
+        if self.counts.any():
+            overall = self.squares.sum() / self.counts.sum()
+        return np.where(counts > 0, squares / np.maximum(counts, 1e-300), overall)
+
+
+def no_evidence() -> Evidence:
+    "Of no draw at all."
+    return Evidence(np.zeros(BINS + 1), np.zeros(BINS + 1))
+
+
+_KERNEL = _neighbours()
+_ALIKE = Evidence(np.ones(BINS + 1), np.ones(BINS + 1))
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #08fc65f0
+def _law_of_bins(squares, counts, ratio, starts, weight, p):
+    """`p` (K,) := weight sqrt(m_k) / sum_j N_j sqrt(m_j) + (1 - weight)/n, 0 for empty bins.
+
+    m = `Evidence.moments()` times `ratio` (K,), bin k holds starts[k] .. starts[k + 1]. Returns
+    the sum; where it is not positive and finite p is not set."""
+    K = p.shape[0]
+    n = starts[K]
+    near = np.zeros((2, K))
+    for k in range(1, K - 1):
+        near[0, k] = (near[0, k - 1] + squares[k - 1]) / 16
+        near[1, k] = (near[1, k - 1] + counts[k - 1]) / 16
+    above = 0.0
+    many = 0.0
+    overall = squares.sum() / counts.sum()
+    total = 0.0
+    for k in range(K - 1, -1, -1):
+        s = squares[k] + near[0, k] + above
+        c = counts[k] + near[1, k] + many
+        if k < K - 1:
+            above = (above + squares[k]) / 16
+            many = (many + counts[k]) / 16
+        p[k] = np.sqrt((s / c if c > 0 else overall) * ratio[k])
+        total += (starts[k + 1] - starts[k]) * p[k]
+    if total > 0 and np.isfinite(total):
+        for k in range(K):
+            full = starts[k + 1] > starts[k]
+            p[k] = weight * p[k] / total + (1 - weight) / n if full else 0.0
+    return total
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #6941675a
+def _learn(bins, items, prob, g, n, memory, squares, counts, goals):
+    """`Evidence.add` in place, of the draws `items` (b,) from `prob` (b,) that showed `g` (b,).
+
+    `goals` (b,) := the bin of each g, as `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in
+    half octave 2e - 2, or 2e - 1 from m = sqrt(1/2) on."""
+    new_squares = np.zeros(squares.shape[0])
+    new_counts = np.zeros(counts.shape[0])
+    for j in range(items.shape[0]):
+        k = bins[items[j]]
+        w = 1 / (n * prob[j])
+        new_squares[k] += w * g[j] * g[j]
+        new_counts[k] += w
+        m, e = math.frexp(g[j])
+        half_octave = 2 * e - 2 + (m >= _ROOT_HALF)
+        goals[j] = min(max(half_octave + _OFFSET, 0), BINS - 1) if m > 0 else 0
+    for k in range(squares.shape[0]):
+        squares[k] = memory * squares[k] + new_squares[k]
+        counts[k] = memory * counts[k] + new_counts[k]
+
+
+_ROOT_HALF = math.sqrt(0.5)
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #e5912ec5
+def _fine(items, g, prob, n):
+    "Whether `items` (b,) lie in 0 .. n - 1, `g` (b,) are scores and `prob` (b,) positive."
+    fine = True
+    for j in range(items.shape[0]):
+        fine &= 0 <= items[j] < n and 0 <= g[j] < np.inf and 0 < prob[j] < np.inf
+    return fine
+
+
+def _are_plain(idx: object, scores: object, prob: object) -> bool:
+    "Whether all three are arrays as the loader brings them, (b,) with b > 0, of the right kinds."
+    for x, dtype in ((idx, np.int64), (scores, np.float64), (prob, np.float64)):
+        if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 1:
+            return False
+    return 0 < len(idx) == len(scores) == len(prob)  # type: ignore[arg-type]
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #4672e25a
 class Stale(Scheme):
     """p from the scores of each item's last visit: sqrt of its bin's second moment, mixed with u.
 
     weight * p^stale + (1 - weight) * u, so that no weight exceeds 1/(B (1 - weight)); with
     `calibrate=False` p^stale is proportional to the remembered scores themselves. `memory`: weight
     of the past per update. `needs`: the score, "upper" and "loss" being free by-products of the
-    training pass and "norm" not. Cost per step: no pass, a few operations on N numbers. Unbiased.
-    `update` takes the draws' probabilities `prob`, by default those of the last `probabilities`
-    call. Not to be used for runs of few epochs (nothing is remembered before the second), nor raw:
-    `calibrate=False` is there to be compared with."""
+    training pass and "norm" not. `shuffle_first`: until every item was seen once `replacement` is
+    False, batches are cut from a permutation. Cost per step: no pass; O(b) by `draw` and `update`,
+    a few operations on n numbers by `probabilities`; 13 bytes an item (25 raw). Unbiased. `update`
+    takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
+    of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
+    be compared with. Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the
+    calibration is this library's."""
 
     scope = "visits"
     memory_floor = 0.0
     calibrates = True
 
-    bins: np.ndarray  # (n,) of the remembered scores
-    squares: np.ndarray  # (BINS + 1,) decaying sums of g_i^2 / (n p_i) over the draws of each bin
-    counts: np.ndarray  # (BINS + 1,) the same sums of 1 / (n p_i)
-    _last: np.ndarray | None  # (n,) what `probabilities` returned last
+    items: BinnedItems  # each in the bin of its remembered score
+    evidence: Evidence  # what draws showed of the bins
+    probed: tuple[Evidence, Evidence]  # exact norms of probed draws, and their scores
+    updates: int  # reports heard since `init`
+    _ratio: np.ndarray  # (BINS + 1,) mean squared norm over mean squared score, as probed
+    _last: np.ndarray | None  # (n,) what `probabilities` returned last, if it was asked last
+    _last_bins: np.ndarray | None  # (BINS + 1,) of an item of each bin, if `draw` was asked last
 
     def __init__(
         self,
@@ -73,6 +200,8 @@ class Stale(Scheme):
         weight: float = 0.8,
         memory: float = 0.99,
         calibrate: bool = True,
+        shuffle_first: bool = False,
+        probe_every: int = 0,
     ) -> None:
         if needs not in ("loss", "norm", "upper"):
             raise unknown("score", needs, ("loss", "norm", "upper"))
@@ -82,47 +211,123 @@ class Stale(Scheme):
         self.weight = float(weight)
         self.memory = float(memory)
         self.calibrate = bool(calibrate)
-        self._kernel = _neighbours()
+        self.shuffle_first = bool(shuffle_first)
+        self.probe_every = check_count(probe_every, "probe_every", low=0)
+        self.memory_dtype = np.float32 if self.calibrate else np.float64
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
-        self.bins = np.full(self._ready(), BINS)
-        self.squares = np.zeros(BINS + 1)
-        self.counts = np.zeros(BINS + 1)
+        self.items = BinnedItems(self._ready(), BINS + 1)
+        self.evidence = no_evidence()
+        self.probed = (no_evidence(), no_evidence())
+        self.updates = 0
+        self._ratio = np.ones(BINS + 1)
         self._last = None
+        self._last_bins = None
         return self
+
+    @property
+    def unseen(self) -> int:
+        "How many items have never been reported."
+        return int(self.items.sizes[BINS])
+
+    @property
+    def replacement(self) -> bool:  # type: ignore[override]
+        "False while the first epoch is shuffled: until all items have been seen once."
+        return self.n is None or not self.shuffle_first or self.unseen == 0
+
+    @property
+    def bins(self) -> np.ndarray:
+        "(n,) the bin of each item's remembered score; BINS where there is none."
+        return self.items.bins
+
+    @property
+    def squares(self) -> np.ndarray:
+        "(BINS + 1,) decaying sums of g_i^2 / (n p_i) over the draws of each bin."
+        return self.evidence.squares
+
+    @property
+    def counts(self) -> np.ndarray:
+        "(BINS + 1,) the same sums of 1 / (n p_i)."
+        return self.evidence.counts
 
     def moments(self) -> np.ndarray:
         """(BINS + 1,) estimates of E[g^2 | bin]: own draws and a little of the neighbours'.
 
-        The overall moment where there are neither; NaN before any draw."""
-        squares = self._kernel @ self.squares
-        counts = self._kernel @ self.counts
-        overall = np.nan
-        if self.counts.any():
-            overall = self.squares.sum() / self.counts.sum()
-        return np.where(counts > 0, squares / np.maximum(counts, 1e-300), overall)
+        The overall moment where there are neither; NaN before any draw. After a `probe` of norms,
+        where scores are not norms themselves."""
+        return self.evidence.moments() * self._ratio
 
+    # ---- the law ----------------------------------------------------------------------------
     def probabilities(self, scores: Vector | None = None) -> Array:
         """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
 
         Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
-        they are."""
+        they are. O(n): `draw` does without."""
         n = self._ready()
         if scores is not None:
-            self.scores = check_scores(scores, n=n).copy()
-            self.bins = score_bin(self.scores)
-        u = np.full(n, 1 / n)
-        p = to_float64(super().probabilities())
-        self._last = mix(p, u, self.weight)
+            known = check_scores(scores, n=n)
+            self.scores = _narrow(known, self.memory_dtype)
+            self.items.fill(score_bin(known))
+        else:
+            known = self._remembered()
+        shaped = check_scores(self.shape(known), self._what_shape_returned)
+        self.step += 1
+        self._last = mix(self._normalise(shaped), np.full(n, 1 / n), self.weight)
+        self._last_bins = None
         return same_kind(self._last, scores)
+
+    _what_shape_returned = "what Stale.shape returned"
 
     def shape(self, scores: np.ndarray) -> np.ndarray:
         "sqrt of the second moment of each item's bin, once draws bear witness; else `scores` (n,)."
         if self.calibrate and self.counts.any():
-            return np.sqrt(self.moments()[self.bins])
+            return np.sqrt(self.moments())[self.bins]
         return scores
 
+    @property
+    def by_bin(self) -> bool:
+        "Whether the law depends on an item's bin alone: calibrated, or with nothing to go by."
+        witnessed = self.counts.any() or self.unseen == self.n
+        return bool(self.calibrate and witnessed)
+
+    def bin_probabilities(self) -> np.ndarray:
+        "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
+        n = self._ready()
+        p = np.empty(BINS + 1)
+        evidence = self.evidence if self.counts.any() else _ALIKE
+        starts = self.items.starts
+        total = compiled(_law_of_bins)(
+            evidence.squares, evidence.counts, self._ratio, starts, self.weight, p
+        )
+        if not np.isfinite(total):
+            check_scores(np.sqrt(self.moments()), self._what_shape_returned)
+        if total > 0:
+            return p
+        self._normalise(np.zeros(1))  # says, once, that all scores are zero
+        return np.where(np.diff(starts) > 0, 1 / n, 0.0)
+
+    def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
+        """`size` items with replacement from the law that `probabilities` would write down.
+
+        Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
+        law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
+        witness yet): O(n) then."""
+        points = uniforms(as_generator(generator), check_count(size, "size"))
+        if self.by_bin:
+            p = self.bin_probabilities()
+            self.step += 1
+            self._last = None
+            self._last_bins = p
+            rows, k = self.items.draw(p, points)
+            return rows, p[k]
+        law = to_float64(self.probabilities())
+        F = np.cumsum(law)
+        rows = np.searchsorted(F, points * F[-1], side="right")
+        rows = np.minimum(rows, law.size - 1)  # p > 0 everywhere: rounding alone goes beyond
+        return rows, law[rows]
+
+    # ---- what draws show --------------------------------------------------------------------
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Fresh `scores` (b,) of the draws `idx` (b,), drawn with `prob` (b,).
 
@@ -131,42 +336,139 @@ class Stale(Scheme):
         if visited is None:
             return
         i, s = visited
-        k = self.bins[i]
+        s = np.minimum(s, _LARGEST)
+        goals = np.empty(i.size, np.int64)
         q = self._drawn_with(i, prob)
-        w = 1 / (self._ready() * q)
-        squares = np.bincount(k, w * s * s, BINS + 1)
-        counts = np.bincount(k, w, BINS + 1)
-        self.squares = self.memory * self.squares + squares
-        self.counts = self.memory * self.counts + counts
-        self.scores[i] = s
-        self.bins[i] = score_bin(s)
+        sums = (self.squares, self.counts)
+        compiled(_learn)(self.bins, i, q, s, self._ready(), self.memory, *sums, goals)
+        self.updates += 1
+        self.scores[i] = _narrow(s, self.memory_dtype)
+        self.items.move(i, goals)
 
-    def _last_law(self) -> np.ndarray:
-        "What `probabilities` returned last, uniform before."
-        if self._last is not None:
-            return self._last
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         n = self._ready()
-        return np.full(n, 1 / n)
+        if _are_plain(idx, scores, prob) and compiled(_fine)(idx, scores, prob, n):
+            return idx, scores  # type: ignore[return-value]
+        return super()._visited(idx, scores, prob)
+
+    @property
+    def probe_due(self) -> bool:
+        "Whether the next batch should be probed: one in `probe_every`; 0 is never."
+        return self.probe_every > 0 and self.updates % self.probe_every == 0
+
+    def probe(self, idx: Items, norms: Vector, scores: Vector, prob: Vector | None = None) -> None:
+        """Exact gradient `norms` (b,) of the draws `idx` (b,), beside their `scores` (b,).
+
+        To be called before `update` tells of the same draws: it speaks of the bins in which they
+        were remembered. `impsamp.gradnorms.grad_norms` computes them."""
+        found = self._visited(idx, norms, prob)
+        seen = self._visited(idx, scores, prob)
+        if found is None or seen is None:
+            return
+        i, g = found
+        _, s = seen
+        w = 1 / (self._ready() * self._drawn_with(i, prob))
+        for evidence, shown in zip(self.probed, (g, s)):
+            evidence.add(self.bins[i], w, np.minimum(shown, _LARGEST), _PROBE_MEMORY)
+        self._ratio = _ratio_of(self.probed)
+
+    def grow(self, n: int) -> None:
+        """From now on `n` items, at least as many as before: the new ones were never visited.
+
+        O(n). Items keep their numbers, so none can be taken out (`InvalidArgument`)."""
+        old = self._ready()
+        if check_count(n, "n") < old:
+            raise InvalidArgument(
+                f"{type(self).__name__} knows {old} items by their numbers and cannot be cut to "
+                f"{n}: call init({n}), or keep them out of the data set's batches"
+            )
+        new = np.full(n - old, np.nan, self.memory_dtype)
+        self.scores = np.concatenate([self.scores, new])
+        self.items.grow(n)
+        self.n = n
+        self._last = None
 
     def _drawn_with(self, i: np.ndarray, prob: Vector | None) -> np.ndarray:
         "The probabilities (b,) of the draws `i` (b,): `prob`, or those of the last law."
-        if prob is None:
-            return self._last_law()[i]
-        return to_float64(prob, "prob")
+        if prob is not None:
+            return to_float64(prob, "prob")
+        if self._last is not None:
+            return self._last[i]
+        if self._last_bins is not None:
+            return self._last_bins[self.bins[i]]
+        n = self._ready()
+        return np.full(i.size, 1 / n)
 
+    # ---- its state --------------------------------------------------------------------------
     def state_dict(self) -> SchemeState:
-        return {
-            **super().state_dict(),
-            "squares": torch.from_numpy(self.squares.copy()),
-            "counts": torch.from_numpy(self.counts.copy()),
-            "law": torch.from_numpy(self._last_law().copy()),
+        norms, scores = self.probed
+        kept = {
+            "squares": self.squares,
+            "counts": self.counts,
+            "probed norms": norms.squares,
+            "probed scores": scores.squares,
+            "probed counts": norms.counts,
+            "order": self.items.order,
+            "sizes": self.items.sizes,
+            "law": _kept(self._last),
+            "law of bins": _kept(self._last_bins),
         }
+        tensors = {name: torch.from_numpy(value.copy()) for name, value in kept.items()}
+        return {**super().state_dict(), "updates": self.updates, **tensors}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
         values = super()._values(state)
-        law = _vector(state, "law", self._ready())
-        values["_last"] = check_probabilities(law, "law")
-        values["bins"] = score_bin(values["scores"])
-        for name in ("squares", "counts"):
-            values[name] = check_scores(_vector(state, name, BINS + 1), name)
+        n = self._ready()
+        values["scores"] = values["scores"].astype(self.memory_dtype)
+        values["updates"] = check_count(state_value(state, "updates", "scheme"), "updates", low=0)
+        items = BinnedItems(n, BINS + 1)
+        items.arrange(_vector(state, "order", n), _vector(state, "sizes", BINS + 1).astype(int))
+        values["items"] = items
+        values["_last"] = _law_in(state, "law", n)
+        values["_last_bins"] = _law_in(state, "law of bins", BINS + 1, total=None)
+        names = ("squares", "counts", "probed norms", "probed scores", "probed counts")
+        sums = {name: check_scores(_vector(state, name, BINS + 1), name) for name in names}
+        values["evidence"] = Evidence(sums["squares"], sums["counts"])
+        counts = sums["probed counts"]
+        norms = Evidence(sums["probed norms"], counts)
+        values["probed"] = (norms, Evidence(sums["probed scores"], counts))
+        values["_ratio"] = _ratio_of(values["probed"])
         return values
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #9d5dc7ee
+_PROBE_MEMORY = 0.9  # weight of the past per probe
+_LARGEST = 1e140  # larger scores count as this one: their squares would overflow
+
+
+def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:
+    "(BINS + 1,) mean squared norm over mean squared score of each bin; 1 where nothing is known."
+    norms, scores = probed
+    if not scores.squares.any():
+        return np.ones(BINS + 1)
+    seen = scores.moments()
+    return np.where(seen > 0, norms.moments() / np.where(seen > 0, seen, 1), 1.0)
+
+
+def _narrow(scores: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    "`scores` (k,) as `dtype`; one too large for it is its largest number."
+    return np.minimum(scores, np.finfo(dtype).max).astype(dtype)
+
+
+def _kept(law: np.ndarray | None) -> np.ndarray:
+    "A law as a state keeps it: empty where there is none."
+    return np.empty(0) if law is None else law
+
+
+def _law_in(
+    state: SchemeState, name: str, size: int, total: float | None = 1.0
+) -> np.ndarray | None:
+    "The law (`size`,) that `state` keeps under `name`, checked; None where it keeps none."
+    law = _vector(state, name)
+    if not law.size:
+        return None
+    if law.size != size:
+        raise InvalidShape(f"{name} of this scheme state has {law.size} entries, not {size}")
+    return check_probabilities(law, name, total=total)

@@ -7,6 +7,8 @@ __all__ = [
     "StepSize",
     "adam_step",
     "alpha",
+    "bin_norms",
+    "binned_probabilities",
     "chi2_divergence",
     "convergence_speed_adam",
     "convergence_speed_momentum",
@@ -16,6 +18,7 @@ __all__ = [
     "gammas",
     "gradient_evaluations",
     "is_between",
+    "kantorovich_factor",
     "kl_divergence",
     "minibatch_probabilities",
     "optimal_probabilities",
@@ -62,10 +65,14 @@ from impsamp.theory.minibatch import (
     variance_factors,
 )
 
+from .remembered import bin_norms, binned_probabilities, kantorovich_factor
+
 _all_ = [
     "StepSize",
     "adam_step",
     "alpha",
+    "bin_norms",
+    "binned_probabilities",
     "chi2_divergence",
     "convergence_speed_adam",
     "convergence_speed_momentum",
@@ -75,6 +82,7 @@ _all_ = [
     "gammas",
     "gradient_evaluations",
     "is_between",
+    "kantorovich_factor",
     "kl_divergence",
     "minibatch_probabilities",
     "optimal_probabilities",

@@ -77,7 +77,7 @@ def test_a_law_that_refuses_leaves_the_sampler_as_it_was():
     other = Mixture(Stale("loss"), Uniform(), 0.9).init(N)
     here = ImportanceBatchSampler(other, 4, steps=8, generator=3, lag=2)
     before = copy.deepcopy(here.state_dict())
-    with pytest.raises(InvalidArgument, match="its scheme is 'Stale'"):
+    with pytest.raises(InvalidArgument, match="its source is '_Drawing'"):
         here.load_state_dict(saved)
     assert same(here.state_dict(), before)
 
