@@ -20,8 +20,8 @@ from ..assess.judged import ForeignScheme
 from ..checks import check_count
 from ..data.fetch import resolve_data_env
 from ..errors import ImpsampError, InvalidArgument, UnknownName, unknown
+from ..extras import require
 from ..randomness import counter_generator
-from .extras import require
 from .manifest import KINDS, PROFILES, Manifest, entry_parameters, load_manifest
 from .runner import Job, Report, plan, run
 from .tasks import make_task

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from impsamp import extras
 from impsamp.errors import DataUnavailable, RecordError, UnknownName
-from impsamp.reproduce import extras
 from impsamp.reproduce.notebook import (
     Execution,
     execute,

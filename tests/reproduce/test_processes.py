@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from impsamp import extras
 from impsamp.errors import RecordError
-from impsamp.reproduce import extras
 from impsamp.reproduce.processes import alone, kill_tree
 
 TREE = """

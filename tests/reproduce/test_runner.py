@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from impsamp import extras
 from impsamp.errors import DataError, InvalidArgument, RecordError, UnknownName
-from impsamp.reproduce import extras, runner
+from impsamp.reproduce import runner
 from impsamp.reproduce.manifest import entry_parameters
 from impsamp.reproduce.provenance import digest
 from tests.reproduce.conftest import MANIFEST, WRITE

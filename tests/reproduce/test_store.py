@@ -12,8 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
+from impsamp import extras
 from impsamp.errors import InvalidArgument, RecordError
-from impsamp.reproduce import extras, store
+from impsamp.reproduce import store
 from impsamp.reproduce.lahire import paper_run
 from impsamp.reproduce.processes import alone
 from tests.reproduce.kill_reproduce import kill_tree
