@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from .errors import ImpsampError
+from .errors import MissingExtra
 
 # %% auto #0
-__all__ = ["CORE", "EXTRAS", "MissingExtra", "require"]
+__all__ = ["CORE", "EXTRAS", "require"]
 
 # %% ../nbs/01_extras.ipynb #abed27d6
 EXTRAS: dict[str, str] = {
@@ -34,11 +34,6 @@ CORE: tuple[str, ...] = (
     "sklearn",
     "tqdm",
 )
-
-
-# %% ../nbs/01_extras.ipynb #597d71c5
-class MissingExtra(ImpsampError, ImportError):
-    "A module of an extra is not installed; the message names what to install."
 
 
 # %% ../nbs/01_extras.ipynb #90913d78

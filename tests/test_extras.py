@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from impsamp import extras
-from impsamp.errors import ImpsampError
+from impsamp.errors import MissingExtra
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,26 +41,21 @@ def test_what_is_installed_is_passed_over():
 def test_what_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch, missing, install):
     without(monkeypatch, *missing)
     sentence = f"{' and '.join(missing)} cannot be imported: pip install '{install}'"
-    with pytest.raises(extras.MissingExtra, match=re.escape(sentence)):
+    with pytest.raises(MissingExtra, match=re.escape(sentence)):
         extras.require(*missing)
 
 
 def test_what_every_installation_has_comes_with_the_package_itself(monkeypatch):
     without(monkeypatch, "scipy", "numba")
-    with pytest.raises(extras.MissingExtra) as refused:
+    with pytest.raises(MissingExtra) as refused:
         extras.require("scipy", "numba", "tqdm")
     assert str(refused.value) == "scipy and numba cannot be imported: pip install impsamp"
 
 
 def test_only_what_is_missing_is_named(monkeypatch):
     without(monkeypatch, "joblib")
-    with pytest.raises(extras.MissingExtra, match=r"^joblib cannot be imported"):
+    with pytest.raises(MissingExtra, match=r"^joblib cannot be imported"):
         extras.require("filelock", "joblib")
-
-
-def test_the_error_is_the_packages_own_and_an_import_error():
-    assert issubclass(extras.MissingExtra, ImpsampError)
-    assert issubclass(extras.MissingExtra, ImportError)
 
 
 def test_the_table_is_that_of_pyproject():

@@ -123,6 +123,7 @@ def certify_run(
         loss_fn,
         data,
         generator=counter_generator(seed, 7),
+        verbose=False,
         **settings,
     )
     return columns(found.rows) | {"skipped": np.array(found.skipped)}
