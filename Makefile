@@ -79,8 +79,14 @@ lock: $(STAMP)  ## write requirements.lock and requirements.hashes from the pres
 	grep -v '^torch==' requirements.lock | build/lock/bin/uv pip compile --quiet --generate-hashes --no-deps --universal --python-version 3.11 \
 	  --no-annotate --no-header --output-file requirements.hashes -
 
+dist: $(STAMP)  ## wheel and source archive in dist/; the same commit gives the same bytes
+	rm -rf build dist
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	  $(PY) -m build --no-isolation --outdir dist . && $(PY) tests/house/same_bytes.py dist/*.tar.gz
+	cd dist && sha256sum *
+
 clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help install reproduce smoke figures test test-full check export run bench cuda lock clean
+.PHONY: help install reproduce smoke figures test test-full check export run bench cuda lock dist clean

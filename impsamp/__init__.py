@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": (
         "ImpsampError InvalidProbabilities InvalidScores InvalidShape InvalidArgument UnknownName "
-        "UnsupportedModel DataError ChecksumError RecordError Diverged"
+        "UnsupportedModel DataError ChecksumError RecordError Diverged MissingExtra"
     ),
     "theory": (
         "second_moment optimal_probabilities convergence_speed_sgd convergence_speed_momentum "
@@ -100,6 +100,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.errors import InvalidProbabilities as InvalidProbabilities
     from impsamp.errors import InvalidScores as InvalidScores
     from impsamp.errors import InvalidShape as InvalidShape
+    from impsamp.errors import MissingExtra as MissingExtra
     from impsamp.errors import RecordError as RecordError
     from impsamp.errors import UnknownName as UnknownName
     from impsamp.errors import UnsupportedModel as UnsupportedModel

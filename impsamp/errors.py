@@ -5,10 +5,16 @@
 # %% ../nbs/00_errors.ipynb #c6244293
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
+
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., object])
 
 # %% auto #0
 __all__ = [
+    "AnyCallable",
     "ChecksumError",
     "DataError",
     "DataUnavailable",
@@ -18,10 +24,13 @@ __all__ = [
     "InvalidProbabilities",
     "InvalidScores",
     "InvalidShape",
+    "MissingExtra",
     "RecordError",
     "UnknownName",
     "UnsupportedModel",
+    "deprecated",
     "unknown",
+    "version_numbers",
 ]
 
 
@@ -79,6 +88,10 @@ class Diverged(ImpsampError, ArithmeticError):
     "A computation that left the finite numbers; the message holds the step and the remedy."
 
 
+class MissingExtra(ImpsampError, ImportError):
+    "A module of an extra is not installed; the message names what to install."
+
+
 # %% ../nbs/00_errors.ipynb #ff931671
 def unknown(kind: str, name: object, choices: Iterable[object]) -> UnknownName:
     """The error for a `kind` of name that is not among `choices`, with the nearest one first.
@@ -90,3 +103,66 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UnknownName:
     near = get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UnknownName(f"unknown {kind} {name!r}: {hint}choose from {', '.join(names)}")
+
+
+# %% ../nbs/00_errors.ipynb #307bbe2b
+def version_numbers(version: str) -> tuple[int, ...]:
+    "(1, 2, 0) of '1.2.0'; `InvalidArgument` for what is no version."
+    parts = version.split(".")
+    if not all(part.isdecimal() for part in parts):
+        raise InvalidArgument(f"a version is numbers and dots, such as 1.2.0; got {version!r}")
+    return tuple(map(int, parts))
+
+
+# %% ../nbs/00_errors.ipynb #6262315d
+def _noted(doc: str | None, words: str) -> str:
+    "A docstring that says first of all that its owner goes."
+    return f"**Deprecated.** {words}\n\n{doc or ''}".rstrip()
+
+
+def _warning_class(old: type, words: str) -> type:
+    "The class `old`, whose making warns; the same object, so that isinstance holds."
+    make = old.__init__  # type: ignore[misc]
+
+    @functools.wraps(make)
+    def warn_and_make(self: object, *args: object, **options: object) -> None:
+        # a subclass of it is made by somebody else, who is told all the same
+        warnings.warn(words, FutureWarning, stacklevel=2)
+        make(self, *args, **options)
+
+    old.__init__ = warn_and_make  # type: ignore[misc]
+    return old
+
+
+# %% ../nbs/00_errors.ipynb #1d7bd46e
+def deprecated(
+    *, since: str, removed_in: str, instead: str
+) -> Callable[[AnyCallable], AnyCallable]:
+    """A decorator for a function or class that is to go: each call warns, the docstring says so.
+
+    `since` the version that deprecates it, `removed_in` the one that no longer has it, `instead`
+    what to use. The warning is a `FutureWarning` at the caller's line. What is decorated has
+    `__deprecated__` (the sentence, as in PEP 702) and `__removed_in__`, by which a test finds what
+    is overdue. Raises `InvalidArgument` where `removed_in` does not come after `since`."""
+    if version_numbers(removed_in) <= version_numbers(since):
+        raise InvalidArgument(f"removed_in {removed_in} must come after since {since}")
+
+    def decorate(old: AnyCallable) -> AnyCallable:
+        until = f"deprecated since {since} and will be removed in {removed_in}"
+        words = f"{old.__name__} is {until}: use {instead}"  # type: ignore[attr-defined]
+        new: Callable[..., object]
+        if isinstance(old, type):
+            new = _warning_class(old, words)
+        else:
+
+            @functools.wraps(old)
+            def new(*args: object, **options: object) -> object:
+                warnings.warn(words, FutureWarning, stacklevel=2)
+                return old(*args, **options)
+
+        new.__doc__ = _noted(old.__doc__, words)
+        new.__deprecated__ = words  # type: ignore[attr-defined]
+        new.__removed_in__ = removed_in  # type: ignore[attr-defined]
+        return cast("AnyCallable", new)
+
+    return decorate

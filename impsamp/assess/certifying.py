@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..batches import batch_length
+from ..batches import Batch, batch_length
 from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument
+from ..progress import check_verbose, progress
 from ..randomness import as_generator, counter_generator
 from ..training import SequentialStream, training_step
 from .callback import AssessCallback
@@ -21,7 +23,8 @@ from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_
 if TYPE_CHECKING:
     from impsamp.assess.judged import Data, ForeignScheme
     from impsamp.assess.pages import Assessment
-    from impsamp.typing import LossFunction, Seeded
+    from impsamp.schemes import Scheme
+    from impsamp.typing import LossFunction, Seeded, Vector
 
 # %% auto #0
 __all__ = ["certify"]
@@ -40,6 +43,33 @@ def _own_copy(scheme, n, batch):
     return own
 
 
+# %% ../../nbs/13_assess/07_certifying.ipynb #a3bf44d2
+def _states(
+    own: Scheme,
+    model: torch.nn.Module,
+    loss_fn: LossFunction,
+    data: tuple[Batch, Batch],
+    optimizer: torch.optim.Optimizer,
+    batch: int,
+    stream: SequentialStream,
+    steps: int,
+) -> Iterator[tuple[int, Vector | None]]:
+    "(steps taken, the probabilities of the last one) at the start and after each step."
+    x, y = data
+    yield 0, None
+    for step in range(steps):
+        done = training_step(
+            own, model, loss_fn, x, y, optimizer, batch=batch, stream=stream, step=step
+        )
+        if not done.finite:
+            raise Diverged(
+                f"step {step}: the loss is not finite: lower the learning rate; "
+                "the parameters are as before the step"
+            )
+        yield step + 1, done.choice.p
+
+
+# %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
     scheme: ForeignScheme,
     model: torch.nn.Module,
@@ -54,6 +84,7 @@ def certify(
     generator: Seeded = None,
     optimizer: torch.optim.Optimizer | None = None,
     name: str | None = None,
+    verbose: bool | None = None,
 ) -> Assessment:
     """Train `model` in place for `steps` steps of `batch` draws of `scheme`, and assess it.
 
@@ -61,10 +92,12 @@ def certify(
     optimizer of the model's parameters (None: SGD with rate `lr`); `generator` gives the draws in
     turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
     is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
-    not fresh ones. First paper, Algorithm 1."""
+    not fresh ones. `verbose` True, False or None: tell how far it is always (a log gets lines),
+    never, or on a terminal. First paper, Algorithm 1."""
     check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")
+    check_verbose(verbose)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
     own = _own_copy(scheme, batch_length(x), batch)
     callback = AssessCallback(
@@ -80,19 +113,9 @@ def certify(
     )
     own_draws = counter_generator(0) if generator is None else as_generator(generator)
     stream = SequentialStream(own_draws)
-    p = None
-    for step in range(steps + 1):
-        in_use = own.scope == "all" and not own.due()
-        callback(step, p=p if in_use else None)
-        if step == steps:
-            break
-        done = training_step(
-            own, model, loss_fn, x, y, optimizer, batch=batch, stream=stream, step=step
-        )
-        if not done.finite:
-            raise Diverged(
-                f"step {step}: the loss is not finite: lower the learning rate; "
-                "the parameters are as before the step"
-            )
-        p = done.choice.p
+    with progress(steps, f"certify {callback.assessment.scheme}", verbose=verbose) as told:
+        for step, p in _states(own, model, loss_fn, (x, y), optimizer, batch, stream, steps):
+            in_use = own.scope == "all" and not own.due()
+            callback(step, p=p if in_use else None)
+            told.to(step, f"{len(callback.assessment.rows)} evaluations")
     return callback.assessment

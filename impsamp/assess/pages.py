@@ -21,6 +21,8 @@ from impsamp.assess.measures import (
 )
 
 from ..errors import InvalidArgument, unknown
+from ..extras import require
+from .display import shown
 
 if TYPE_CHECKING:  # a page is written without any of these
     import pandas
@@ -100,6 +102,14 @@ class Assessment:
         "The two second-moment ratios and total variation over training."
         return plot_evolution([self])
 
+    def plot(self) -> Figure:
+        """The picture of the page: over training, or of a single evaluation the distances.
+
+        A matplotlib figure. Raises `InvalidArgument` without evaluations, `MissingExtra` without
+        matplotlib."""
+        self.summary()
+        return self.evolution() if len(self.rows) > 1 else self.histograms()
+
     def page(self, *, batch: int | None = None) -> str:
         """One page of markdown: is this scheme better than uniform here, and by how much?
 
@@ -115,6 +125,11 @@ class Assessment:
 
     def _repr_markdown_(self) -> str:
         return self.page()
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return shown(repr(self))
+        return shown(self.page(), self.plot)
 
 
 # %% ../../nbs/13_assess/02_pages.ipynb #35334f03
@@ -176,6 +191,7 @@ def plot_histograms(
     """Histograms of D(p, p^GN) and D(u, p^GN) over the evaluations, one panel per measure.
 
     Into `axes`, or a figure of their own. First paper, Algorithm 1."""
+    require("matplotlib")
     import matplotlib.pyplot as plt
 
     if axes is None:
@@ -217,6 +233,7 @@ def plot_evolution(assessments: Sequence[Assessment]) -> Figure:
     """H(p)/H(u) with twice its standard error, the best possible ratio, and total variation.
 
     Over training; one column per assessment."""
+    require("matplotlib")
     import matplotlib.pyplot as plt
 
     columns = len(assessments)

@@ -5,12 +5,18 @@
 # %% ../../nbs/13_assess/03_predicting.ipynb #0c758835
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
+from ..extras import require
 from ..randomness import counter_generator
 from .measures import pool_variance_ratio, pull, unpull
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Scores: TypeAlias = "dict[str, np.ndarray]"  # name -> (M,), the norms under "norm"
 Pass: TypeAlias = "tuple[str, int]"  # (name, pool factor r); ("step", 1) is the plain pass
@@ -25,6 +31,7 @@ __all__ = [
     "Seconds",
     "candidates",
     "noise_scale",
+    "plot_candidates",
     "time_ratio",
     "variance_interval",
 ]
@@ -171,3 +178,34 @@ def candidates(
             cost = 1 + t / step
             rows.append(_candidate(f"{name}, pool", pool, pooled, cost, q))
     return rows
+
+
+# %% ../../nbs/13_assess/03_predicting.ipynb #1adf128a
+def _candidate_label(r: Candidate) -> str:
+    return "ideal, for free" if r["scheme"] == "ideal" else f"{r['scheme']} of {r['pool']}"
+
+
+def plot_candidates(
+    rows: Sequence[Candidate], margin: float = 0.9, axes: Axes | None = None
+) -> Figure:
+    """Predicted time of each of `rows` over uniform sampling's, intervals as lines, first on top.
+
+    `margin`: where the dashed line stands. Into `axes`, or a figure of its own. Raises
+    `MissingExtra` without matplotlib."""
+    require("matplotlib")
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        size = (6.0, 1.2 + 0.28 * len(rows))
+        _, axes = plt.subplots(figsize=size, layout="constrained")
+    places = np.arange(len(rows))
+    axes.hlines(places, [r["time_low"] for r in rows], [r["time_high"] for r in rows], "#d1495b")
+    axes.plot([r["time_ratio"] for r in rows], places, "o", color="#d1495b")
+    axes.axvline(1, color="#30638e", label="uniform sampling")
+    axes.axvline(margin, color="#30638e", ls="--", lw=1, label="worth the trouble below")
+    axes.set_yticks(places, [_candidate_label(r) for r in rows])
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="time to the same progress, over uniform sampling's")
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    axes.legend(frameon=False, fontsize="small")
+    return axes.figure.get_figure(root=True)

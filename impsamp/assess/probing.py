@@ -23,21 +23,26 @@ from impsamp.assess.predicting import (
     Seconds,
     candidates,
     noise_scale,
+    plot_candidates,
 )
 
 from ..batches import Batch, batch_length
 from ..checks import check_scores
 from ..errors import InvalidArgument, InvalidScores, UnsupportedModel
 from ..gradnorms import per_sample_losses
+from ..progress import Progress, check_verbose, progress
 from ..randomness import counter_generator, random_state_kept
 from ..training import SCORES
 from ..typing import Items as Indices
 from ..typing import LossFunction
+from .display import shown
 from .predicting import time_ratio as time_ratio  # named here as well
 from .reading import Items, Loader
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ["CHEAP", "Facts", "Passes", "Probe", "probe", "write_probe_page"]
@@ -95,7 +100,22 @@ def _score_block(task: _Task, x: Batch, y: Batch) -> Scores:
     return found
 
 
-def _sample(task: _Task, until: float, most: int = 8192) -> tuple[Scores, float]:
+@dataclass(frozen=True)
+class _Clock:
+    "Since when, until when, and who is told."
+
+    start: float
+    seconds: float
+    told: Progress
+
+    def is_before(self, share: float, words: str) -> bool:
+        "Whether less than `share` of the time is over; tells how much is."
+        passed = time.perf_counter() - self.start
+        self.told.to(passed, words)
+        return passed < share * self.seconds
+
+
+def _sample(task: _Task, clock: _Clock, most: int = 8192) -> tuple[Scores, float]:
     "Scores (M,) of items in random order, and the norm of their mean gradient."
     items = task.items
     order = counter_generator(0).permutation(items.n)[:most]
@@ -103,7 +123,7 @@ def _sample(task: _Task, until: float, most: int = 8192) -> tuple[Scores, float]
     blocks = []
     totals = []
     m = 0
-    while m < len(order) and (m == 0 or time.perf_counter() < until):
+    while m < len(order) and (m == 0 or clock.is_before(0.45, f"variance of {m} items")):
         x, y = items.fetch(order[m : m + size])
         blocks.append(_score_block(task, x, y))
         totals.append(_gradient(task, x, y))
@@ -129,13 +149,14 @@ def _one_round(passes: Passes) -> list[float]:
     return seconds
 
 
-def _rounds(passes: Passes, until: float, least: int = 3, most: int = 200) -> Seconds:
+def _rounds(passes: Passes, clock: _Clock, least: int = 3, most: int = 200) -> Seconds:
     "Seconds of each pass, `least` to `most` rounds, until the clock says so."
     _one_round(passes)
     rows: list[list[float]] = []
     while len(rows) < most:
         rows.append(_one_round(passes))
-        if len(rows) >= least and time.perf_counter() > until:
+        in_time = clock.is_before(0.95, f"timing round {len(rows)}")
+        if len(rows) >= least and not in_time:
             break
     return dict(zip(passes, np.array(rows).T))
 
@@ -154,7 +175,7 @@ def _scoring(task: _Task, score: str, idx: Indices) -> None:
     SCORES[score](task.net, task.loss_fn, *task.items.fetch(idx))
 
 
-def _time_passes(task: _Task, until: float) -> Seconds:
+def _time_passes(task: _Task, clock: _Clock) -> Seconds:
     """Seconds per round of what a step may contain.
 
     ('step', 1) a plain pass over the batch with its loading; (score, r) loading and scoring a pool
@@ -168,7 +189,7 @@ def _time_passes(task: _Task, until: float) -> Seconds:
             passes[name, r] = partial(_scoring, task, name, pool)
     if 2 in pools:
         passes["norm", 2] = partial(_scoring, task, "norm", pools[2])
-    return _rounds(passes, until)
+    return _rounds(passes, clock)
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #53f4a58a
@@ -238,6 +259,15 @@ class Probe:
 
     def _repr_markdown_(self) -> str:
         return self.page()
+
+    def plot(self, axes: Axes | None = None) -> Figure:
+        """Predicted time of each candidate, over uniform sampling's, with its interval.
+
+        Into `axes`, or a figure of its own. Raises `MissingExtra` without matplotlib."""
+        return plot_candidates(self.rows, self.margin, axes)
+
+    def _repr_html_(self) -> str:
+        return shown(self.page(), self.plot)
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #807932d4
@@ -336,32 +366,52 @@ def _facts(items: Items, scores: Scores, mean_norm: float, seconds: Seconds) -> 
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #467fcf1f
-def probe(model: nn.Module, loss_fn: LossFunction, loader: Loader, *, seconds: float = 30) -> Probe:
+def _measure(
+    model: nn.Module, loss_fn: LossFunction, loader: Loader, clock: _Clock
+) -> tuple[Items, Scores, float, Seconds]:
+    "Items, scores, norm of the mean gradient, and seconds of each pass."
+    with random_state_kept():
+        task = _task(model, loss_fn, loader)
+        scores, mean_norm = _sample(task, clock)
+        if not scores["norm"].max() > 0:
+            raise InvalidScores(
+                "every probed item has gradient zero: training is over, nothing can be gained"
+            )
+        return task.items, scores, mean_norm, _time_passes(task, clock)
+
+
+# %% ../../nbs/13_assess/04_probing.ipynb #0c5fe6d2
+def probe(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    loader: Loader,
+    *,
+    seconds: float = 30,
+    verbose: bool | None = None,
+) -> Probe:
     """What importance sampling could gain for `model` now, its cost here, and whether to bother.
 
     `loss_fn(model(x), y)` -> (n,) losses, not reduced; `loader` a `DataLoader` over an indexed data
     set or a list of (x, y) batches; `seconds` the time it may take (half for variance, half for
-    timing; at least one block and three rounds). Model, optimizer, random states and loader are
-    left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
+    timing; at least one block and three rounds); `verbose` True, False or None: tell how far it is
+    always (a log gets lines), never, or on a terminal. Model, optimizer, random states and loader
+    are left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
     (non-finite or all-zero gradients), `UnsupportedModel` (samples that interact, nothing to
     train)."""
     if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
+    check_verbose(verbose)
     if not isinstance(model, nn.Module) or not callable(loss_fn):
         raise InvalidArgument(
             "the order is probe(model, loss_fn, loader): "
             f"got {type(model).__name__}, {type(loss_fn).__name__}"
         )
     start = time.perf_counter()
-    with random_state_kept():
-        task = _task(model, loss_fn, loader)
-        scores, mean_norm = _sample(task, start + 0.45 * seconds)
-        if not scores["norm"].max() > 0:
-            raise InvalidScores(
-                "every probed item has gradient zero: training is over, nothing can be gained"
-            )
-        times = _time_passes(task, start + 0.95 * seconds)
-    facts = _facts(task.items, scores, mean_norm, times)
+    with progress(seconds, "probe", verbose=verbose) as told:
+        clock = _Clock(start, seconds, told)
+        items, scores, mean_norm, times = _measure(model, loss_fn, loader, clock)
+        told.to(seconds)
+    facts = _facts(items, scores, mean_norm, times)
     q = facts["noise_per_batch"]
     n, batch = facts["population"], facts["batch"]
     rows = candidates(scores, mean_norm**2, times, q, n=n, batch=batch)

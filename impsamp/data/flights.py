@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from ..errors import ChecksumError, DataError, DataUnavailable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy import sparse
 
 # %% auto #0
 __all__ = ["FLIGHTS_COUNT", "FLIGHTS_SHA256", "Flights", "load_flights"]
@@ -76,6 +76,7 @@ _CHOICES = ("month", "weekday", "hour", "carrier", "origin", "dest")
 def _features(table: pd.DataFrame) -> tuple[sparse.csr_matrix, list[str]]:
     "(X, names): a block of indicator columns for each choice, and the distance."
     import pandas as pd
+    from scipy import sparse
 
     date = pd.to_datetime(table[["year", "month", "day"]])
     table = table.assign(weekday=date.dt.day_of_week)

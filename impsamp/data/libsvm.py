@@ -9,14 +9,16 @@ import codecs
 import re
 from io import BytesIO
 from os import PathLike
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from ..checks import check_count
 from ..errors import DataError, unknown
 from .fetch import obtain, read_bytes
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # %% auto #0
 __all__ = ["LIBSVM_SETS", "LIBSVM_SITE", "load_libsvm", "parse_libsvm", "signs"]
@@ -227,6 +229,7 @@ def _coded(y: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/04_data/02_libsvm.ipynb #db6fa5e2
 def _breast_cancer() -> tuple[sparse.csr_matrix, np.ndarray]:
+    from scipy import sparse
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
@@ -256,6 +259,8 @@ def _widened(X: sparse.csr_matrix, features: int | None, name: str) -> sparse.cs
     features = check_count(features, "features", high=_LARGEST)
     if features < X.shape[1]:
         raise DataError(f"{name} has {X.shape[1]} features, more than the {features} asked for")
+    from scipy import sparse
+
     return sparse.csr_matrix((X.data, X.indices, X.indptr), shape=(X.shape[0], features))
 
 

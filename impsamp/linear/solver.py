@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from impsamp.linear.results import (
 from ..checks import check_count, check_number, to_float64
 from ..errors import DataError, InvalidShape, unknown
 from ..kernels import uninterrupted
+from ..progress import check_verbose, progress
 from ..randomness import as_numpy_generator
 from ..typing import Generator, Vector
 from .blocks import Block, Sampling
@@ -120,6 +122,7 @@ class _Run:
     stopped: bool = False
     message: str = ""
     progress: Progress = field(default_factory=Progress)
+    tell: Callable[[float, str], None] | None = None
 
     def __post_init__(self):
         self.random = self.iterate()  # uniform over the iterates so far
@@ -137,6 +140,10 @@ class _Run:
             or self.spent.step >= self.limits.steps
             or self.sources.draws.left <= 0
         )
+
+    def share(self) -> float:
+        "How much of what is allowed is spent."
+        return max(self.spent.evals / self.limits.evals, self.spent.step / self.limits.steps)
 
     def place(self, steps: int) -> int:
         "Which of the next `steps` iterates becomes the random one, or -1: all have one chance."
@@ -223,6 +230,8 @@ class _Run:
         self.good = x
         row = _row(self.problem, self.spent, x, loss, gradient)
         self.records.append(row)
+        if self.tell is not None:
+            self.tell(self.share(), f"loss {loss:.4g}, gradient {gradient:.2g}")
         self._judge(x, gradient)
         if self.callback is not None and self.callback({**row, "x": x.copy()}):
             self.stopped = True
@@ -384,6 +393,7 @@ def minimize(
     callback: Callback | None = None,
     draws: Subsets | None = None,
     table_draws: Subsets | None = None,
+    verbose: bool | None = False,
 ) -> Result:
     """Minimise f = mean f_i by `method` with any `sampling`; returns `Result`.
 
@@ -404,11 +414,14 @@ def minimize(
         analysed).
     record_every: in passes. callback: sees each row, with a copy of the iterate as row["x"].
     draws, table_draws: index sets or `Draw`s to use instead of drawing.
+    verbose: True, None (where standard error is a terminal) or False: tell how much of
+        `max_passes` or `max_steps` is spent, with loss and gradient norm, at each record.
 
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`, `DataError`; a
     divergence is reported in the result, with a warning. Ctrl-C raises `Interrupted`, a
     `KeyboardInterrupt` with the `result` so far; compiled steps and compilation are finished
     first."""
+    check_verbose(verbose)
     if output not in ("random", "last"):
         raise unknown("output", output, ("random", "last"))
     limits = _limits(problem.n, max_passes, record_every, max_steps, tol)
@@ -429,7 +442,9 @@ def minimize(
             machine = make_engine(problem, plan, start, engine)
             sources = sources_of(problem.n, plan, sampling, draws, table_draws, rng)
             run = _Run(problem, plan, machine, sources, rng, limits, callback)
-        _whole(run)
+        with progress(1.0, f"minimize by {method}", verbose=verbose) as told:
+            run.tell = told.to
+            _whole(run)
     except KeyboardInterrupt as e:
         if run is None:
             raise

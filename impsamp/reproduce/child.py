@@ -50,7 +50,7 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
     import papermill
 
     try:
-        papermill.execute_notebook(
+        done = papermill.execute_notebook(
             task["notebook"],
             task["copy"],
             task["parameters"],
@@ -70,6 +70,14 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
         return _unwritten(task["copy"], e)
     except Exception as e:  # the kernel died
         return {"error": type(e).__name__, "message": str(e)[:_LONGEST]}
+    return _left_early(done["cells"])
+
+
+def _left_early(cells: list[dict[str, Any]]) -> dict[str, str]:
+    "papermill takes sys.exit(0) for an end; cells that were not run are none."
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    if any(output.get("ename") == "SystemExit" for output in outputs):
+        return {"error": "SystemExit", "message": "it leaves Python by itself before its last cell"}
     return {}
 
 

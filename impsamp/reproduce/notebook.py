@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..data.fetch import project_root
 from ..errors import DataUnavailable, RecordError
+from ..extras import require
 from . import child
-from .extras import require
 from .manifest import check_declared
 from .processes import kill_tree
 from .provenance import Parameters

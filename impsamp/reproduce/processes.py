@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RecordError
-from .extras import require
+from ..extras import require
 
 # %% auto #0
 __all__ = ["alone", "kill_tree"]

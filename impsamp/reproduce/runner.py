@@ -37,7 +37,7 @@ from impsamp.reproduce.provenance import (
 from ..checks import check_count, check_number
 from ..data.fetch import check_data_dir
 from ..errors import DataUnavailable, ImpsampError, RecordError
-from .extras import require
+from ..extras import require
 from .fingerprint import environment, notebook_version
 from .notebook import Execution, expire, finish, first_ready, start
 from .processes import alone

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 import numpy as np
 
 from ..errors import InvalidArgument, RecordError
+from ..extras import require
 from .child import die_with_parent
-from .extras import require
 from .fingerprint import made_by
 from .processes import alone
 from .where import PathLike, runs_dir

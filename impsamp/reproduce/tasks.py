@@ -36,6 +36,7 @@ __all__ = [
     "cross_entropy",
     "judged_scheme",
     "make_task",
+    "probed_mnist01",
 ]
 
 
@@ -74,6 +75,14 @@ def make_task(name: str, seed: int) -> tuple[torch.nn.Module, LossFunction, Spli
         raise unknown("task", name, TASKS)
     task = TASKS[name]
     return seeded(task.model, seed), task.loss_fn, task.load(), dict(task.settings)
+
+
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #b7d1c0e4
+def probed_mnist01() -> tuple[torch.nn.Module, LossFunction, torch.utils.data.DataLoader]:
+    "(model, loss_fn, loader) of the first paper's task, for `impsamp probe`."
+    model, loss_fn, data, settings = make_task("mnist01", 0)
+    items = torch.utils.data.TensorDataset(data.x_train, data.y_train)
+    return model, loss_fn, torch.utils.data.DataLoader(items, settings["batch"], shuffle=True)
 
 
 # %% ../../nbs/14_reproduce/10_tasks.ipynb #a8b693d8
@@ -123,6 +132,7 @@ def certify_run(
         loss_fn,
         data,
         generator=counter_generator(seed, 7),
+        verbose=False,
         **settings,
     )
     return columns(found.rows) | {"skipped": np.array(found.skipped)}

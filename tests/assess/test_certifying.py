@@ -112,3 +112,18 @@ def test_the_step_is_the_one_of_train():
         training_step(scheme, twin, squares, x, y, optimizer, batch=5, stream=stream, step=t)
     for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_progress_changes_nothing_and_is_lines_where_asked(capsys):
+    pages = []
+    for verbose in (None, False, True):
+        net, x, y = task()
+        found = certify(Uniform(), net, squares, (x, y), steps=20, verbose=verbose)
+        pages.append([row["second_moment_ratio"] for row in found.rows])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == (10 if verbose else 0)
+    assert lines[-1].startswith("certify Uniform: 100%")
+    assert lines[-1].endswith("3 evaluations")
+    assert pages[0] == pages[1] == pages[2]
+    with pytest.raises(InvalidArgument, match="verbose must be"):
+        certify(Uniform(), net, squares, (x, y), steps=20, verbose="yes")

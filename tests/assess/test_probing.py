@@ -353,3 +353,16 @@ def test_batches_as_users_have_them(wrap, listed):
     want = probe(model.layer, squares, plain, seconds=0.1).facts
     assert found["population"] == 40
     assert found["noise_scale"] == pytest.approx(want["noise_scale"], rel=1e-5)
+
+
+def test_progress_is_lines_where_asked_and_silence_elsewhere(capsys):
+    net, data = make()
+    loader = DataLoader(data, batch_size=4)
+    probe(net, squares, loader, seconds=0.3)
+    assert capsys.readouterr().err == ""
+    probe(net, squares, loader, seconds=0.3, verbose=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("probe: 100%")
+    assert any("timing round" in line for line in lines)
+    with pytest.raises(InvalidArgument, match="verbose must be"):
+        probe(net, squares, loader, seconds=0.3, verbose=2)

@@ -411,3 +411,19 @@ def test_rows_of_zeros_run_on_lifted_constants():
         law = sampling(name, f.lifted_smoothness)
         r = minimize(f, "saga", law, max_passes=5, generator=np.random.default_rng(0))
         assert r.records[-1]["loss"] < r.records[0]["loss"]
+
+
+def test_progress_changes_nothing_and_is_lines_where_asked(capsys):
+    problem = LogisticRegression(*features(), l2=0.1)
+    told = []
+    for verbose in (False, None, True):
+        found = minimize(problem, "saga", "importance", max_passes=20, generator=0, verbose=verbose)
+        told.append((found.x.tolist(), capsys.readouterr().err.splitlines()))
+    (x, silent), (same, silent_too), (same_too, lines) = told
+    assert x == same == same_too
+    assert silent == silent_too == []
+    assert lines[0].startswith("minimize by saga: ")
+    assert ", loss 0." in lines[0] and ", gradient " in lines[0]
+    assert len(lines) == 10 and lines[-1].startswith("minimize by saga: 100%")
+    with pytest.raises(InvalidArgument, match="verbose must be"):
+        minimize(problem, "saga", "importance", verbose=3)

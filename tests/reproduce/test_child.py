@@ -67,6 +67,13 @@ def test_what_stopped_a_notebook_is_told_by_name(tmp_path):
     assert child.execute(task) == {"error": "ZeroDivisionError", "message": "division by zero"}
 
 
+def test_a_notebook_that_leaves_python_has_failed_whatever_its_status(tmp_path):
+    "papermill takes status 0 for an end, and the committed outputs of a result still lie there."
+    done = child.execute(notebook(tmp_path / "x.ipynb", "import sys; sys.exit(0)", "1 + 1"))
+    assert done["error"] == "SystemExit"
+    assert "before its last cell" in done["message"]
+
+
 def test_a_kernel_that_dies_is_told(tmp_path):
     told = child.execute(notebook(tmp_path / "x.ipynb", "import os; os._exit(3)"))
     assert told["error"] == "DeadKernelError"

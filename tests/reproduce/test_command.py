@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from impsamp.reproduce import command
-from impsamp.reproduce.command import main, main_assess
+from impsamp.reproduce import subcommands
+from impsamp.reproduce.command import main
 from impsamp.reproduce.tally import Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["Root", "instance"])
 def test_the_command_certifies_a_scheme_of_ones_own(here, capsys, name):
     spec = f"my_schemes_of_today:{name}"
-    assert main_assess([spec, "--steps", "30", "--every", "10", "--out", "certificate"]) == 0
+    assert main(["assess", spec, "--steps", "30", "--every", "10", "--out", "certificate"]) == 0
     out = capsys.readouterr().out
     assert f"# Assessment of {spec}" in out
     assert "**Yes**" in out
@@ -86,7 +86,7 @@ def test_the_command_certifies_a_scheme_of_ones_own(here, capsys, name):
     ],
 )
 def test_the_command_refuses_with_a_reason(here, capsys, spec, words):
-    assert main_assess([spec]) == 1
+    assert main(["assess", spec]) == 1
     assert words in capsys.readouterr().err
 
 
@@ -101,16 +101,16 @@ def test_the_command_refuses_with_a_reason(here, capsys, spec, words):
     ],
 )
 def test_the_command_refuses_bad_options_in_a_sentence(here, capsys, options, words):
-    assert main_assess(["impsamp.schemes:GradNorm", "--steps", "40", *options]) == 1
+    assert main(["assess", "impsamp.schemes:GradNorm", "--steps", "40", *options]) == 1
     err = capsys.readouterr().err
     assert words in err
     assert "Traceback" not in err
 
 
 def test_the_command_refuses_bad_numbers(capsys):
-    assert main_assess(["impsamp.schemes:Uniform", "--task", "cifar"]) == 1
+    assert main(["assess", "impsamp.schemes:Uniform", "--task", "cifar"]) == 1
     assert "unknown task" in capsys.readouterr().err
-    assert main_assess(["impsamp.schemes:Uniform", "--sample-size", "1000", "--steps", "2"]) == 1
+    assert main(["assess", "impsamp.schemes:Uniform", "--sample-size", "1000", "--steps", "2"]) == 1
     assert "at most 100" in capsys.readouterr().err
 
 
@@ -175,7 +175,7 @@ def calls(project, monkeypatch, report):
     for name in ("IMPSAMP_JOBS", "IMPSAMP_DASK", "IMPSAMP_FORCE", "OMP_NUM_THREADS", "NUMBA_OPT"):
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(command, "run", remember(found, report))
+    monkeypatch.setattr(subcommands, "run", remember(found, report))
     return found
 
 
@@ -288,7 +288,7 @@ def test_an_interrupted_command_says_that_it_can_go_on(calls, monkeypatch, capsy
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "run", interrupted)
+    monkeypatch.setattr(subcommands, "run", interrupted)
     assert main(["figures"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
 
@@ -393,11 +393,3 @@ def test_a_missing_extra_is_refused_with_what_to_install(project, argv, blocked,
     assert done.returncode == 1
     assert done.stderr.splitlines() == [sentence]
     assert not (project.root / "_runs").exists()
-
-
-@pytest.mark.parametrize("words", [["assess", "--help"], ["assess", "-h"], ["--help"]])
-def test_help_is_help(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 0
-    assert "assess" in capsys.readouterr().out

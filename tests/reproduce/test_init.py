@@ -27,7 +27,7 @@ def test_the_package_exports_what_a_checkout_needs():
 def test_importing_the_package_imports_no_extra():
     code = (
         "import sys, impsamp.reproduce\n"
-        "from impsamp.reproduce.extras import EXTRAS\n"
+        "from impsamp.extras import EXTRAS\n"
         "print(sorted(set(EXTRAS) & set(sys.modules)))"
     )
     assert python("-c", code).stdout == "[]\n"

@@ -9,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from impsamp.errors import DataUnavailable, RecordError, UnknownName
-from impsamp.reproduce import extras
+from impsamp.errors import DataUnavailable, MissingExtra, RecordError, UnknownName
 from impsamp.reproduce.notebook import (
     Execution,
     execute,
@@ -113,7 +112,7 @@ def test_waiting_has_an_end_of_its_own():
 def test_without_papermill_it_is_said(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     notebook, copy = path("pass")
-    with pytest.raises(extras.MissingExtra, match=r"papermill .*impsamp\[reproduce\]"):
+    with pytest.raises(MissingExtra, match=r"papermill .*impsamp\[reproduce\]"):
         start(notebook, {}, copy)
 
 

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from impsamp.errors import RecordError
-from impsamp.reproduce import extras
+from impsamp.errors import MissingExtra, RecordError
 from impsamp.reproduce.processes import alone, kill_tree
 
 TREE = """
@@ -69,5 +68,5 @@ def test_an_error_within_frees_the_folder(tmp_path):
 
 def test_without_filelock_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "filelock", None)
-    with pytest.raises(extras.MissingExtra, match="filelock"), alone(tmp_path, "running"):
+    with pytest.raises(MissingExtra, match="filelock"), alone(tmp_path, "running"):
         pass

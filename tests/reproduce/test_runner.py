@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from impsamp.errors import DataError, InvalidArgument, RecordError, UnknownName
-from impsamp.reproduce import extras, runner
+from impsamp.errors import DataError, InvalidArgument, MissingExtra, RecordError, UnknownName
+from impsamp.reproduce import runner
 from impsamp.reproduce.manifest import entry_parameters
 from impsamp.reproduce.provenance import digest
 from tests.reproduce.conftest import MANIFEST, WRITE
@@ -131,7 +131,7 @@ def test_unknown_names():
 def test_without_papermill_nothing_is_started(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     project.notebook("experiment", project.body)
-    with pytest.raises(extras.MissingExtra, match=r"papermill .*impsamp\[reproduce\]"):
+    with pytest.raises(MissingExtra, match=r"papermill .*impsamp\[reproduce\]"):
         runner.run("paper")
     assert not (project.root / "_runs").exists()
 

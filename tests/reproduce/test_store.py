@@ -12,8 +12,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from impsamp.errors import InvalidArgument, RecordError
-from impsamp.reproduce import extras, store
+from impsamp.errors import InvalidArgument, MissingExtra, RecordError
+from impsamp.reproduce import store
 from impsamp.reproduce.lahire import paper_run
 from impsamp.reproduce.processes import alone
 from tests.reproduce.kill_reproduce import kill_tree
@@ -290,7 +290,7 @@ def test_a_run_that_raises_is_reported_and_leaves_no_file(tmp_path):
 
 def test_without_joblib_it_is_said_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "joblib", None)
-    with pytest.raises(extras.MissingExtra, match=r"joblib .*impsamp\[reproduce\]"):
+    with pytest.raises(MissingExtra, match=r"joblib .*impsamp\[reproduce\]"):
         run_all(CONFIGS[:1], tmp_path)
     assert list(tmp_path.iterdir()) == []
 

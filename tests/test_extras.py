@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from impsamp.errors import ImpsampError
-from impsamp.reproduce import extras
+from impsamp import extras
+from impsamp.errors import MissingExtra
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def without(monkeypatch, *modules):
@@ -35,24 +35,27 @@ def test_what_is_installed_is_passed_over():
         (("joblib", "filelock"), "impsamp[reproduce]"),
         (("matplotlib", "papermill"), "impsamp[reproduce]"),
         (("distributed", "joblib"), "impsamp[cluster,reproduce]"),
+        (("scipy", "matplotlib"), "impsamp[plots]"),
     ],
 )
 def test_what_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch, missing, install):
     without(monkeypatch, *missing)
     sentence = f"{' and '.join(missing)} cannot be imported: pip install '{install}'"
-    with pytest.raises(extras.MissingExtra, match=re.escape(sentence)):
+    with pytest.raises(MissingExtra, match=re.escape(sentence)):
         extras.require(*missing)
+
+
+def test_what_every_installation_has_comes_with_the_package_itself(monkeypatch):
+    without(monkeypatch, "scipy", "numba")
+    with pytest.raises(MissingExtra) as refused:
+        extras.require("scipy", "numba", "tqdm")
+    assert str(refused.value) == "scipy and numba cannot be imported: pip install impsamp"
 
 
 def test_only_what_is_missing_is_named(monkeypatch):
     without(monkeypatch, "joblib")
-    with pytest.raises(extras.MissingExtra, match=r"^joblib cannot be imported"):
+    with pytest.raises(MissingExtra, match=r"^joblib cannot be imported"):
         extras.require("filelock", "joblib")
-
-
-def test_the_error_is_the_packages_own_and_an_import_error():
-    assert issubclass(extras.MissingExtra, ImpsampError)
-    assert issubclass(extras.MissingExtra, ImportError)
 
 
 def test_the_table_is_that_of_pyproject():
@@ -66,4 +69,6 @@ def test_the_table_is_that_of_pyproject():
         module: extra for module, extra in extras.EXTRAS.items() if module not in brings[extra]
     }
     assert wrong == {}
+    core = {re.match(r"[a-z0-9_-]+", wanted).group() for wanted in project["dependencies"]}
+    assert {"scikit-learn" if name == "sklearn" else name for name in extras.CORE} <= core
     assert "impsamp" in brings["reproduce"], "[reproduce] no longer brings [plots]"
