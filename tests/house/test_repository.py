@@ -103,7 +103,7 @@ def test_every_locked_package_but_torch_has_hashes():
 
 
 def test_conda_users_get_the_locked_versions_by_their_hashes():
-    "environment.yml reads requirements.hashes, torch apart; its two commands name no other version."
+    "environment.yml reads requirements.hashes; torch comes apart, in the version of the lock."
     import yaml
 
     text = (ROOT / "environment.yml").read_text()
