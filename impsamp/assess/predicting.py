@@ -75,7 +75,9 @@ def variance_interval(
     """V(p)/V(u) for p proportional to `s` (M,) with norms `g` (M,), at any scale.
 
     `mean_sq` ||grad F||^2. The ends are the 5% and 95% bootstrap quantiles, which close at
-    M = N; inf where an item with a gradient is never drawn."""
+    M = N; inf where an item with a gradient is never drawn. Of even norms 300 items or more cover
+    the ratio in 82% to 83% of samples; of norms with heavy tails only in a third to two thirds:
+    a sample without the rare large ones says too high a ratio, hardly ever too low a one."""
     squares = g * g
     with np.errstate(divide="ignore", invalid="ignore"):
         a = np.where(g == 0, 0.0, squares / s)

@@ -67,3 +67,35 @@ def test_without_a_pool_only_the_bound_is_left():
     rows = candidates({"norm": NORMS}, MEAN_SQ, {("step", 1): np.ones(3)}, 1.0, n=2, batch=2)
     assert [r["scheme"] for r in rows] == ["ideal"]
     assert rows[0]["time_ratio"] == pytest.approx((1 + 0.6) / 2)
+
+
+def norms_and_scores(spread, noise, items=10_000):
+    "Lognormal norms, and scores that know them up to a lognormal factor."
+    rng = np.random.default_rng(1)
+    g = np.exp(spread * rng.standard_normal(items))
+    return g, g * np.exp(noise * rng.standard_normal(items))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("spread", "noise", "m", "least", "most"),
+    [(0.5, 0.3, 30, 0.6, 0.86), (0.5, 0.3, 1000, 0.74, 0.95), (1.2, 0.5, 100, 0.2, 0.5)],
+)
+def test_the_interval_covers_as_often_as_its_notebook_says(spread, noise, m, least, most):
+    """Of nominal 90%, over 200 samples of m items: less, and of uneven norms far less.
+
+    The misses lie on one side: the ratio is below the interval, since a sample lacks the rare
+    items with large norms."""
+    g, s = norms_and_scores(spread, noise)
+    mean_sq = 0.2 * g.mean() ** 2
+    truth = variance_interval(g, s, mean_sq, len(g), resamples=2).value
+    rng = np.random.default_rng(m)
+    below = 0
+    above = 0
+    for _ in range(200):
+        some = rng.choice(len(g), m, replace=False)
+        found = variance_interval(g[some], s[some], mean_sq, len(g))
+        below += truth < found.low
+        above += truth > found.high
+    assert least <= 1 - (below + above) / 200 <= most
+    assert below > above

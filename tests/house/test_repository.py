@@ -100,3 +100,40 @@ def test_every_locked_package_but_torch_has_hashes():
         pinned(line) for line in lock if line.startswith("torch==")
     }
     assert all("--hash=sha256:" in line for line in hashes)
+
+
+def test_conda_users_get_the_locked_versions_by_their_hashes():
+    "environment.yml reads requirements.hashes; torch comes apart, in the version of the lock."
+    import yaml
+
+    text = (ROOT / "environment.yml").read_text()
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    read = yaml.safe_load(text)["dependencies"]
+    assert read[:2] == ["python=3.11", "pip"]
+    assert read[2:] == [{"pip": ["--require-hashes", "-r requirements.hashes"]}]
+    assert re.findall(r"pip install (\S+)", text) == [x for x in lock if x.startswith("torch==")]
+
+
+def test_pip_needs_nothing_without_a_hash():
+    """Where one file is checked by its hash pip refuses what has none.
+
+    So all that the locked packages need on this system must be locked: no package may need torch,
+    which comes apart."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "requirements.hashes").read_text().splitlines()
+    locked = {canonicalize_name(x.split("==")[0]) for x in lines if "==" in x}
+    needed = {}
+    for name in locked:
+        try:
+            asked = [Requirement(x) for x in requires(name) or ()]
+        except PackageNotFoundError:  # locked for another system
+            continue
+        here = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+        needed |= {canonicalize_name(r.name): name for r in here}
+    assert len(needed) > 50
+    unlocked = {name: by for name, by in needed.items() if name not in locked and name != "pip"}
+    assert unlocked == {}

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from impsamp.data.fetch import data_dir
 from impsamp.errors import InvalidArgument, RecordError, UnknownName
 from impsamp.linear import make_plan
 from impsamp.problems import SigmoidLeastSquares
+from impsamp.reproduce import horvath
 from impsamp.reproduce.horvath import (
     computed_step,
     horvath_run,
@@ -38,6 +40,42 @@ def test_unknown_names(problem):
 def test_columns_scaled(problem):
     scaled = sigmoid_problem("breast_cancer", scale="column")
     np.testing.assert_allclose(np.abs(scaled.X).max(0), 1)
+
+
+def few_words(rows=60, columns=40):
+    "Rows of a few words, the first five empty, and their labels."
+    rng = np.random.default_rng(0)
+    X = (rng.random((rows, columns)) < 0.05) * rng.integers(1, 4, (rows, columns)).astype(float)
+    X[:5] = 0
+    X[:, 3] = 0
+    return sparse.csr_matrix(X), np.arange(rows) % 2
+
+
+@pytest.fixture
+def sparse_set(monkeypatch):
+    monkeypatch.setattr(horvath, "load_libsvm", lambda name: few_words())
+
+
+def test_a_sparse_set_stays_sparse_and_an_empty_row_is_lifted(sparse_set):
+    problem = sigmoid_problem("few words")
+    assert problem.is_sparse
+    assert (problem.L[:5] == 0).all()
+    assert (problem.lifted_smoothness[:5] == problem.L[problem.L > 0].min()).all()
+
+
+@pytest.mark.parametrize("scale", ["raw", "column"])
+@pytest.mark.parametrize("method", ["svrg", "saga", "sarah"])
+def test_runs_on_sparse_rows_are_those_on_dense_rows(sparse_set, monkeypatch, scale, method):
+    few = sigmoid_problem("few words", scale=scale)
+    monkeypatch.setattr(horvath, "_DENSE", 0.0)
+    dense = sigmoid_problem("few words", scale=scale)
+    assert not dense.is_sparse
+    np.testing.assert_array_equal(few.X.toarray(), dense.X)
+    how = dict(seed=0, passes=5, points=5)
+    for arm in ("nice", "importance"):
+        law = make_sampling(arm, few.lifted_smoothness, 4)
+        runs = [horvath_run(problem, method, law, **how) for problem in (few, dense)]
+        np.testing.assert_allclose(runs[0]["grad_norm"], runs[1]["grad_norm"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["nice", "importance", "approximate"])
