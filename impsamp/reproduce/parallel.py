@@ -240,7 +240,8 @@ def clocked_run(
         if shared is not None:
             shared.close()
     losses = _losses(model, snapshots, split)
-    ages = scheme.parts[0].age if isinstance(scheme, Mixture) else []
+    heard = scheme.parts[0] if isinstance(scheme, Mixture) else None
+    ages = heard.age if isinstance(heard, Published) else []
     return _run_columns(start, readings, losses, ages, every)
 
 

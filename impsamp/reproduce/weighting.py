@@ -33,6 +33,7 @@ def _squares(layer: nn.Module, a: torch.Tensor, delta: torch.Tensor) -> torch.Te
     "Squared gradient norms (n,) of a layer's weight and bias, differentiable."
     if isinstance(layer, nn.Linear):
         return delta.square().sum(1) * (a.square().sum(1) + 1)
+    assert isinstance(layer, nn.Conv2d)
     patches = F.unfold(a, layer.kernel_size)  # (n, C k k, places)
     delta = delta.flatten(2)  # (n, O, places)
     weight = delta @ patches.transpose(1, 2)
@@ -90,8 +91,12 @@ class _Weigher:
     def _undetached(self) -> torch.Tensor:
         "sum_b w_b loss_b / B with w_b = T / (N g_b) in the graph."
         assert self.batch is not None
+        x = self.batch.x
+        y = self.batch.y
+        assert isinstance(x, torch.Tensor)
+        assert isinstance(y, torch.Tensor)
         _, everyone = differentiable_norms(self.model, self.x, self.y)
-        losses, own = differentiable_norms(self.model, self.batch.x, self.batch.y)
+        losses, own = differentiable_norms(self.model, x, y)
         weight = everyone.sum() / (len(everyone) * len(losses) * own)
         return (weight * losses).sum()
 
