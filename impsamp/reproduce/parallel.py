@@ -154,6 +154,7 @@ def scorer(patience: float = 120.0) -> Iterator[Board]:
         process.join(5)
         if process.is_alive():
             process.kill()
+            process.join()
 
 
 # %% ../../nbs/14_reproduce/07_parallel.ipynb #ee98a2be

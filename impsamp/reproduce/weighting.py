@@ -5,6 +5,8 @@
 # %% ../../nbs/14_reproduce/07_weighting.ipynb #ffff9746
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from impsamp.training import (
+    DivergedScores,
+    Pass,
+    Step,
+    columns,
+    training_step,
+    weighted_backward,
+)
+
 from ..checks import check_number
 from ..data import load_mnist01
 from ..errors import unknown
 from ..problems import PaperCNN
 from ..randomness import CounterStream, counter_generator, seeded
 from ..schemes import GradNorm, Uniform
-from ..training import Pass, columns, training_step, weighted_backward
 from .lahire import binary_metrics, nll
 
 if TYPE_CHECKING:
@@ -144,6 +154,14 @@ def _task(seed: int, flipped: float) -> tuple[torch.Tensor, torch.Tensor]:
     return split.x_train, y
 
 
+def _finite(make_step: Callable[..., Step], t: int) -> bool:
+    "Make step `t`; whether its losses and scores were finite."
+    try:
+        return make_step(step=t).finite
+    except DivergedScores:
+        return False
+
+
 def weighting_run(
     *,
     arm: str,
@@ -167,6 +185,19 @@ def weighting_run(
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     scheme = (Uniform() if arm == "u" else GradNorm()).init(len(y))
     weigher = _Weigher(arm, model, x, y)
+    make_step = partial(
+        training_step,
+        scheme,
+        model,
+        nll,
+        x,
+        y,
+        optimizer,
+        batch=batch,
+        stream=CounterStream(seed),
+        look=weigher.look,
+        backward=weigher.backward,
+    )
     rows: list[dict[str, float]] = []
     diverged_at = -1
 
@@ -183,20 +214,7 @@ def weighting_run(
             rows.append(look(t))
         if t == steps:
             break
-        done = training_step(
-            scheme,
-            model,
-            nll,
-            x,
-            y,
-            optimizer,
-            batch=batch,
-            stream=CounterStream(seed),
-            step=t,
-            look=weigher.look,
-            backward=weigher.backward,
-        )
-        if not done.finite:
+        if not _finite(make_step, t):
             diverged_at = t
             break
     checkpoints = np.arange(0, steps + 1, eval_every)
