@@ -16,6 +16,7 @@ another fork. About five minutes; without the peers nothing is written.
 import argparse
 import csv
 import json
+import math
 import os
 import statistics
 import time
@@ -345,41 +346,75 @@ def write(rows):
     PAGE.write_text(page(write_table(rows)))
 
 
-def draw_bars(ax, found, kinds):
-    "The ratios of one problem as bars from below one, or why there is none."
-    for k, contender in enumerate(kinds):
-        row = found.get(contender)
-        if row is None:
-            continue
-        if row["note"]:
-            ax.text(1.05, k, "cannot take part", va="center", fontsize=7, color="0.4")
-            continue
-        ratio = float(row["ratio"])
-        color = "C1" if contender.startswith("impsamp") else "0.7"
-        ax.barh(k, ratio - 0.3, left=0.3, color=color, height=0.7)
-        ax.text(ratio * 1.06, k, f"{ratio:.2f}", va="center", fontsize=7)
+NETWORKS = {
+    "paper": "first paper's network",
+    "mlp": "perceptron",
+    "resnet-gn": "residual network, group norm",
+    "transformer": "transformer",
+}
+
+
+def title_of(problem):
+    "`paper-100` in words."
+    network, _, items = problem.rpartition("-")
+    return f"{NETWORKS[network]},\n{items} items"
+
+
+def draw_ratios(ax, found, kinds):
+    "The ratios of one problem with their quartiles, and the numbers in a column of their own."
+    import seaborn as sns
+
+    ours = found.contender.str.startswith("impsamp")
+    sns.scatterplot(
+        found,
+        x="ratio",
+        y="contender",
+        hue=ours,
+        palette={True: "C1", False: "0.35"},
+        legend=False,
+        s=32,
+        zorder=3,
+        ax=ax,
+    )
+    spread = [found.ratio - found.ratio_low, found.ratio_high - found.ratio]
+    ax.errorbar(found.ratio, found.contender, xerr=spread, fmt="none", ecolor="0.6", lw=1)
+    numbers = dict(zip(found.contender, found.ratio))
+    beside = dict(va="center", fontsize=8, transform=ax.get_yaxis_transform())
+    for place, contender in enumerate(kinds):
+        ratio = numbers.get(contender, math.nan)
+        if contender in numbers and math.isnan(ratio):
+            ax.text(0.98, place, "cannot take part", ha="right", color="0.4", **beside)
+        else:
+            text = "–" if math.isnan(ratio) else f"{ratio:.2f}"
+            ax.text(1.02, place, text, ha="left", **beside)
 
 
 def draw():
     "The figure from the table: ratios on a log axis, one panel per problem."
     import matplotlib.pyplot as plt
+    import pandas as pd
 
     from impsamp.reproduce.figures import save_figure, set_style
 
     set_style()
-    rows = read_table()
-    names = list(dict.fromkeys(r["problem"] for r in rows))
+    table = pd.read_csv(TABLE)
+    kinds = [contender for contender in CONTENDERS if contender != "plain"]
+    table = table[table.contender.isin(kinds)]
+    table["contender"] = pd.Categorical(table.contender, kinds)
+    names = list(table.problem.unique())
     columns = -(-len(names) // 2)
-    fig, axes = plt.subplots(2, columns, figsize=(11, 5.2), sharex=True, sharey=True, squeeze=False)
-    kinds = [c for c in CONTENDERS if c != "plain"][::-1]
-    for ax, name in zip(axes.flat, names):
-        found = {r["contender"]: r for r in rows if r["problem"] == name}
-        draw_bars(ax, found, kinds)
-        ax.axvline(1, color="k", lw=0.8)
-        ax.set(xscale="log", xlim=(0.3, 700), title=name, yticks=range(len(kinds)))
-        ax.set_yticklabels(kinds, fontsize=8)
-    for ax in axes[-1]:
-        ax.set_xlabel("time / plain forward and backward")
+    size = (3.5 * columns + 1, 6.4)
+    fig, axes = plt.subplots(2, columns, figsize=size, sharex=True, squeeze=False)
+    for k, (ax, name) in enumerate(zip(axes.flat, names)):
+        draw_ratios(ax, table[table.problem == name].sort_values("contender"), kinds)
+        ax.axvline(1, color="black", lw=0.8, ls="--", zorder=1)
+        ax.set(xscale="log", xlim=(0.4, 300), xlabel="", ylabel="")
+        ax.set(yticks=range(len(kinds)), ylim=(len(kinds) - 0.5, -0.5))
+        ax.set_yticklabels(kinds if k % columns == 0 else [])
+        ax.set_title(title_of(name), fontsize=10)
+    fig.supxlabel(
+        "time, in plain forward and backward passes (dashed: one); median and quartiles", fontsize=9
+    )
     save_figure(fig, "fig_gradnorms_cost")
 
 

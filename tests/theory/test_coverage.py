@@ -63,7 +63,7 @@ def test_every_claim_stands_in_one_row():
         named += [listed(p.removeprefix("claims ")) for p in parts if p.startswith("claims ")]
     flat = sorted(claim for part in named for claim in part)
     known = set()
-    for paper in ("lahire", "horvath"):
+    for paper in ("lahire", "beyond", "horvath"):
         text = (ROOT / "nbs" / "experiments" / f"claims_{paper}.toml").read_text()
         known |= {claim["id"] for claim in tomllib.loads(text)["claim"]}
     assert flat == sorted(known)

@@ -278,6 +278,8 @@ def test_a_protocol_keeps_the_text_that_the_runs_were_judged_by(name):
         ("claims.md", "protocol.md"),
         ("claims_time.md", "protocol.md"),
         ("horvath_claims.md", "horvath_protocol.md"),
+        ("claims_segment.md", "segment_protocol.md"),
+        ("claims_weights.md", "segment_protocol.md"),
     ],
 )
 def test_a_page_names_the_protocol_that_judged_it(page, protocol):
