@@ -34,8 +34,8 @@ _PUBLIC = {
     ),
     "schemes": (
         "Scheme Uniform Shuffle GradNorm UpperBound Loss LossRank Prioritized Lipschitz Stale "
-        "PreconditionedGradNorm Mixture Tempered Floored SwitchOn proportional mix temper "
-        "floor_probabilities"
+        "PreconditionedGradNorm Mixture Tempered Floored SwitchOn GroupMixture ReducibleLoss LaBER "
+        "MultipleImportance DynamicPruning proportional mix temper floor_probabilities"
     ),
     "samplers": (
         "Draw importance_weights inverse_cdf InverseCDF AliasTable SumTree choose_sampler "
@@ -156,14 +156,19 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.samplers import importance_weights as importance_weights
     from impsamp.samplers import inverse_cdf as inverse_cdf
     from impsamp.samplers import outcomes as outcomes
+    from impsamp.schemes import DynamicPruning as DynamicPruning
     from impsamp.schemes import Floored as Floored
     from impsamp.schemes import GradNorm as GradNorm
+    from impsamp.schemes import GroupMixture as GroupMixture
+    from impsamp.schemes import LaBER as LaBER
     from impsamp.schemes import Lipschitz as Lipschitz
     from impsamp.schemes import Loss as Loss
     from impsamp.schemes import LossRank as LossRank
     from impsamp.schemes import Mixture as Mixture
+    from impsamp.schemes import MultipleImportance as MultipleImportance
     from impsamp.schemes import PreconditionedGradNorm as PreconditionedGradNorm
     from impsamp.schemes import Prioritized as Prioritized
+    from impsamp.schemes import ReducibleLoss as ReducibleLoss
     from impsamp.schemes import Scheme as Scheme
     from impsamp.schemes import Shuffle as Shuffle
     from impsamp.schemes import Stale as Stale

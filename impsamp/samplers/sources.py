@@ -16,10 +16,10 @@ import torch
 
 from ..checks import check_owner
 from ..errors import InvalidArgument
-from ..schemes import check_scheme
+from ..schemes import Picks, check_scheme
 from ..typing import Array, SubsetSampling, Vector
 from .alias import AliasTable
-from .draws import Draw, InverseCDF, weights_of
+from .draws import Draw, InverseCDF, make_draw, weights_of
 from .sumtree import SumTree
 
 # %% auto #0
@@ -136,11 +136,18 @@ class _Scheme(_Tree):
 
     def draw(self, rng, step):
         now = InverseCDF(self.law.probabilities())
-        draw = now.draw(self.size, rng, step=step)
+        if isinstance(self.law, Picks):
+            rows = self.law.pick(self.size, rng.random)
+            draw = make_draw(rows, now.p[rows], n=self.n, batch=len(rows), step=step)
+        else:
+            draw = now.draw(self.size, rng, step=step)
         beta = getattr(self.law, "beta", 1.0)
-        if beta == 1:
+        target = getattr(self.law, "target", None)
+        if beta == 1 and target is None:
             return draw
-        weight = weights_of(draw.prob, n=self.n, batch=self.size, beta=beta)
+        wanted = None if target is None else torch.from_numpy(target[draw.idx.numpy()])
+        size = len(draw.idx)
+        weight = weights_of(draw.prob, n=self.n, batch=size, beta=beta, target=wanted)
         return draw._replace(weight=weight)
 
 
