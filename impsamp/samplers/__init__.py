@@ -22,12 +22,14 @@ from ..errors import unknown
 from ..typing import Vector
 from .alias import AliasTable
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
+from .downsampling import downsample
 from .draws import Draw, InverseCDF, check_law, importance_weights, inverse_cdf
 from .enumeration import enumerated_pairs, expected_coefficients, outcomes
 from .items import WithDraw
 from .loader import ImportanceBatchSampler
 from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .sumtree import SumTree
+from .windows import Windows
 
 _all_ = [
     "Draw",
@@ -42,6 +44,8 @@ _all_ = [
     "SystematicSampling",
     "SerialSampling",
     "uniform_subset",
+    "downsample",
+    "Windows",
     "ImportanceBatchSampler",
     "WithDraw",
     "DistributedGradNorm",
@@ -69,8 +73,10 @@ __all__ = [
     "ShardedSumTree",
     "SumTree",
     "SystematicSampling",
+    "Windows",
     "WithDraw",
     "choose_sampler",
+    "downsample",
     "enumerated_pairs",
     "expected_coefficients",
     "importance_weights",

@@ -53,7 +53,6 @@ ALL = {
     "large batch": lambda n: LaBER(4, "loss"),
     "multiple": lambda n: MultipleImportance(Loss(), Uniform(), Stale("loss"), shares=[2, 1, 1]),
     "pruning": lambda n: DynamicPruning(),
-    "pruning published": lambda n: DynamicPruning(0.7, corrected=False),
 }
 NO_MEMORY = ("upper", "loss all", "preconditioned", "lipschitz", "large batch")
 # those that remember what was visited
