@@ -10,7 +10,14 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from ..checks import check_number, check_scores, state_value, to_float64
+from impsamp.checks import (
+    check_number,
+    check_scores,
+    state_entries,
+    state_value,
+    to_float64,
+)
+
 from ..errors import InvalidArgument, InvalidShape, unknown
 from ..samplers.draws import Draw
 from ..typing import Vector
@@ -154,8 +161,9 @@ class LearningRateFactor:
 
     def load_state_dict(self, state: FactorState) -> None:
         "Go on with the averages of `state`; `InvalidArgument` for what is none, nothing changed."
-        averages = check_scores(state_value(state, "averages", "factor"), "averages", n=4)  # type: ignore[arg-type]
-        total = check_number(state_value(state, "total", "factor"), "total", high=1.0, strict=False)  # type: ignore[arg-type]
+        kept = state_entries(state, "averages", "factor", 4)
+        averages = check_scores(to_float64(kept, "averages"), "averages")
+        total = check_number(str(state_value(state, "total", "factor")), "total", strict=False)
         self._averages = averages.copy()
         self._total = total
         self._waiting = None
