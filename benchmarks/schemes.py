@@ -53,10 +53,9 @@ from impsamp.training import train, training_step
 HERE = Path(__file__).parent
 BATCH = 8
 POOL = 4 * BATCH
-FIELDS = (
-    "data scheme second_moment_ratio variance_ratio steps steps_ratio low high arrived seeds "
-    "step_time_ratio"
-).split()
+GAIN = ("second_moment_ratio", "variance_ratio")
+STEPS = ("steps", "steps_ratio", "low", "high", "arrived", "seeds")
+FIELDS = ("data", "scheme", *GAIN, *STEPS, "step_time_ratio")
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
 
