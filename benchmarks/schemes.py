@@ -1,6 +1,6 @@
 """Which scheme when: measured gain and cost of every scheme, on two data sets.
 
-    python -m benchmarks.schemes [--seeds 5] [--rounds 7] [--data mnist,digits] [--render]
+    python -m benchmarks.schemes [--seeds 4] [--rounds 3] [--data mnist,digits] [--render]
 
 Writes schemes.csv and schemes.md beside this file. Batches of 8, plain SGD, one thread. MNIST are
 1000 of its training images (the hundred embedded zeros and ones where the data is not there),
@@ -89,7 +89,7 @@ def mnist():
     some = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(0))
     ours, others = some[:1000], some[1000:2000]
     held = data.x_train[others], data.y_train[others]
-    return Task(data.x_train[ours], data.y_train[ours], held, 0.1, 0.2, 1000, 32)
+    return Task(data.x_train[ours], data.y_train[ours], held, 0.1, 0.3, 800, 32)
 
 
 def digits():
@@ -100,7 +100,7 @@ def digits():
     y = torch.tensor(found.target)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     ours, others = order[:1200], order[1200:]
-    return Task(x[ours], y[ours], (x[others], y[others]), 0.1, 0.3, 1200, 32)
+    return Task(x[ours], y[ours], (x[others], y[others]), 0.1, 0.3, 800, 32)
 
 
 TASKS = {"mnist": mnist, "digits": digits}
@@ -174,10 +174,10 @@ def certified(task, make):
     "H(p)/H(u) and V(p)/V(u) along one training."
     scheme = make()
     judged = Stale("norm") if isinstance(scheme, Observed) else scheme
-    steps = min(task.steps, 1000)
+    steps = min(task.steps, 400)
     page = certify(
         judged, task.model(0), LOSS, (task.x, task.y), lr=task.lr, batch=BATCH, steps=steps,
-        every=steps // 5,
+        every=steps // 4,
     )  # fmt: skip
     found = summarise(page.rows[1:])  # at the start nothing is remembered
     variance = found["variance_ratio"]
@@ -186,7 +186,7 @@ def certified(task, make):
     return found["second_moment_ratio"], variance
 
 
-def steps_to_target(task, make, seed, every=20):
+def steps_to_target(task, make, seed, every=10):
     "Steps until the loss of the whole training set is at the target, and whether it ever is."
     model = task.model(seed)
     scheme = make()
@@ -274,8 +274,8 @@ def rows_of(data, seeds, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="mnist,digits")
     parser.add_argument("--render", action="store_true", help="the page from the csv alone")
     args = parser.parse_args()
