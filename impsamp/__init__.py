@@ -30,12 +30,13 @@ _PUBLIC = {
     ),
     "gradnorms": (
         "grad_norms choose_method per_sample_grads evaluation_statistics loss_scores "
-        "output_gradient_norms output_scores upper_bound_scores preconditioner_of LastLayerScores"
+        "output_gradient_norms output_scores upper_bound_scores preconditioner_of LastLayerScores "
+        "SequenceLoss token_losses token_scores sequence_scores"
     ),
     "schemes": (
         "Scheme Uniform Shuffle GradNorm UpperBound Loss LossRank Prioritized Lipschitz Stale "
-        "PreconditionedGradNorm Mixture Tempered Floored SwitchOn proportional mix temper "
-        "floor_probabilities"
+        "PreconditionedGradNorm Mixture Tempered Floored SwitchOn GroupMixture ReducibleLoss LaBER "
+        "MultipleImportance DynamicPruning proportional mix temper floor_probabilities"
     ),
     "samplers": (
         "Draw importance_weights inverse_cdf InverseCDF AliasTable SumTree choose_sampler "
@@ -43,10 +44,12 @@ _PUBLIC = {
         "SerialSampling ImportanceBatchSampler WithDraw DistributedImportanceBatchSampler "
         "importance_loader ImportanceLoader Trust "
         "DistributedGradNorm ShardedImportanceBatchSampler ShardedSumTree "
-        "outcomes expected_coefficients enumerated_pairs"
+        "outcomes expected_coefficients enumerated_pairs downsample Windows"
     ),
     "thinning": "thin Thinning VarianceBound skip_zero_rows",
-    "optimizers": "ScalarRMSprop ScalarAdam SVRG SAGA SARAH",
+    "optimizers": (
+        "ScalarRMSprop ScalarAdam SVRG SAGA SARAH LearningRateFactor learning_rate_factor"
+    ),
     "linear": (
         "minimize Result Interrupted make_plan convex_sarah_step convex_sarah_factor "
         "expected_smoothness restart RestartResult VRClassifier VRRegressor"
@@ -105,6 +108,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.errors import UnknownName as UnknownName
     from impsamp.errors import UnsupportedModel as UnsupportedModel
     from impsamp.gradnorms import LastLayerScores as LastLayerScores
+    from impsamp.gradnorms import SequenceLoss as SequenceLoss
     from impsamp.gradnorms import choose_method as choose_method
     from impsamp.gradnorms import evaluation_statistics as evaluation_statistics
     from impsamp.gradnorms import grad_norms as grad_norms
@@ -113,6 +117,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.gradnorms import output_scores as output_scores
     from impsamp.gradnorms import per_sample_grads as per_sample_grads
     from impsamp.gradnorms import preconditioner_of as preconditioner_of
+    from impsamp.gradnorms import sequence_scores as sequence_scores
+    from impsamp.gradnorms import token_losses as token_losses
+    from impsamp.gradnorms import token_scores as token_scores
     from impsamp.gradnorms import upper_bound_scores as upper_bound_scores
     from impsamp.linear import Interrupted as Interrupted
     from impsamp.linear import RestartResult as RestartResult
@@ -128,8 +135,10 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.optimizers import SAGA as SAGA
     from impsamp.optimizers import SARAH as SARAH
     from impsamp.optimizers import SVRG as SVRG
+    from impsamp.optimizers import LearningRateFactor as LearningRateFactor
     from impsamp.optimizers import ScalarAdam as ScalarAdam
     from impsamp.optimizers import ScalarRMSprop as ScalarRMSprop
+    from impsamp.optimizers import learning_rate_factor as learning_rate_factor
     from impsamp.problems import FiniteSum as FiniteSum
     from impsamp.problems import LeastSquares as LeastSquares
     from impsamp.problems import LinearSum as LinearSum
@@ -154,22 +163,29 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.samplers import SumTree as SumTree
     from impsamp.samplers import SystematicSampling as SystematicSampling
     from impsamp.samplers import Trust as Trust
+    from impsamp.samplers import Windows as Windows
     from impsamp.samplers import WithDraw as WithDraw
     from impsamp.samplers import choose_sampler as choose_sampler
+    from impsamp.samplers import downsample as downsample
     from impsamp.samplers import enumerated_pairs as enumerated_pairs
     from impsamp.samplers import expected_coefficients as expected_coefficients
     from impsamp.samplers import importance_loader as importance_loader
     from impsamp.samplers import importance_weights as importance_weights
     from impsamp.samplers import inverse_cdf as inverse_cdf
     from impsamp.samplers import outcomes as outcomes
+    from impsamp.schemes import DynamicPruning as DynamicPruning
     from impsamp.schemes import Floored as Floored
     from impsamp.schemes import GradNorm as GradNorm
+    from impsamp.schemes import GroupMixture as GroupMixture
+    from impsamp.schemes import LaBER as LaBER
     from impsamp.schemes import Lipschitz as Lipschitz
     from impsamp.schemes import Loss as Loss
     from impsamp.schemes import LossRank as LossRank
     from impsamp.schemes import Mixture as Mixture
+    from impsamp.schemes import MultipleImportance as MultipleImportance
     from impsamp.schemes import PreconditionedGradNorm as PreconditionedGradNorm
     from impsamp.schemes import Prioritized as Prioritized
+    from impsamp.schemes import ReducibleLoss as ReducibleLoss
     from impsamp.schemes import Scheme as Scheme
     from impsamp.schemes import Shuffle as Shuffle
     from impsamp.schemes import Stale as Stale

@@ -32,6 +32,7 @@ __all__ = [
     "as_numpy_generator",
     "counter_generator",
     "generator_state",
+    "invert_cdf",
     "random_state_kept",
     "seeded",
     "set_generator_state",
@@ -58,6 +59,17 @@ def uniforms(generator: Generator, size: int | tuple[int, ...]) -> np.ndarray:
     device = generator.device
     drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device)
     return drawn.cpu().numpy()
+
+
+# %% ../nbs/02_randomness.ipynb #578d73a8
+def invert_cdf(F: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """First i with F_i > points * F_n, for a cumulative sum `F` (n,); int64, of the points' shape.
+
+    `points` in [0, 1). Never beyond the last item with p > 0, never one with p = 0."""
+    total = F[-1]
+    rows = np.searchsorted(F, points * total, side="right")
+    last = np.searchsorted(F, total, side="left")
+    return np.minimum(rows, last)
 
 
 # %% ../nbs/02_randomness.ipynb #bfd96e10

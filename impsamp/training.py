@@ -22,7 +22,7 @@ from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_s
 from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
 from .samplers import importance_weights, inverse_cdf, uniform_subset
-from .schemes import Scheme, check_scheme
+from .schemes import KnowsItems, Picks, Scheme, check_scheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
@@ -46,6 +46,7 @@ __all__ = [
     "columns",
     "draw_batch",
     "forward",
+    "picked_batch",
     "scores_for",
     "shuffled_batch",
     "train",
@@ -114,15 +115,32 @@ class Choice(NamedTuple):
 
 
 def draw_batch(
-    p: Vector, point: np.ndarray, beta: float = 1.0
+    p: Vector, point: np.ndarray, beta: float = 1.0, target: Vector | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(idx, weight, prob), each (b,): items at the uniforms `point` (b,), by inverse CDF of `p`.
 
-    `weight` is 1/(b n p_i), to the power `beta` as `importance_weights` has it."""
+    `weight` is 1/(b n p_i), or as `importance_weights` has it with the power `beta` and another
+    `target` (n,)."""
     q = to_float64(p, "p", ndim=1)
     idx = np.asarray(inverse_cdf(q, point))
-    weight = np.asarray(importance_weights(q, idx, batch=len(point), beta=beta))
-    return idx, weight, q[idx]
+    weight = importance_weights(q, idx, batch=len(point), beta=beta, target=target)
+    return idx, np.asarray(weight), q[idx]
+
+
+def picked_batch(
+    scheme: Scheme, p: Vector, uniforms_of: Callable[[int], np.ndarray], batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(idx, weight, prob), each (b,): `batch` draws of `scheme` from its `p` (n,).
+
+    `uniforms_of(k)` gives k uniforms and is called once; a scheme that `Picks` decides itself what
+    to make of them, and may return fewer items than `batch` (the end of its epoch)."""
+    target = getattr(scheme, "target", None)
+    if not isinstance(scheme, Picks):
+        return draw_batch(p, uniforms_of(batch), scheme.beta, target)
+    q = to_float64(p, "p", ndim=1)
+    idx = scheme.pick(batch, uniforms_of)
+    weight = importance_weights(q, idx, batch=len(idx), beta=scheme.beta, target=target)
+    return idx, np.asarray(weight), q[idx]
 
 
 # %% ../nbs/12_training.ipynb #805fc0d2
@@ -191,8 +209,9 @@ def choose(
         scores = scores_for(scheme, model, loss_fn, *seen, optimizer)
     _check_finite(scores, scheme, step)
     lap("scoring")
-    p = scheme.probabilities(scores)
-    idx, weight, prob = draw_batch(p, stream.uniforms(step, batch), scheme.beta)
+    law = scheme if pool is None or not isinstance(scheme, KnowsItems) else scheme.among(pool)
+    p = law.probabilities(scores)
+    idx, weight, prob = picked_batch(scheme, p, partial(stream.uniforms, step), batch)
     lap("draw")
     scored = 0 if scores is None else len(scores)
     if pool is None:

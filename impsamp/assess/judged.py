@@ -17,7 +17,7 @@ from ..batches import Batch, batch_length
 from ..checks import check_count, check_probabilities
 from ..errors import InvalidArgument, InvalidShape, unknown
 from ..samplers import uniform_subset
-from ..schemes import Scheme
+from ..schemes import KnowsItems, Scheme
 from .measures import restrict
 
 if TYPE_CHECKING:
@@ -198,7 +198,11 @@ def restricted_probabilities(
     `scores` (M,): fresh ones, if it wants them. Raises `InvalidShape` if the scheme knows another
     number of items."""
     if scheme_scope(scheme) in ("all", "pool"):
-        fresh = _init(copy.deepcopy(cast("ForeignScheme", scheme)), len(idx))
+        own = copy.deepcopy(cast("ForeignScheme", scheme))
+        if isinstance(own, KnowsItems):  # it has something of its own to say of each item
+            fresh = own.init(population).among(np.asarray(idx))
+        else:
+            fresh = _init(own, len(idx))
         return restrict(fresh.probabilities(scores))
     p = _own_probabilities(scheme, population)
     if len(p) != population:
@@ -232,6 +236,11 @@ class AdaptedScheme(Scheme):
     def beta(self) -> float:  # type: ignore[override]
         "May change from step to step."
         return getattr(self.inner, "beta", 1.0)
+
+    @property
+    def target(self) -> np.ndarray | None:  # type: ignore[override]
+        "The mean that is wanted, which may change, too."
+        return getattr(self.inner, "target", None)
 
     def init(self, n: int, *, fingerprint: str | None = None) -> AdaptedScheme:
         super().init(n, fingerprint=fingerprint)

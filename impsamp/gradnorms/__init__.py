@@ -36,6 +36,12 @@ from impsamp.gradnorms.preconditioners import (
     preconditioner_of,
     read_preconditioner,
 )
+from impsamp.gradnorms.sequences import (
+    SequenceLoss,
+    sequence_scores,
+    token_losses,
+    token_scores,
+)
 
 from ..batches import Batch, batch_items, batch_length
 from ..checks import check_count
@@ -56,6 +62,7 @@ __all__ = [
     "NORM_METHODS",
     "WORKING_SET",
     "LastLayerScores",
+    "SequenceLoss",
     "choose_method",
     "evaluation_statistics",
     "grad_norms",
@@ -65,6 +72,9 @@ __all__ = [
     "per_sample_grads",
     "per_sample_losses",
     "preconditioner_of",
+    "sequence_scores",
+    "token_losses",
+    "token_scores",
     "upper_bound_scores",
 ]
 
@@ -78,6 +88,10 @@ _all_ = [
     "output_scores",
     "upper_bound_scores",
     "preconditioner_of",
+    "SequenceLoss",
+    "sequence_scores",
+    "token_losses",
+    "token_scores",
 ]
 
 # %% ../../nbs/06_gradnorms/index.ipynb #9837fe0b

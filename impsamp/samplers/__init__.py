@@ -22,6 +22,7 @@ from ..errors import unknown
 from ..typing import Vector
 from .alias import AliasTable
 from .distributed import DistributedGradNorm, DistributedImportanceBatchSampler
+from .downsampling import downsample
 from .draws import Draw, InverseCDF, check_law, importance_weights, inverse_cdf
 from .enumeration import enumerated_pairs, expected_coefficients, outcomes
 from .items import WithDraw
@@ -30,6 +31,7 @@ from .one_call import ImportanceLoader, importance_loader
 from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .sumtree import SumTree
 from .trust import Trust, trust_of
+from .windows import Windows
 
 _all_ = [
     "Draw",
@@ -44,6 +46,8 @@ _all_ = [
     "SystematicSampling",
     "SerialSampling",
     "uniform_subset",
+    "downsample",
+    "Windows",
     "ImportanceBatchSampler",
     "WithDraw",
     "DistributedGradNorm",
@@ -77,8 +81,10 @@ __all__ = [
     "SumTree",
     "SystematicSampling",
     "Trust",
+    "Windows",
     "WithDraw",
     "choose_sampler",
+    "downsample",
     "enumerated_pairs",
     "expected_coefficients",
     "importance_loader",

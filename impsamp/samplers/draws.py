@@ -14,7 +14,7 @@ import torch
 from ..checks import check_count, check_probabilities, refuse_mask, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities, InvalidShape, unknown
 from ..kernels import compiled as compiled
-from ..randomness import as_generator, uniforms
+from ..randomness import as_generator, invert_cdf, uniforms
 from ..typing import Array, ArrayT, Generator, Items, Sampler, Seeded, Vector
 
 # %% auto #0
@@ -213,14 +213,6 @@ def importance_weights(
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #b4d5aba5
-def _invert(F: np.ndarray, points: np.ndarray) -> np.ndarray:
-    "First i with F_i > points * F_n, `F` a cumulative sum; never beyond the last item with p > 0."
-    total = F[-1]
-    rows = np.searchsorted(F, points * total, side="right")
-    last = np.searchsorted(F, total, side="left")
-    return np.minimum(rows, last)
-
-
 def inverse_cdf(p: Vector, uniforms: Vector) -> Array:
     """The items that `uniforms` select: the first i with p_0 + .. + p_i > u, items in file order.
 
@@ -237,7 +229,7 @@ def inverse_cdf(p: Vector, uniforms: Vector) -> Array:
         u = np.asarray(uniforms, dtype=np.float64)
     if u.size and not (u.min() >= 0 and u.max() < 1):
         raise InvalidArgument("uniforms must lie in [0, 1)")
-    return same_kind(_invert(np.cumsum(q), u), uniforms)
+    return same_kind(invert_cdf(np.cumsum(q), u), uniforms)
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #88bf5ccd
@@ -330,7 +322,7 @@ class InverseCDF(Sampler):
     ) -> Draw:
         "`size` items with E(count of i) = size p_i; `method` as in `draw_points`."
         points = draw_points(check_count(size, "size"), generator, method)
-        rows = _invert(self._F, points)
+        rows = invert_cdf(self._F, points)
         prob = self._p[rows] / self._F[-1]
         return make_draw(rows, prob, n=self.n, batch=size, step=step)
 

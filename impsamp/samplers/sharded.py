@@ -21,7 +21,6 @@ from impsamp.samplers.distributed import (
 from impsamp.samplers.draws import (
     Draw,
     DrawnBatch,
-    _invert,
     check_rows,
     draw_points,
     make_draw,
@@ -36,6 +35,7 @@ from impsamp.samplers.reports import (
 
 from ..checks import check_scores, state_entries, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidShape
+from ..randomness import invert_cdf
 from ..typing import Items, Seeded, Vector
 from .loader import ImportanceBatchSampler, SamplerState
 from .sumtree import SumTree, TreeState, _build, _check_size
@@ -132,7 +132,7 @@ class ShardedSumTree(SumTree):
         Weights R / (size n p_i) on R ranks. `generator` must be in the same state on all ranks."""
         C = self._cumulated()
         points = draw_points(size, generator, method or self.method)
-        mine = _invert(C[1:], points) == self.rank
+        mine = invert_cdf(C[1:], points) == self.rank
         x = points[mine] * C[-1] - C[self.rank]
         rows = np.empty(x.size, np.int64)
         self._walk(self._tree, self._starts, x, rows)

@@ -20,7 +20,7 @@ from typing_extensions import Protocol, runtime_checkable
 
 from ..checks import check_owner
 from ..errors import InvalidArgument
-from ..schemes import Stale, check_scheme
+from ..schemes import Picks, Stale, check_scheme
 from ..schemes.stale import BINS
 from ..typing import Array, SubsetSampling, Vector
 from .alias import AliasTable
@@ -141,14 +141,20 @@ class _Scheme(_Tree):
 
     def draw(self, rng, step):
         now = InverseCDF(self.law.probabilities())
+        if isinstance(self.law, Picks):
+            rows = self.law.pick(self.size, rng.random)
+            return self._weighed(make_draw(rows, now.p[rows], n=self.n, batch=len(rows), step=step))
         return self._weighed(now.draw(self.size, rng, step=step))
 
     def _weighed(self, draw):
-        "`draw` with the weights of the scheme's exponent now."
+        "`draw` with the weights of the scheme's exponent and of its target now."
         beta = getattr(self.law, "beta", 1.0)
-        if beta == 1:
+        target = getattr(self.law, "target", None)
+        if beta == 1 and target is None:
             return draw
-        weight = weights_of(draw.prob, n=self.n, batch=self.size, beta=beta)
+        wanted = None if target is None else torch.from_numpy(target[draw.idx.numpy()])
+        size = len(draw.idx)
+        weight = weights_of(draw.prob, n=self.n, batch=size, beta=beta, target=wanted)
         return draw._replace(weight=weight)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..checks import check_count, same_kind
 from ..errors import InvalidArgument, InvalidProbabilities
-from ..randomness import as_generator, uniforms
+from ..randomness import as_generator, invert_cdf, uniforms
 from ..theory.minibatch import variance_factors
 from ..typing import Array, Generator, Seeded, SubsetSampling, Vector
 from .alias import AliasTable
-from .draws import Draw, _invert, check_law, compiled, make_draw
+from .draws import Draw, check_law, compiled, make_draw
 
 # %% auto #0
 __all__ = [
@@ -343,7 +343,7 @@ class SystematicSampling(_Sampling):
         g = as_generator(generator)
         while True:
             comb = np.arange(self.b) + uniforms(g, 1)
-            rows = _invert(self._C, comb / self.b)
+            rows = invert_cdf(self._C, comb / self.b)
             # Rounding can let an interval of length 1 catch two teeth, with probability 1e-16.
             if (np.diff(rows) > 0).all():
                 return self._draw(rows, step)

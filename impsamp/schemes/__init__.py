@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from impsamp.schemes.base import (
     GradNorm,
+    KnowsItems,
+    Picks,
     Scheme,
     SchemeLike,
     Shuffle,
@@ -19,7 +21,12 @@ from impsamp.schemes.base import (
 )
 
 from .composites import Composite, Floored, Mixture, Tempered
+from .groups import GroupMixture
+from .large_batch import LaBER
+from .multiple import MultipleImportance, optimal_multiple_weights
 from .preconditioned import PreconditionedGradNorm
+from .pruning import DynamicPruning
+from .reducible import ReducibleLoss
 from .scored import Lipschitz, Loss, LossRank, Prioritized, UpperBound
 from .stale import Stale
 from .switch import Decision, SwitchOn
@@ -27,6 +34,8 @@ from .switch import Decision, SwitchOn
 _all_ = [
     "Scheme",
     "SchemeLike",
+    "KnowsItems",
+    "Picks",
     "Composite",
     "Uniform",
     "Shuffle",
@@ -48,20 +57,33 @@ _all_ = [
     "PreconditionedGradNorm",
     "Decision",
     "SwitchOn",
+    "GroupMixture",
+    "ReducibleLoss",
+    "LaBER",
+    "MultipleImportance",
+    "optimal_multiple_weights",
+    "DynamicPruning",
 ]
 
 # %% auto #0
 __all__ = [
     "Composite",
     "Decision",
+    "DynamicPruning",
     "Floored",
     "GradNorm",
+    "GroupMixture",
+    "KnowsItems",
+    "LaBER",
     "Lipschitz",
     "Loss",
     "LossRank",
     "Mixture",
+    "MultipleImportance",
+    "Picks",
     "PreconditionedGradNorm",
     "Prioritized",
+    "ReducibleLoss",
     "Scheme",
     "SchemeLike",
     "Shuffle",
@@ -73,6 +95,7 @@ __all__ = [
     "check_scheme",
     "floor_probabilities",
     "mix",
+    "optimal_multiple_weights",
     "proportional",
     "temper",
 ]

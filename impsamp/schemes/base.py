@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from inspect import Parameter, signature
 from numbers import Real
@@ -34,6 +34,8 @@ from ..typing import Array, ArrayT, Items, Vector
 # %% auto #0
 __all__ = [
     "GradNorm",
+    "KnowsItems",
+    "Picks",
     "Scheme",
     "SchemeLike",
     "SchemeState",
@@ -137,6 +139,27 @@ class SchemeLike(Protocol):
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None: ...
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #1de47ca6
+@runtime_checkable
+class Picks(Protocol):
+    """A scheme that chooses the items of a batch itself.
+
+    `pick(batch, uniforms)` -> items (b,) int64, b <= `batch`, after `probabilities()` has given p,
+    with E(count of i) = b p_i; `uniforms(k)` gives k uniforms and is called once. A scheme without
+    it is drawn from independently."""
+
+    def pick(self, batch: int, uniforms: Callable[[int], np.ndarray]) -> np.ndarray: ...
+
+
+@runtime_checkable
+class KnowsItems(Protocol):
+    """A scheme that knows more of each item than its score.
+
+    `among(idx)` -> the scheme of the items `idx` (m,) alone, ready for `probabilities(scores)`."""
+
+    def among(self, idx: np.ndarray) -> Scheme: ...
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #b71fceca
 def check_scheme(scheme: object) -> None:
     "`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all."
@@ -232,6 +255,8 @@ class Scheme:
     # a floor of p, in units of 1/n, where scores are remembered: a zero of long ago must not hide
     # an item for ever
     memory_floor: float = 0.01
+    # (n,) t, where another mean than (1/n) sum g_i is wanted, sum t_i g_i: weights are t_i/(B p_i)
+    target: np.ndarray | None = None
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False

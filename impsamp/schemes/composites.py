@@ -75,6 +75,16 @@ class Composite(Scheme):
     def beta(self) -> float:  # type: ignore[override]
         return min(s.beta for s in self.parts)
 
+    @property
+    def target(self) -> np.ndarray | None:  # type: ignore[override]
+        wanted = [s.target for s in self.parts if s.target is not None]
+        if any(not np.allclose(t, wanted[0], rtol=1e-12, atol=0) for t in wanted):
+            raise InvalidArgument(
+                f"the parts of a {type(self).__name__} want the means of different targets: "
+                "one estimate has one mean"
+            )
+        return wanted[0] if wanted else None
+
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         for s in self.parts:
             s.init(n, fingerprint=fingerprint)

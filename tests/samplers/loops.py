@@ -13,7 +13,19 @@ from impsamp.samplers import (
     SumTree,
     WithDraw,
 )
-from impsamp.schemes import GradNorm, Loss, Mixture, Prioritized, Shuffle, Stale, SwitchOn, Uniform
+from impsamp.schemes import (
+    DynamicPruning,
+    GradNorm,
+    GroupMixture,
+    Loss,
+    Mixture,
+    MultipleImportance,
+    Prioritized,
+    Shuffle,
+    Stale,
+    SwitchOn,
+    Uniform,
+)
 
 N = 40
 BATCH = 4
@@ -34,6 +46,9 @@ CHANGING = {
     "half": lambda: Mixture(Stale("loss"), Uniform()).init(N),
     "switch": lambda: switched().init(N),
     "norms": lambda: Mixture(GradNorm(), Uniform()).init(N),
+    "groups": lambda: GroupMixture(np.arange(N) % 3, [1, 2, 3], Loss(), corrected=False).init(N),
+    "multiple": lambda: MultipleImportance(Stale("loss"), Uniform()).init(N),
+    "pruning": lambda: DynamicPruning().init(N),
 }
 STATIC = {
     "p": lambda: (1 + np.arange(N)) / (1 + np.arange(N)).sum(),

@@ -3,13 +3,19 @@
 import numpy as np
 
 from impsamp.schemes import (
+    DynamicPruning,
     Floored,
+    GroupMixture,
+    LaBER,
     Lipschitz,
     Loss,
     LossRank,
     Mixture,
+    MultipleImportance,
+    Picks,
     PreconditionedGradNorm,
     Prioritized,
+    ReducibleLoss,
     Stale,
     SwitchOn,
     Tempered,
@@ -41,15 +47,30 @@ ALL = {
     "tempered": lambda n: Tempered(Stale(), 0.5),
     "floored": lambda n: Floored(Loss(), 0.2),
     "switch": lambda n: SwitchOn(Loss(), every=9, trial=2, clock=ticking()),
+    "groups": lambda n: GroupMixture(np.arange(n) % 2, [1.0, 2.0], Loss()),
+    "groups wanted": lambda n: GroupMixture(np.arange(n) % 2, [1, 2], Loss(), corrected=False),
+    "reducible": lambda n: ReducibleLoss(np.linspace(0, 1, n)),
+    "large batch": lambda n: LaBER(4, "loss"),
+    "multiple": lambda n: MultipleImportance(Loss(), Uniform(), Stale("loss"), shares=[2, 1, 1]),
+    "pruning": lambda n: DynamicPruning(),
 }
+NO_MEMORY = ("upper", "loss all", "preconditioned", "lipschitz", "large batch")
 # those that remember what was visited
-MEMORY = [k for k in ALL if k not in ("upper", "loss all", "preconditioned", "lipschitz")]
+MEMORY = [k for k in ALL if k not in NO_MEMORY]
 
 
 def law(scheme, scores=None):
     "Probabilities as a training loop asks for them."
     scheme.due()
     return scheme.probabilities(scores if scheme.scope in ("all", "pool") else None)
+
+
+def picked(scheme, batch, rng):
+    "The items of a step, by the scheme itself where it picks them."
+    p = law(scheme)
+    if isinstance(scheme, Picks):
+        return scheme.pick(batch, rng.random)
+    return rng.choice(p.size, batch, p=p)
 
 
 def uniform_ratio(p, g):

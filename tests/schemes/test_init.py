@@ -17,14 +17,20 @@ from impsamp import schemes
 from impsamp.errors import InvalidArgument, InvalidScores
 from impsamp.samplers import importance_weights
 from impsamp.schemes import (
+    DynamicPruning,
     Floored,
     GradNorm,
+    GroupMixture,
+    LaBER,
     Lipschitz,
     Loss,
     LossRank,
     Mixture,
+    MultipleImportance,
+    Picks,
     PreconditionedGradNorm,
     Prioritized,
+    ReducibleLoss,
     Scheme,
     SchemeLike,
     Shuffle,
@@ -73,7 +79,9 @@ def test_two_draws_enumerated_mean_is_right_if_and_only_if_unbiased(name):
         scheme.update(first, scores[first], p[first])
         q = law(scheme)
         for second in pairs:
-            weight = importance_weights(q, np.array(second), batch=2, beta=scheme.beta)
+            drawn = np.array(second)
+            wanted = scheme.target
+            weight = importance_weights(q, drawn, batch=2, beta=scheme.beta, target=wanted)
             chance = p[first].prod() * q[second].prod()
             mean += chance * (weight * values[second]).sum()
     assert np.isclose(mean, values.mean(), rtol=1e-9) == scheme.unbiased
@@ -85,8 +93,10 @@ def steps(scheme, rng, count):
     for _ in range(count):
         p = law(scheme, np.ones(6) if scheme.scope == "all" else None)
         idx = rng.integers(0, 6, 3)
+        if isinstance(scheme, Picks):
+            idx = scheme.pick(3, rng.random)
         if scheme.scope == "visits":
-            scheme.update(idx, rng.random(3))
+            scheme.update(idx, rng.random(len(idx)))
         laws.append(p)
     return np.array(laws)
 
@@ -184,6 +194,24 @@ def test_a_copy_goes_on_by_itself(name, copied):
         (Tempered(Stale(), 0.5), "Tempered(Stale(), 0.5)"),
         (Floored(Loss(), 0.2), "Floored(Loss(), 0.2)"),
         (SwitchOn(Loss(), every=90, trial=20), "SwitchOn(Loss(), every=90, trial=20)"),
+        (GroupMixture([0, 1, 1], [1, 2]), "GroupMixture(<3 values>, <2 values>)"),
+        (
+            GroupMixture([0, 0, 0], [1], Loss(), corrected=False),
+            "GroupMixture(<3 values>, <1 values>, inner=Loss(), corrected=False)",
+        ),
+        (ReducibleLoss([1.0, 2.0, 3.0]), "ReducibleLoss(<3 values>)"),
+        (
+            ReducibleLoss([1.0, 2.0, 3.0], "pool", pool_size=2),
+            "ReducibleLoss(<3 values>, scope='pool', pool_size=2)",
+        ),
+        (LaBER(2, "norm"), "LaBER(pool_size=2, needs='norm')"),
+        (MultipleImportance(Loss(), Uniform()), "MultipleImportance(Loss(), Uniform())"),
+        (
+            MultipleImportance(Loss(), Uniform(), shares=[2, 1]),
+            "MultipleImportance(Loss(), Uniform(), shares=<2 values>)",
+        ),
+        (DynamicPruning(), "DynamicPruning()"),
+        (DynamicPruning(0.2, until=9), "DynamicPruning(ratio=0.2, until=9)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

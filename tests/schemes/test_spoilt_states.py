@@ -10,13 +10,19 @@ import torch
 
 from impsamp.errors import ImpsampError, InvalidArgument
 from impsamp.schemes import (
+    DynamicPruning,
     Floored,
     GradNorm,
+    GroupMixture,
+    LaBER,
     Lipschitz,
     Loss,
     LossRank,
     Mixture,
+    MultipleImportance,
+    Picks,
     Prioritized,
+    ReducibleLoss,
     Stale,
     SwitchOn,
     Tempered,
@@ -37,6 +43,8 @@ def used(name, seed=0):
         p = law(scheme, 1 + g.random(N))
         if scheme.scope == "visits":
             idx = g.integers(0, N, 4)
+            if isinstance(scheme, Picks):
+                scheme.pick(2, g.random)
             scheme.update(idx, 1 + g.random(4), p[idx])
     return scheme
 
@@ -85,6 +93,12 @@ def tuned():
         (LossRank(), LossRank(corrected=True)),
         (Lipschitz([1.0, 2.0]), Lipschitz([1.0, 3.0])),
         (SwitchOn(Loss()), SwitchOn(Loss(), margin=2.0)),
+        (GroupMixture([0, 1], [1, 2]), GroupMixture([1, 0], [1, 2])),
+        (GroupMixture([0, 1], [1, 2]), GroupMixture([0, 1], [1, 2], corrected=False)),
+        (ReducibleLoss([0, 1]), ReducibleLoss([0, 2])),
+        (LaBER(4), LaBER(5)),
+        (MultipleImportance(Loss(), u), MultipleImportance(Loss(), u, shares=[1, 2])),
+        (DynamicPruning(), DynamicPruning(0.6)),
     ]
 
 
