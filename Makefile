@@ -9,9 +9,10 @@ PROFILE ?= paper
 JOBS    ?= 2
 ARGS    ?=
 PEERS   ?= .peers
+DOCS    ?= .docs
 PY      := $(abspath $(VENV))/bin/python
 COMPUTE := $(wildcard nbs/experiments/*.ipynb nbs/results/*.ipynb)
-PYTHON_FILES := impsamp tests benchmarks data examples
+PYTHON_FILES := impsamp tests benchmarks data examples docs
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 export PYTHONHASHSEED := 0
@@ -63,6 +64,16 @@ run: $(STAMP)  ## execute one library notebook in place: make run NB=nbs/03_theo
 bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of benchmarks/peers.lock
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(PEERS)) $(PY) -m benchmarks
 
+docs: $(STAMP) $(DOCS)/.installed  ## the site, in _docs/html (tools of docs/requirements.lock, in $(DOCS))
+	PYTHONPATH=$(CURDIR):$(abspath $(DOCS)) $(PY) docs/build.py $(ARGS)
+
+browse: docs  ## open every page in Chromium at two widths: console, formulas, hosts, overflow
+	$(PY) docs/browse.py
+
+$(DOCS)/.installed: docs/requirements.lock $(STAMP)
+	$(PY) -m pip install --quiet --no-deps --upgrade --target $(DOCS) -r $<
+	@touch $@
+
 cuda: $(STAMP)  ## checks on a CUDA device, in minutes; status 3 where there is none
 	$(PY) examples/cuda_check.py
 
@@ -89,4 +100,4 @@ clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help install reproduce smoke figures test test-full check export run bench cuda lock dist clean
+.PHONY: help install reproduce smoke figures test test-full check export run bench docs browse cuda lock dist clean

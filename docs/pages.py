@@ -1,0 +1,301 @@
+"""The pages that Sphinx reads: the repository's notebooks and texts, and some that list them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+
+import impsamp
+
+NEEDED = {
+    "sphinx": "sphinx",
+    "myst_nb": "myst-nb",
+    "furo": "furo",
+    "sphinx_copybutton": "sphinx-copybutton",
+    "sphinx-mathjax-offline": "sphinx-mathjax-offline",
+}
+TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/PROVENANCE.md")
+UNREAD = ("__pycache__", "*.svg", "*.npz", "*.ipynb")
+KEPT = ("figures", "data", "benchmarks", "examples", "tests", "impsamp")
+FILES = ("Makefile", "pyproject.toml", "requirements.lock", "LICENSE", "CITATION.cff")
+TITLES = {
+    "errors": "Errors",
+    "theory": "Theory",
+    "data": "Data",
+    "problems": "Problems",
+    "gradnorms": "Gradient norms",
+    "schemes": "Schemes",
+    "samplers": "Samplers",
+    "thinning": "Thinning",
+    "optimizers": "Optimizers",
+    "linear": "Linear models",
+    "training": "Training",
+    "assess": "Assessment",
+    "integrations": "Integrations",
+}
+
+
+def missing_packages() -> list[str]:
+    return [package for module, package in NEEDED.items() if find_spec(module) is None]
+
+
+def write_source(root: Path, source: Path, extra: Path) -> list[str]:
+    "Pages below `source`, files as they are below `extra`, anew; faults come back as sentences."
+    for folder in (source, extra):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in KEPT:
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns(*UNREAD))
+    for name in ("figures", "data/records", "data/timings"):
+        shutil.copytree(root / name, extra / name, ignore=shutil.ignore_patterns("*.md"))
+    for name in texts_of(root, "figures"):
+        write_table(source / f"{name}.md", told_by_report(root))
+    for name in (*TEXTS, *FILES):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, source / name)
+    faults = []
+    for path in notebooks(root):
+        faults += write_notebook(root, path, source, extra)
+    for path in sorted((root / "nbs/experiments").glob("*.*")):
+        if path.suffix in (".toml", ".md", ".csv"):
+            shutil.copy(path, source / path.relative_to(root))
+    faults += write_gallery(root, source)
+    write_reference(source)
+    write_contents(root, source)
+    return faults
+
+
+def notebooks(root: Path) -> list[Path]:
+    paths = sorted((root / "nbs").rglob("*.ipynb"))
+    return [path for path in paths if ".ipynb_checkpoints" not in path.parts]
+
+
+# --- notebooks ---------------------------------------------------------------------------------
+
+
+def write_notebook(root: Path, path: Path, source: Path, extra: Path) -> list[str]:
+    book = json.loads(path.read_text())
+    name = path.relative_to(root)
+    faults = [] if name.parts[1] == "experiments" else lost_outputs(name, book["cells"])
+    cells = [cell for cell in map(shown_cell, book["cells"]) if cell is not None]
+    if name.parts[1] == "results":
+        fold_code(cells)
+    add_download(cells, name)
+    if path.name == "index.ipynb" and name.parent != Path("nbs"):
+        cells.append(text_cell(contents_of(path.parent)))
+    book["cells"] = cells
+    book["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    target = source / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(book))
+    kept = extra / "notebooks" / name.relative_to("nbs")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, kept)
+    return faults
+
+
+def lost_outputs(name: Path, cells: list[dict]) -> list[str]:
+    "A results notebook shows its figures: that is what it is read for."
+    if name.parts[1] != "results":
+        return []
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    return [] if shown else [f"{name} was committed without its outputs: make run NB={name}"]
+
+
+def shown_cell(cell: dict) -> dict | None:
+    "The cell without the directives of nbdev; None for one that only they need."
+    text = "".join(cell["source"])
+    directives = re.findall(r"^#\| *(.*)$", text, re.M)
+    if any(line.startswith(("hide", "default_exp")) for line in directives):
+        return None
+    rest = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
+    if cell["cell_type"] == "code" and not rest:
+        return None
+    shown = {**cell, "source": rest}
+    if cell["cell_type"] == "code":
+        shown["outputs"] = [output for output in cell["outputs"] if wanted(output)]
+    return shown
+
+
+def fold_code(cells: list[dict]) -> None:
+    "A referee reads figures and verdicts first; the code that draws them opens at a click."
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            cell["metadata"] = {**cell["metadata"], "tags": ["hide-input"]}
+
+
+def wanted(output: dict) -> bool:
+    return output["output_type"] != "stream" or output.get("name") != "stderr"
+
+
+def add_download(cells: list[dict], name: Path) -> None:
+    up = "../" * (len(name.parts) - 1)
+    address = f"{up}notebooks/{name.relative_to('nbs').as_posix()}"
+    link = f'<p class="notebook-link"><a href="{address}" download>Open as notebook</a></p>'
+    first = next(i for i, cell in enumerate(cells) if cell["cell_type"] == "markdown")
+    cells.insert(first + 1, text_cell(link))
+
+
+def text_cell(text: str) -> dict:
+    return {
+        "cell_type": "markdown",
+        "id": f"site{abs(hash(text)) % 10**8}",
+        "metadata": {},
+        "source": text,
+    }
+
+
+def contents_of(folder: Path) -> str:
+    names = [path.stem for path in sorted(folder.glob("*.ipynb")) if path.name != "index.ipynb"]
+    inner = [
+        f"{child.name}/index"
+        for child in sorted(folder.iterdir())
+        if (child / "index.ipynb").exists()
+    ]
+    return toctree("", [*names, *inner])
+
+
+def toctree(caption: str, entries: list[str], *, hidden: bool = True) -> str:
+    options = [":hidden:"] if hidden else []
+    options += [f":caption: {caption}"] if caption else []
+    return "\n".join(["```{toctree}", *options, "", *entries, "```"])
+
+
+# --- gallery -----------------------------------------------------------------------------------
+
+
+def write_gallery(root: Path, source: Path) -> list[str]:
+    "Every picture below figures/ with its notebook, records and what the paper says."
+    manifest = tomllib.loads((root / "nbs/experiments/experiments.toml").read_text())
+    makers = {Path(file).stem: entry for entry in manifest["result"] for file in entry["outputs"]}
+    told = told_by_report(root)
+    faults, cards = [], []
+    for picture in sorted((root / "figures").glob("*.png")):
+        maker = makers.get(picture.stem)
+        page = f"nbs/results/{maker['notebook']}" if maker else benchmark_of(root, picture.stem)
+        if page is None:
+            faults.append(
+                f"figures/{picture.name} has no notebook: see experiments.toml, [[result]]"
+            )
+            continue
+        records = records_of(root / page, manifest["experiment"])
+        cards.append(card(f"figures/{picture.name}", page, records, told.get(picture.stem)))
+    text = ["# Gallery", "", "Every figure, with the page that explains it and its records.", ""]
+    text += ['<div class="gallery">', *cards, "</div>", ""]
+    (source / "gallery.md").write_text("\n".join(text))
+    return faults
+
+
+def benchmark_of(root: Path, stem: str) -> str | None:
+    "The benchmark whose script names the picture."
+    for script in sorted((root / "benchmarks").glob("[a-z]*.py")):
+        if stem in script.read_text() and script.with_suffix(".md").exists():
+            return f"benchmarks/{script.stem}.md"
+    return None
+
+
+def records_of(page: Path, experiments: list[dict]) -> list[str]:
+    "The records that a page reads, by their names in its text."
+    text = page.read_text()
+    files = [file for entry in experiments for file in entry["outputs"]]
+    return [file for file in files if f"{Path(file).stem}" in text]
+
+
+def told_by_report(root: Path) -> dict[str, dict]:
+    chapters = tomllib.loads((root / "nbs/experiments/report.toml").read_text())["chapter"]
+    items = [item for chapter in chapters for item in chapter.get("item", [])]
+    return {Path(file).stem: item for item in items for file in item["files"]}
+
+
+def card(name: str, page: str, records: list[str], item: dict | None) -> str:
+    address = re.sub(r"\.(ipynb|md)$", ".html", page)
+    title = escape(item["title"] if item else Path(name).stem.replace("_", " "))
+    says = escape(f"{item['says']} ") if item else ""
+    linked = ", ".join(f'<a href="{file}">{Path(file).name}</a>' for file in records)
+    return (
+        f'<figure><a href="{address}"><img src="{name}" alt="{title}" loading="lazy"></a>'
+        f'<figcaption><a href="{address}">{title}</a>. {says}{linked}</figcaption></figure>'
+    )
+
+
+# --- reference ---------------------------------------------------------------------------------
+
+
+def write_reference(source: Path) -> None:
+    folder = source / "reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = impsamp._PUBLIC
+    for module, names in modules.items():
+        (folder / f"{module}.md").write_text(reference_page(module, names.split()))
+    listed = toctree("", list(modules), hidden=False)
+    (folder / "index.md").write_text(f"# Reference\n\nThe public names, by package.\n\n{listed}\n")
+
+
+def reference_page(module: str, names: list[str]) -> str:
+    title = TITLES.get(module, module)
+    blocks = [f"# {title}\n\n`impsamp.{module}`, each name also from `impsamp` itself.\n"]
+    blocks += [directive(name) for name in names]
+    return "\n".join(blocks)
+
+
+def directive(name: str) -> str:
+    thing = getattr(impsamp, name)
+    kind = (
+        "autoclass"
+        if isinstance(thing, type)
+        else "autofunction"
+        if callable(thing)
+        else "autodata"
+    )
+    home = f"impsamp.{impsamp._HOME[name]}.{name}"
+    return f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {home}\n```\n"
+
+
+# --- texts -------------------------------------------------------------------------------------
+
+
+def write_table(path: Path, told: dict[str, dict]) -> None:
+    "A page of figures/ that is a bare table gets the title that the report gives it."
+    text = path.read_text()
+    if text.startswith("# "):
+        return
+    item = told.get(path.stem)
+    title = item["title"] if item else path.stem.replace("_", " ").capitalize()
+    path.write_text(f"# {title}\n\n{text}")
+
+
+# --- contents ----------------------------------------------------------------------------------
+
+
+def write_contents(root: Path, source: Path) -> None:
+    front = (root / "docs/index.md").read_text()
+    library = sorted(
+        path.name for path in (root / "nbs").iterdir() if (path / "index.ipynb").exists()
+    )
+    modules = [path.stem for path in sorted((root / "nbs").glob("[0-9]*.ipynb"))]
+    read = sorted([f"nbs/{name}/index" for name in library] + [f"nbs/{name}" for name in modules])
+    parts = {
+        "Start": sorted(
+            f"nbs/tutorials/{path.stem}" for path in (root / "nbs/tutorials").glob("*.ipynb")
+        ),
+        "Library, read along": ["nbs/index", *read],
+        "Results": ["gallery", *pages_of(root, "results"), *texts_of(root, "figures")],
+        "Experiments": [*pages_of(root, "experiments"), *texts_of(root, "nbs/experiments")],
+        "Benchmarks": texts_of(root, "benchmarks"),
+        "Reference": ["reference/index"],
+        "Project": [name.removesuffix(".md") for name in TEXTS],
+    }
+    trees = "\n\n".join(toctree(caption, entries) for caption, entries in parts.items())
+    (source / "index.md").write_text(f"{front}\n\n{trees}\n")
+
+
+def pages_of(root: Path, folder: str) -> list[str]:
+    return [f"nbs/{folder}/{path.stem}" for path in sorted((root / "nbs" / folder).glob("*.ipynb"))]
+
+
+def texts_of(root: Path, folder: str) -> list[str]:
+    return [f"{folder}/{path.stem}" for path in sorted((root / folder).glob("*.md"))]

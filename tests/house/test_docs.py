@@ -1,0 +1,101 @@
+"""The site's tools: what they keep of a notebook, what they call a fault, the whole site."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pages = load("pages")
+links = load("links")
+HAS_SPHINX = not pages.missing_packages()
+
+
+def code(text, outputs=()):
+    return {"cell_type": "code", "source": [text], "metadata": {}, "outputs": list(outputs)}
+
+
+def test_directives_are_for_nbdev_and_not_for_readers():
+    assert pages.shown_cell(code("#| export\nx = 1"))["source"] == "x = 1"
+    assert pages.shown_cell(code("#| default_exp a.b")) is None
+    assert pages.shown_cell(code("#| hide\nimport nbdev")) is None
+    assert pages.shown_cell(code("# a comment stays"))["source"] == "# a comment stays"
+
+
+def test_warnings_on_the_error_stream_are_not_shown():
+    said = [{"output_type": "stream", "name": name, "text": "x"} for name in ("stdout", "stderr")]
+    shown = pages.shown_cell(code("f()", said))
+    assert [output["name"] for output in shown["outputs"]] == ["stdout"]
+
+
+def test_a_results_notebook_without_its_pictures_is_named():
+    name = Path("nbs/results/lost.ipynb")
+    assert (
+        "lost.ipynb was committed without its outputs" in pages.lost_outputs(name, [code("1")])[0]
+    )
+    shown = code("1", [{"output_type": "display_data", "data": {}}])
+    assert pages.lost_outputs(name, [shown]) == []
+    assert pages.lost_outputs(Path("nbs/03_theory/x.ipynb"), [code("1")]) == []
+
+
+def test_every_committed_page_can_be_shown(tmp_path):
+    assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
+    gallery = (tmp_path / "source" / "gallery.md").read_text()
+    assert gallery.count("<figure>") == len(list((ROOT / "figures").glob("*.png")))
+
+
+def test_a_figure_that_nothing_draws_is_named(tmp_path):
+    for name in ("figures", "nbs/experiments", "nbs/results", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "figures" / "orphan.png").write_bytes(b"")
+    (tmp_path / "source").mkdir()
+    found = pages.write_gallery(tmp_path, tmp_path / "source")
+    assert found == ["figures/orphan.png has no notebook: see experiments.toml, [[result]]"]
+
+
+PAGE = '<h1 id="top">T</h1><a href="{link}">a</a><img src="{image}"><p>{text}</p>'
+
+
+@pytest.mark.parametrize(
+    ("link", "image", "text", "fault"),
+    [
+        ("b.html#there", "i.png", "plain", None),
+        ("c.html", "i.png", "plain", "broken link c.html"),
+        ("b.html#nowhere", "i.png", "plain", "broken link b.html#nowhere"),
+        ("b.html", "j.png", "plain", "loads j.png, which is not there"),
+        ("b.html", "https://example.org/i.png", "plain", "from another host"),
+        ("b.html", "i.png", r"so \frac{1}{2}", "formula left as text"),
+        ("b.html", "i.png", r"<code>\frac{1}{2}</code>", None),
+    ],
+)
+def test_what_is_wrong_in_a_page_is_said(tmp_path, link, image, text, fault):
+    (tmp_path / "a.html").write_text(PAGE.format(link=link, image=image, text=text))
+    (tmp_path / "b.html").write_text('<p id="there">b</p>')
+    (tmp_path / "i.png").write_bytes(b"")
+    found = links.faults(tmp_path)
+    if fault is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert fault in found[0]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not HAS_SPHINX, reason="Sphinx and its theme are not here: make docs has them")
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, str(ROOT / "docs" / "build.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 faults" in done.stdout
