@@ -118,19 +118,47 @@ def _joint_norms(losses: Tensor, outputs: Sequence[Tensor]) -> Tensor:
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #b7fe9aaf
-def output_scores(losses: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def _check_losses(losses: object) -> Tensor:
+    "`losses` (n,) with their graph; refused in words otherwise."
+    shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+    if not isinstance(losses, Tensor) or losses.dim() != 1:
+        several = isinstance(losses, Tensor) and losses.dim() > 1
+        cure = "losses.flatten(1).sum(1)" if several else "use reduction='none'"
+        raise InvalidShape(f"losses must hold one loss per sample, shape (n,), got {shape}: {cure}")
+    if not losses.requires_grad:
+        raise UnsupportedModel(
+            "the losses have no graph (made without gradients, or detached): "
+            "score them before losses.detach(), or use impsamp.output_gradient_norms"
+        )
+    return losses
+
+
+def _is_used(losses: Tensor, output: Tensor) -> bool:
+    "Whether `losses` were computed from `output`."
+    ones = torch.ones_like(losses)
+    (g,) = torch.autograd.grad(losses, output, ones, retain_graph=True, allow_unused=True)
+    return g is not None
+
+
+def output_scores(losses: torch.Tensor, output: object) -> torch.Tensor:
     """||d loss_i / d output||, (n,) float64: `losses` (n,) of `output` in one graph.
 
-    The graph stays usable. Costs the loss's own backward twice, no layer's. The samples of
-    `output` may be on any axis, merged with another one, or in any order: whose entry is whose is
-    proved (`norms_by_owner`). `InvalidShape` for losses that are not one per sample,
-    `UnsupportedModel` where an entry belongs to several samples."""
-    if losses.dim() != 1:
-        raise InvalidShape(
-            "losses must hold one loss per sample, shape (n,), "
-            f"got {tuple(losses.shape)}: use reduction='none'"
+    The graph stays usable. Costs the loss's own backward twice, no layer's. `output` is a tensor,
+    or a tuple, dict or object of tensors, which count together. Its samples may be on any axis,
+    merged with another one, or in any order: whose entry is whose is proved (`norms_by_owner`).
+    `InvalidShape` for losses that are not one per sample; `UnsupportedModel` where an entry belongs
+    to several samples, or where the losses were not computed from this very output (another pass,
+    no gradients, or model and loss compiled as one function: compile the model alone)."""
+    losses = _check_losses(losses)
+    found = [t for t in _output_tensors(output) if t.requires_grad]
+    scores = _joint_norms(losses, found) if found else None
+    used = scores is not None and (scores.any() or any(_is_used(losses, t) for t in found))
+    if scores is None or (len(losses) and not used):
+        raise UnsupportedModel(
+            "the losses were not computed from this output: give the tensor that the loss "
+            "function was called with (compile the model without its loss)"
         )
-    return norms_by_owner(losses, output, retain_graph=True)
+    return scores
 
 
 # %% ../../nbs/06_gradnorms/06_cheap.ipynb #00f6dcf2

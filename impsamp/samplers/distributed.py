@@ -212,12 +212,24 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         `ImportanceBatchSampler.update` does."""
         told = told_by(drawn, scores, step, self.n)
         prob = np.full(told.rows.size, np.nan) if told.prob is None else told.prob
+        steps = np.full(told.rows.size, -1 if told.step is None else told.step)
         if size is None:
             size = self._most_items(told.step)
-        mine = torch.from_numpy(np.stack([told.rows, told.scores, prob], 1))
-        rows, all_scores, all_prob = gather_rows(mine, size, self.group).numpy().T
+        mine = torch.from_numpy(np.stack([told.rows, told.scores, prob, steps], 1))
+        rows, all_scores, all_prob, steps = gather_rows(mine, size, self.group).numpy().T
+        self._check_one_step(steps)
         known = None if np.isnan(all_prob).any() else all_prob.copy()
         self._hear(Told(rows.astype(np.int64), all_scores.copy(), told.step, known))
+
+    def _check_one_step(self, steps: np.ndarray) -> None:
+        "All ranks report the same step, or a wrapper has shared the batches out among them again."
+        if steps.size and steps.min() != steps.max():
+            raise InvalidArgument(
+                f"the ranks report different steps ({int(steps.min())} and {int(steps.max())}): "
+                "each rank must train on its own slice of every batch; keep this loader from a "
+                "wrapper that shards it again (accelerate: prepare the model and the optimizer "
+                "only; Lightning: use_distributed_sampler=False)"
+            )
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."

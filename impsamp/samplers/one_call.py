@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from ..checks import check_count
 from ..errors import InvalidArgument, InvalidShape, unknown
-from ..schemes import Loss, LossRank, Prioritized, Shuffle, Stale, Uniform
+from ..schemes import Loss, LossRank, Prioritized, Shuffle, Stale, Uniform, check_scheme
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .distributed import DistributedImportanceBatchSampler, Group, ranks_of
 from .draws import Draw, DrawnBatch
 from .items import MapStyleData, WithDraw
 from .loader import ImportanceBatchSampler, SamplerState
 from .reports import told_by
-from .sharded import ShardedImportanceBatchSampler
+from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
 from .sources import Law
 from .trust import Trust, TrustWindow, doubt, is_doubtful
 
@@ -80,6 +80,8 @@ def law_of(scheme: str | Law, n: int) -> Law:
     if isinstance(law, SubsetSampling):
         known = len(law.inclusion_probabilities)
     if known is None:
+        if not hasattr(law, "__len__"):
+            check_scheme(law)
         known = len(law)  # type: ignore[arg-type]  # probabilities
     if known != n:
         raise InvalidShape(
@@ -150,7 +152,8 @@ class ImportanceLoader(DataLoader):
         "How evenly the last 1000 draws carried the estimate."
         return self._window.measure()
 
-    def __iter__(self) -> Iterator[tuple[object, Draw]]:
+    # A generator, where torch returns an iterator class of its own.
+    def __iter__(self) -> Iterator[tuple[object, Draw]]:  # type: ignore[override]
         self._begin()
         for item in super().__iter__():
             self._end_of_last()
@@ -264,8 +267,9 @@ def _steps_of(steps: int | None, n: int, batch_size: int | None, drop_last: bool
     if steps is not None:
         return check_count(steps, "steps")
     if batch_size is None:
-        size = float(sum(getattr(law, "inclusion_probabilities", [1.0])))
-        return max(1, round(n / size))
+        if not isinstance(law, SubsetSampling):
+            raise InvalidArgument("batch_size is None, which is for random subsets: give a number")
+        return max(1, round(n / float(sum(law.inclusion_probabilities))))
     whole = drop_last or not getattr(law, "replacement", True)
     return max(1, n // batch_size if whole else -(-n // batch_size))
 
@@ -274,7 +278,7 @@ def _sampler_of(
     law: Law, batch_size: int | None, steps: int, generator: Seeded, lag: int | None, group: Group
 ) -> ImportanceBatchSampler:
     "The batch sampler of this process: alone, of several ranks, or with sharded scores."
-    if hasattr(law, "sizes") and batch_size is not None:
+    if isinstance(law, ShardedSumTree) and batch_size is not None:
         return ShardedImportanceBatchSampler(
             law, batch_size, steps=steps, generator=generator, lag=lag, group=group
         )
