@@ -75,7 +75,8 @@ class TensorBoardLog:
     `place`: a folder of event files (needs tensorboard), or a writer with `add_scalar`. `prefix`
     stands before the names of the curves: "assess/..." for a row of an `Assessment` (what an
     `AssessCallback` returns), "draws/..." for the `trust` of a loader. None, what a callback
-    returns between its evaluations, writes nothing. Raises `InvalidArgument`, `MissingFramework`."""
+    returns between its evaluations, writes nothing. Raises `InvalidArgument` and
+    `MissingFramework`."""
 
     def __init__(self, place: ScalarWriter | str | Path, *, prefix: str = "") -> None:
         self.writer = _writer_of(place)
