@@ -38,7 +38,12 @@ class StatefulImportanceLoader(StatefulDataLoader):
         snapshot_every_n_steps: int = 1,
         **options: object,
     ) -> None:
-        drawn: ImportanceLoader = importance_loader(dataset, scheme, batch_size, **options)  # type: ignore[arg-type]
+        drawn: ImportanceLoader = importance_loader(
+            dataset,
+            scheme,
+            batch_size,
+            **options,  # type: ignore[arg-type]
+        )
         self.drawn = drawn
         super().__init__(
             drawn.dataset,

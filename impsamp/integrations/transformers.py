@@ -9,7 +9,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,11 @@ from .frameworks import require_framework
 require_framework("transformers")
 require_framework("accelerate")
 import transformers
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer  # what the mixin stands before
+else:
+    _Trainer = object
 
 # %% auto #0
 __all__ = [
@@ -84,6 +89,11 @@ def label_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return token_losses(logits, labels)
 
 
+def _logits(output: object) -> torch.Tensor:
+    "What the losses are made from; an output without logits as it is."
+    return getattr(output, "logits", output)  # type: ignore[arg-type, return-value]
+
+
 _OF_LABELS = "ForSequenceClassification ForImageClassification ForAudioClassification"
 _OF_TOKENS = {"ForCausalLM": True, "ForMaskedLM": False, "ForTokenClassification": False}
 
@@ -95,7 +105,7 @@ def losses_for(model: torch.nn.Module, label_smoothing: float = 0.0) -> LossPerI
     kind = getattr(model, "loss_type", None)
     shift = _OF_TOKENS.get(str(kind))
     if kind in _OF_LABELS.split() and not label_smoothing:
-        return lambda output, labels: label_losses(output.logits, labels)  # type: ignore[attr-defined]
+        return lambda output, labels: label_losses(_logits(output), labels)
     if kind in _OF_LABELS.split():
         shift = False
     if shift is None:
@@ -104,10 +114,7 @@ def losses_for(model: torch.nn.Module, label_smoothing: float = 0.0) -> LossPerI
             "give loss_per_item, a function (output, labels) -> losses (n,)"
         )
     return lambda output, labels: token_losses(
-        output.logits,  # type: ignore[attr-defined]
-        labels,
-        shift=shift,
-        label_smoothing=label_smoothing,
+        _logits(output), labels, shift=shift, label_smoothing=label_smoothing
     )
 
 
@@ -115,9 +122,9 @@ def losses_for(model: torch.nn.Module, label_smoothing: float = 0.0) -> LossPerI
 class DrawnInputs(dict):
     "The inputs of a model, and the draw that they came with."
 
-    draw: Draw
+    draw: Draw | None  # None for a batch of Trainer's own
 
-    def __init__(self, inputs: dict, draw: Draw) -> None:
+    def __init__(self, inputs: dict, draw: Draw | None) -> None:
         super().__init__(inputs)
         self.draw = draw
 
@@ -161,7 +168,7 @@ class _Saves(transformers.TrainerCallback):
 
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #1a42d29a
-class ImportanceTraining:
+class ImportanceTraining(_Trainer):
     """What makes a `transformers.Trainer` draw by importance and thin: a mixin, named first.
 
     `scheme`: of `importance_loader`, None for Trainer's own batches. `per_device_train_batch_size`
@@ -206,7 +213,7 @@ class ImportanceTraining:
     def get_train_dataloader(self) -> TrainerLoader:
         "The loader of drawn batches, or Trainer's own without a scheme."
         if self.scheme is None:
-            return super().get_train_dataloader()  # type: ignore[misc]
+            return super().get_train_dataloader()
         if self.loader is None:
             self.loader = self._make_loader()
         return TrainerLoader(self.loader)
@@ -220,7 +227,7 @@ class ImportanceTraining:
         workers = args.dataloader_num_workers
         return importance_loader(
             self.train_dataset,
-            self.scheme,
+            cast("str | Law", self.scheme),
             size,
             steps=self._steps_of(size),
             generator=args.seed if args.data_seed is None else args.data_seed,
@@ -251,9 +258,9 @@ class ImportanceTraining:
         self, model: torch.nn.Module, inputs: dict, num_items_in_batch: object = None
     ) -> torch.Tensor:
         "Trainer's step on the weighted, thinned loss."
-        self._step = inputs if isinstance(inputs, DrawnInputs) else DrawnInputs(inputs, None)  # type: ignore[arg-type]
+        self._step = inputs if isinstance(inputs, DrawnInputs) else DrawnInputs(inputs, None)
         try:
-            return super().training_step(model, dict(inputs), None)  # type: ignore[misc]
+            return super().training_step(model, dict(inputs), None)
         finally:
             self._step = None
 
@@ -266,7 +273,9 @@ class ImportanceTraining:
     ) -> object:
         "In a training step sum_k w_k l_k, or its thinned estimate; Trainer's own in evaluation."
         if self._step is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+            return super().compute_loss(
+                model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
+            )
         output, losses = self._forward(model, inputs)
         draw = self._step.draw
         if draw is not None:
@@ -287,15 +296,15 @@ class ImportanceTraining:
 
     def _report(self, draw: Draw, losses: torch.Tensor, output: object) -> None:
         assert self.loader is not None
-        scores = self._score(losses, getattr(output, "logits", output))
-        self.loader.update(draw, scores.detach())
+        scores = self._score(losses, _logits(output))
+        self.loader.update(draw, scores)
 
     def _estimate(self, draw: Draw | None, losses: torch.Tensor, output: object) -> torch.Tensor:
         if self.thinning is None:
             return losses.mean() if draw is None else draw.estimate(losses)
         if draw is not None:  # whose plain mean is the weighted sum
             losses = losses * (draw.weight * len(losses)).to(losses)
-        return self.thinning.loss(losses, getattr(output, "logits", output))
+        return self.thinning.loss(losses, _logits(output))
 
     def sampling_state(self) -> dict[str, object]:
         "The state of the loader and of the thinning, None where there is none."
@@ -311,7 +320,7 @@ class ImportanceTraining:
             self.thinning.load_state_dict(state["thinning"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         file = os.path.join(checkpoint, FILE)

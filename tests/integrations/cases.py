@@ -71,6 +71,10 @@ def plain(loader, total, each=1):
     return seen
 
 
+def steps_of(seen):
+    return [step for step, _ in seen]
+
+
 @cache
 def pieces(length=32):
     "Real text: descriptions of data sets that scikit-learn ships, in pieces of bytes."

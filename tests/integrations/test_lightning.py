@@ -23,20 +23,20 @@ QUIET = dict(
 
 
 class Module(lightning.LightningModule):
-    def __init__(self, returns="losses"):
+    def __init__(self, returns="losses", skips=0):
         super().__init__()
         self.net = cases.model()
         self.returns = returns
+        self.skips = skips
         self.seen = []
 
     def training_step(self, batch, batch_idx):
         batch, draw = batch
         losses = cases.losses_of(self.net, batch)
         self.seen.append((draw.step, losses.tolist()))
-        if self.returns is None and draw.step % 3 == 1:
+        if self.skips and draw.step % self.skips == 1:
             return None
-        found = {"loss": draw.estimate(losses)}
-        return found | {str(self.returns): losses}
+        return {"loss": draw.estimate(losses), self.returns: losses}
 
     def configure_optimizers(self):
         return cases.optimizer_of(self)
@@ -67,7 +67,7 @@ def test_whole_epochs_have_the_losses_of_a_plain_loop(law, workers):
 def test_accumulated_batches_have_the_losses_of_a_plain_loop():
     seen = fit(Module(), data_of("stale"), max_epochs=2, accumulate_grad_batches=3)
     wanted = cases.plain(cases.loader_of("stale"), 2 * cases.STEPS, each=3)
-    assert [step for step, _ in seen] == [step for step, _ in wanted]
+    assert cases.steps_of(seen) == cases.steps_of(wanted)
     ours = torch.tensor([losses for _, losses in seen])
     theirs = torch.tensor([losses for _, losses in wanted])
     assert torch.allclose(ours, theirs, rtol=1e-5)
@@ -93,16 +93,24 @@ def test_two_processes_see_the_draws_of_one_and_resume(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     wanted = cases.plain(cases.loader_of("stale"), 2 * cases.STEPS)
     parts = reports_of(tmp_path, 2)
-    assert [[step for step, _ in part] for part in parts] == [list(range(24))] * 2
+    assert all(cases.steps_of(part) == list(range(24)) for part in parts)
     for (step, one), (_, low), (_, high) in zip(wanted, *parts):
         assert low + high == pytest.approx(one, rel=1e-4, abs=1e-6), step
 
 
 def test_a_skipped_step_is_over_and_teaches_nothing():
-    module = Module(returns=None)
-    with pytest.raises(InvalidArgument, match='return {"loss"'):
-        fit(module, data_of("stale"), max_epochs=1)
-    assert [step for step, _ in module.seen] == [0]
+    module = Module(skips=3)
+    data = data_of("stale")
+    fit(module, data, max_epochs=1)
+    assert cases.steps_of(module.seen) == list(range(cases.STEPS))
+    loader = data.train_dataloader()
+    assert loader.trust.draws == cases.BATCH * cases.STEPS * 2 // 3
+    assert loader.state_dict()["step"] == cases.STEPS - 1
+
+
+def test_a_step_without_losses_is_refused():
+    with pytest.raises(InvalidArgument, match="one loss per item"):
+        fit(Module(returns="nothing"), data_of("stale"), max_epochs=1)
 
 
 def test_scores_are_reported_in_place_of_losses():

@@ -7,7 +7,7 @@ from tests.samplers.helpers import through_a_file
 
 pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is missing")
 
-from impsamp.integrations.torchdata import StatefulImportanceLoader  # noqa: E402
+from impsamp.integrations.torchdata import StatefulImportanceLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOTAL = 2 * cases.STEPS
