@@ -45,6 +45,13 @@ def _draw_of(batch: object) -> Draw:
     )
 
 
+def _is_skipped(outputs: object) -> bool:
+    "Whether `training_step` returned None; some versions of Lightning make a dict of that."
+    if isinstance(outputs, Mapping):
+        return outputs.get("loss") is None
+    return outputs is None
+
+
 def _scores_of(outputs: object) -> object:
     "What `training_step` returned for the scheme: 'scores' if there are any, else 'losses'."
     known = outputs if isinstance(outputs, Mapping) else {}
@@ -91,7 +98,7 @@ class ImportanceCallback(lightning.Callback):
     ) -> None:
         assert self.loader is not None
         draw = _draw_of(batch)
-        if outputs is None:
+        if _is_skipped(outputs):
             self.loader.consumed(draw)
         else:
             self.loader.update(draw, _scores_of(outputs))  # type: ignore[arg-type]
