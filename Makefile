@@ -10,6 +10,7 @@ JOBS    ?= 2
 ARGS    ?=
 PEERS   ?= .peers
 DOCS    ?= .docs
+FRAMES  ?= .integrations
 PY      := $(abspath $(VENV))/bin/python
 COMPUTE := $(wildcard nbs/experiments/*.ipynb nbs/results/*.ipynb)
 PYTHON_FILES := impsamp tests benchmarks data examples docs
@@ -74,6 +75,15 @@ $(DOCS)/.installed: docs/requirements.lock $(STAMP)
 	$(PY) -m pip install --quiet --no-deps --upgrade --target $(DOCS) -r $<
 	@touch $@
 
+integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard: their tests and notebooks
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) $(PY) -m pytest tests/integrations tests/samplers/test_integrations.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/15_integrations --flags integrations --n_workers 1
+
+$(FRAMES)/.installed: integrations.lock $(STAMP)
+	@rm -rf $(FRAMES)
+	$(PY) -m pip install --quiet --no-deps --target $(FRAMES) -r integrations.lock
+	@touch $@
+
 cuda: $(STAMP)  ## checks on a CUDA device, in minutes; status 3 where there is none
 	$(PY) examples/cuda_check.py
 
@@ -100,4 +110,4 @@ clean:  ## what the build leaves behind; finished runs stay
 	rm -rf _runs _docs _proc build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help install reproduce smoke figures test test-full check export run bench docs browse cuda lock dist clean
+.PHONY: help install reproduce smoke figures test test-full check export run bench integrations docs browse cuda lock dist clean

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -160,6 +161,17 @@ def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tenso
 
 
 # %% ../../nbs/09_thinning/index.ipynb #5309eaa2
+class _Chosen(NamedTuple):
+    "The coins of one batch of n rows."
+
+    draw: Draw
+    rows: np.ndarray  # (k,) kept
+    s: np.ndarray | None  # floored scores (n,); None if one was not finite
+    pi: np.ndarray  # (n,)
+    kept: torch.Tensor  # losses (k,)
+    weighted: torch.Tensor  # the loss to go backward on
+
+
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 
@@ -210,23 +222,53 @@ class Thinning:
             losses.sum().backward()
             nothing = np.zeros(0)
             return make_draw(nothing.astype(int), nothing, n=1, batch=0, replacement=False)
+        c = self._choose(losses, output, scores)
+        if c.s is None or not isinstance(self.keep, VarianceBound):
+            c.weighted.backward()
+            return c.draw
+        if self.keep.audit_every is None:
+            c.weighted.backward()
+            self.keep.observe(c.s, c.pi)
+            return c.draw
+        audited = self._audit(c.kept, c.s, c.pi, c.rows) if self.keep.due() else None
+        square = self._backward_square(c.weighted)
+        self.keep.observe(c.s, c.pi, square, audited)
+        return c.draw
+
+    def loss(
+        self,
+        losses: torch.Tensor,
+        output: object = None,
+        *,
+        scores: Vector | None = None,
+    ) -> torch.Tensor:
+        """The thinned mean of `losses`, for a loop that goes backward itself: a Trainer, say.
+
+        As `backward` in all else. `InvalidArgument` for a bound with audits, which takes passes of
+        its own."""
+        bound = self.keep if isinstance(self.keep, VarianceBound) else None
+        if bound is not None and bound.audit_every is not None:
+            raise InvalidArgument(
+                "a bound with audits makes backward passes of its own: "
+                "call backward, or leave out audit_every"
+            )
+        check_losses(losses)
+        if not len(losses):
+            return losses.sum()
+        c = self._choose(losses, output, scores)
+        if c.s is not None and bound is not None:
+            bound.observe(c.s, c.pi)
+        return c.weighted
+
+    def _choose(self, losses: torch.Tensor, output: object, scores: Vector | None) -> _Chosen:
+        "Toss the coins of one batch."
         found = self._scores(losses, output, scores)
         s = None if found is None else _floored(found, self.floor)
         pi = np.ones(len(losses)) if s is None else _design(s, self._keep_of(len(losses)))
         draw, rows = _coins(pi, self.generator)
         kept = wide(losses[draw.idx.to(losses.device)])
         weighted = (draw.weight.to(kept) * kept).sum()
-        if s is None or not isinstance(self.keep, VarianceBound):
-            weighted.backward()
-            return draw
-        if self.keep.audit_every is None:
-            weighted.backward()
-            self.keep.observe(s, pi)
-            return draw
-        audited = self._audit(kept, s, pi, rows) if self.keep.due() else None
-        square = self._backward_square(weighted)
-        self.keep.observe(s, pi, square, audited)
-        return draw
+        return _Chosen(draw, rows, s, pi, kept, weighted)
 
     def _scores(
         self, losses: torch.Tensor, output: object, scores: Vector | None
