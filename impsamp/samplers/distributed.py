@@ -151,6 +151,16 @@ def _check_distributed(p_or_scheme: object) -> None:
 
 
 # %% ../../nbs/08_samplers/06_distributed.ipynb #aae83be0
+def _dealt_out(what: str) -> InvalidArgument:
+    "The error for batches that are shared out among ranks a second time."
+    return InvalidArgument(
+        f"{what}: each rank has its own slice of every batch already, so keep this loader from "
+        "the wrapper (accelerate: prepare the model and the optimizer only; Lightning: "
+        "use_distributed_sampler=False)"
+    )
+
+
+# %% ../../nbs/08_samplers/06_distributed.ipynb #74abcf0b
 class DistributedImportanceBatchSampler(ImportanceBatchSampler):
     """`ImportanceBatchSampler` with rank and world size of `group`.
 
@@ -223,15 +233,18 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         every = Told(rows.astype(np.int64), all_scores.copy(), told.step, known, None, finite)
         self._hear(every)
 
+    @property
+    def drop_last(self) -> bool:
+        """Refused: who asks is a wrapper about to deal whole batches out to the ranks.
+
+        accelerate's `prepare` and Lightning's sampler injection read it first of all."""
+        raise _dealt_out("a wrapper is about to share the batches out among the ranks")
+
     def _check_one_step(self, steps: np.ndarray) -> None:
-        "All ranks report the same step, or a wrapper has shared the batches out among them again."
+        "All ranks report the same step, or a wrapper has shared the batches out among them."
         if steps.size and steps.min() != steps.max():
-            raise InvalidArgument(
-                f"the ranks report different steps ({int(steps.min())} and {int(steps.max())}): "
-                "each rank must train on its own slice of every batch; keep this loader from a "
-                "wrapper that shards it again (accelerate: prepare the model and the optimizer "
-                "only; Lightning: use_distributed_sampler=False)"
-            )
+            low, high = int(steps.min()), int(steps.max())
+            raise _dealt_out(f"the ranks report different steps ({low} and {high})")
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."

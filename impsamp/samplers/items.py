@@ -64,6 +64,11 @@ class WithDraw(Dataset):
                 "the batch carries no draw: "
                 "give the DataLoader batch_sampler=ImportanceBatchSampler(...)"
             )
+        if len(batch) != len(batch.draw.idx):
+            raise InvalidArgument(
+                f"a batch of {len(batch)} items has a draw of {len(batch.draw.idx)}: a wrapper has "
+                "changed it on its way (accelerate on several ranks: keep the loader from prepare)"
+            )
         rows = batch or [0]  # an empty batch has the shapes of one item, and length 0
         if hasattr(self.data, "__getitems__"):
             items = self.data.__getitems__(rows)

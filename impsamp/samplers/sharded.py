@@ -12,6 +12,7 @@ import torch
 
 from impsamp.samplers.distributed import (
     Group,
+    _dealt_out,
     agree,
     digest,
     gather_rows,
@@ -254,6 +255,11 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
             lag=lag_number(self.lag),
             method=digest(self.tree.method),
         )
+
+    @property
+    def drop_last(self) -> bool:
+        "Refused, as by `DistributedImportanceBatchSampler`."
+        raise _dealt_out("a wrapper is about to share the batches out among the ranks")
 
     def update(
         self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None

@@ -118,6 +118,8 @@ def main(folder):
         "without a seed": refusal(lambda: loader_of("stale", generator=None)),
         "other seeds": refusal(lambda: loader_of("stale", generator=dist.get_rank())),
         "sharded again": refusal(sharded_again),
+        "about to be": refusal(lambda: loader_of("shuffle").batch_sampler.drop_last),
+        "sharded, about to be": refusal(lambda: loader_of("sharded").batch_sampler.drop_last),
     }
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(report))
     dist.destroy_process_group()

@@ -541,3 +541,12 @@ def test_the_draw_may_be_copied_on_its_way():
             seen.append(key(draw))
             loader.update(draw, losses_of(draw, x))
     assert seen == calm("stale", 2 * STEPS)
+
+
+def test_a_batch_that_was_changed_on_its_way_is_refused():
+    loader = loader_of("stale")
+    batch = next(iter(loader.batch_sampler))
+    batch += [1, 2]
+    with pytest.raises(InvalidArgument, match="a batch of 6 items has a draw of 4"):
+        loader.dataset.__getitems__(batch)
+    assert not hasattr(loader.batch_sampler, "drop_last")

@@ -64,6 +64,8 @@ def test_two_ranks_train_the_model_of_one(ranks, alone):
     [
         ("without a seed", "generator=None gives each rank another seed"),
         ("other seeds", "seed = "),
+        ("about to be", "keep this loader from the wrapper"),
+        ("sharded, about to be", "keep this loader from the wrapper"),
         ("sharded again", "the ranks report different steps (0 and 1)"),
     ],
 )
