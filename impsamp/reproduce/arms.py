@@ -36,6 +36,10 @@ def _law(problem: SigmoidLeastSquares, sampling: str, batch: float) -> SubsetSam
 
 
 # %% ../../nbs/14_reproduce/09_arms.ipynb #04ad8a4d
+def _stacked(runs: list[dict[str, object]], key: str) -> np.ndarray:
+    return np.array([run[key] for run in runs])
+
+
 def arm_runs(
     data: str,
     reading: str,
@@ -54,13 +58,20 @@ def arm_runs(
         raise InvalidArgument("an arm needs at least one seed, got none")
     problem = arm_problem(data, reading, scale)
     law = _law(problem, sampling, batch)
-    runs = [horvath_run(problem, method, law, seed=s, **how) for s in seeds]  # type: ignore[arg-type]
-    return {key: np.array([run[key] for run in runs]) for key in runs[0]}
+    runs = []
+    for seed in seeds:
+        run = horvath_run(problem, method, law, seed=seed, **how)  # type: ignore[arg-type]
+        runs.append(run)
+    return {key: _stacked(runs, key) for key in runs[0]}
 
 
 def seed_results(arm: Arrays) -> list[Arrays]:
     "The results of one arm taken apart, one dict per seed."
-    return [{key: rows[k] for key, rows in arm.items()} for k in range(len(arm["outcome"]))]
+
+    def of_seed(k: int) -> Arrays:
+        return {key: rows[k] for key, rows in arm.items()}
+
+    return [of_seed(k) for k in range(len(arm["outcome"]))]
 
 
 # %% ../../nbs/14_reproduce/09_arms.ipynb #f93e3c5c
