@@ -234,7 +234,7 @@ permutation is shared out among its steps. The replay buffers keep float32 prior
 weights, and know nothing of calibration. New scores spread over some 85 half octaves, wider than \
 a training's, so that items move further. Bytes per item are counted for impsamp (float32 score, \
 bin, two places; raw: float64 score, tree) and the smallest possible for the others; 10^8 \
-calibrated items take 1.3 GB.
+calibrated items would take 1.3 GB.
 """
 
 

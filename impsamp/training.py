@@ -316,9 +316,7 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
 
 def _probe_of(scheme, model, loss_fn, x, y):
     "Exact norms (b,) of a batch that the scheme wants to compare with its scores; else None."
-    if not getattr(scheme, "probe_due", False):
-        return None
-    return grad_norms(model, loss_fn, x, y)
+    return grad_norms(model, loss_fn, x, y) if getattr(scheme, "probe_due", False) else None
 
 
 def training_step(

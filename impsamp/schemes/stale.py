@@ -297,9 +297,10 @@ class Stale(Scheme):
         p = np.empty(BINS + 1)
         evidence = self.evidence if self.counts.any() else _ALIKE
         starts = self.items.starts
-        total = compiled(_law_of_bins)(
+        summed = compiled(_law_of_bins)(
             evidence.squares, evidence.counts, self._ratio, starts, self.weight, p
         )
+        total = float(summed)  # type: ignore[arg-type]
         if not np.isfinite(total):
             check_scores(np.sqrt(self.moments()), self._what_shape_returned)
         if total > 0:
