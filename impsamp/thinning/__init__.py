@@ -77,14 +77,14 @@ def _warn(what: str, level: int = 4) -> None:
     warnings.warn(f"thinning: {what}", RuntimeWarning, stacklevel=level)
 
 
-def _floored(scores: Vector, floor: float) -> np.ndarray:
+def _floored(scores: Vector, floor: float, level: int = 4) -> np.ndarray:
     "Scores that respect the floor, on their own scale; all ones, with a warning, if all are zero."
     s = check_scores(scores)
     _check_floor(floor)
     if (s > 0).any():
         t = s / s.max()  # whose sum is finite
         return floor_probabilities(proportional(t), floor) * t.sum() * s.max() if floor else s
-    _warn("all scores of a batch are zero, keeping rows uniformly")
+    _warn("all scores of a batch are zero, keeping rows uniformly", level)
     return np.ones(s.size)
 
 
@@ -263,7 +263,7 @@ class Thinning:
     def _choose(self, losses: torch.Tensor, output: object, scores: Vector | None) -> _Chosen:
         "Toss the coins of one batch."
         found = self._scores(losses, output, scores)
-        s = None if found is None else _floored(found, self.floor)
+        s = None if found is None else _floored(found, self.floor, level=5)
         pi = np.ones(len(losses)) if s is None else _design(s, self._keep_of(len(losses)))
         draw, rows = _coins(pi, self.generator)
         kept = wide(losses[draw.idx.to(losses.device)])
@@ -287,7 +287,7 @@ class Thinning:
             return s
         self.ignored += 1
         if self.ignored == 1:
-            _warn("a score is not finite: all rows of such a batch are kept")
+            _warn("a score is not finite: all rows of such a batch are kept", level=5)
         return None
 
     def _keep_of(self, n: int) -> float | VarianceBound:

@@ -92,7 +92,11 @@ REFUSED = (
 )
 # The one place that unpickles: machine code that this user's processes wrote, from a folder that
 # is this user's alone (see SECURITY.md and tests/test_kernels.py).
-ALLOWED = {("impsamp/kernels.py", "pickle.load")}
+# Trainer's checkpoints are torch's files: read there as tensors and plain values alone.
+ALLOWED = {
+    ("impsamp/kernels.py", "pickle.load"),
+    ("impsamp/integrations/transformers.py", "torch.load("),
+}
 
 
 @pytest.mark.parametrize("module", GENERATED, ids=short)
@@ -115,3 +119,9 @@ def test_old_import_paths_work():
 
     assert Thinning is impsamp.thinning.Thinning
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_what_torch_loads_are_tensors_and_plain_values():
+    module = PACKAGE / "integrations" / "transformers.py"
+    loads = [line for line in module.read_text().splitlines() if "torch.load(" in line]
+    assert loads and all("weights_only=True" in line for line in loads)

@@ -225,3 +225,31 @@ def test_a_thinner_prints_what_it_was_made_of():
     net, _, _ = regression()
     thinner = Thinning(net.parameters(), 0.5, generator=np.random.default_rng(0))
     assert repr(thinner) == "Thinning(<4 parameters>, 0.5, floor=0.05)"
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_the_loss_has_the_gradient_of_backward(bound):
+    "For a loop that goes backward itself: the same coins, the same observations."
+
+    def gradients(go_backward):
+        x = torch.linspace(-1, 1, 24).reshape(8, 3).requires_grad_()
+        thinner = Thinning([x], VarianceBound(0.3) if bound else 0.5, generator=4)
+        for _ in range(3):
+            go_backward(thinner, x.exp().sum(1), x)
+        return x.grad, thinner.state_dict()["bound"]
+
+    ours, seen = gradients(lambda thinner, *args: thinner.loss(*args).backward())
+    wanted, observed = gradients(lambda thinner, *args: thinner.backward(*args))
+    assert torch.equal(ours, wanted)
+    assert seen == observed
+
+
+def test_the_loss_of_an_audited_bound_is_refused_and_that_of_no_rows_is_zero():
+    x = torch.ones(0, 3, requires_grad=True)
+    audited = Thinning([x], VarianceBound(0.3, audit_every=2), generator=4)
+    with pytest.raises(InvalidArgument, match="leave out audit_every"):
+        audited.loss(x.sum(1), x)
+    thinner = Thinning([x], 0.5, generator=4)
+    loss = thinner.loss(x.sum(1), x)
+    loss.backward()
+    assert loss.item() == 0
