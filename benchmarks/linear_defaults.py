@@ -9,7 +9,8 @@ falling tolerances until its gap is below 1e-6; the seconds are those of that to
 Processor seconds of one thread, medians of interleaved repeats; as many repeats as fit half a
 second, at least three, and one where a fit takes more than two seconds. first and later: seconds of
 the first fit of a process that has to compile, imports outside, and of the next process, which
-finds the kernels. Of a solver that has spent ten seconds no lower tolerance is tried.
+finds the kernels. No lower tolerance is tried of a solver that
+has spent 2 000 iterations or ten seconds.
 
 Rows of sets that are not asked for stay. A set is written when all its rows are there: a run that
 was cut off goes on with `--missing`."""
@@ -210,17 +211,19 @@ def contest(name, X, y, weight):
     for solver, make in makers.items():
         for tol in TOLERANCES:
             with np.errstate(all="ignore"):
-                theirs, spent, _ = timed(make(tol), X, y, weight)
+                theirs, spent, stopped = timed(make(tol), X, y, weight)
             values[solver] = judge.value(theirs)
             fits[solver] = (make, tol)
             judge.best = min(judge.best, values[solver])
             near = values[solver] - judge.best <= TARGET * abs(judge.best)
-            if spent > PATIENCE or (near and judge.certified(theirs) < 30 * TARGET):
+            enough = near and judge.certified(theirs) < 30 * TARGET
+            if enough or stopped or spent > PATIENCE:
                 break
     judge.best = min(judge.best, *values.values())
-    seconds = in_turn(fits, X, y, weight)
-    mine = np.median(seconds.pop("impsamp"))
-    reached = {k: float(np.median(v)) for k, v in seconds.items() if gap(judge, values[k]) < TARGET}
+    worth = {k: v for k, v in fits.items() if gap(judge, values[k]) < TARGET or k == "impsamp"}
+    seconds = in_turn(worth, X, y, weight)
+    reached = {key: float(np.median(each)) for key, each in seconds.items()}
+    mine = reached.pop("impsamp")
     best = min(reached, key=reached.get) if reached else ""
     return dict(
         gap=gap(judge, values["impsamp"]),
@@ -341,9 +344,7 @@ def main():
     parser.add_argument("--missing", action="store_true", help="only sets that have no rows yet")
     args = parser.parse_args()
     for name in asked(args):
-        start = time.perf_counter()
         rows = list(rows_of(name, args.quick))
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         if not args.quick:  # after each set, so that a run that is cut short has its page
             write(merged(name, rows))
 

@@ -278,7 +278,7 @@ def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
             H[a, :, b] = gram(X, r, intercept)
             H[b, :, a] = H[a, :, b]
         add_ridge(H[a, :, a], f.l2)
-    free = np.flatnonzero(np.r_[f.l2, np.zeros(d - f.k)] == 0)
+    free = np.flatnonzero(np.r_[f.l2 + f.l1, np.zeros(d - f.k)] == 0)
     for j in free:
         H[:, j, :, j] += np.trace(H[:, j, :, j]) / K**2 + 1e-300
     return H.reshape(K * d, K * d)
