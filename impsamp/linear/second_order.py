@@ -252,7 +252,8 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
         after = _along(f, at, P)
         run.iterations += 1
         decrement = max(-float((P * at.G).sum()), 0.0)
-        if after is None or decrement <= 1e-3 * run.tol * abs(at.value):
+        # below 1e-17 of F no step can be told from rounding, whatever tol asks for
+        if after is None or decrement <= max(1e-3 * run.tol, 1e-17) * abs(at.value):
             settled += 1
             at = _settled(f, at if after is None else after, factor, run)
             if after is None or settled == 3:
