@@ -5,12 +5,12 @@ python -m benchmarks.linear_defaults [--quick] [--sets "iris,MNIST 3 or not; 100
 Every set, dense and CSR, raw and standardised, float64 and float32. gap is (F - F*)/|F*| of the
 objective as the user wrote it, F in float64, F* from a Newton run to 1e-13 (sets with too many
 parameters for that: the best value that any solver reached). A solver of scikit-learn is run at
-falling tolerances until its gap is below 1e-6; the seconds are those of that tolerance alone.
-Processor seconds of one thread, medians of interleaved repeats; as many repeats as fit half a
-second, at least three; where a fit takes more than two seconds, the first runs count. first and later: seconds of
-the first fit of a process that has to compile, imports outside, and of the next process, which
-finds the kernels. No lower tolerance is tried of a solver that
-has spent 2 000 iterations or ten seconds.
+falling tolerances until its gap is below 1e-6; the seconds are those of that tolerance alone. No
+lower tolerance is tried of a solver that has spent 2 000 iterations or ten seconds. Processor
+seconds of one thread, medians of interleaved repeats; as many repeats as fit half a second, at
+least three; where a fit takes more than two seconds, the first runs count. first and later: seconds
+of the first fit of a process that has to compile, imports outside, and of the next process, which
+finds the kernels.
 
 Rows of sets that are not asked for stay. A set is written when all its rows are there: a run that
 was cut off goes on with `--missing`."""
