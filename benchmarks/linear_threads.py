@@ -72,7 +72,7 @@ def steps_to_target(f, b):
         IndependentSampling(minibatch_probabilities(f.L, b)),
         lr="convex",
         one_draw=True,
-        max_passes=100,
+        max_passes=2000,
         record_every=max(0.1, b / f.n),
         tol=0.01 * first,
         output="last",
