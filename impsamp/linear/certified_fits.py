@@ -18,7 +18,7 @@ from .strategy import solve
 from .whitening import rounds
 
 # %% auto #0
-__all__ = ["Answer", "Job", "Settings", "complaint_about", "solved", "watcher"]
+__all__ = ["HUGE", "Answer", "Job", "Settings", "complaint_about", "solved", "watcher"]
 
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #0b7751d8
@@ -58,14 +58,20 @@ class Settings:
 
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #9563e7b1
+HUGE = 1e300  # a penalty that leaves nothing of a coefficient
+
+
 def _composite(job, X, weight, how, scale):
+    with np.errstate(over="ignore"):  # 1e-4 / 1e-200**2: as large as it gets
+        l2 = np.minimum(how.l2 / scale / scale, HUGE)
+        l1 = np.minimum(how.l1 / scale, HUGE)
     return Composite(
         X,
         job.targets,
         weight,
         loss=job.loss,
-        l2=how.l2 / scale**2,
-        l1=how.l1 / scale,
+        l2=l2,
+        l1=l1,
         fit_intercept=how.fit_intercept,
         classes=job.classes,
     )
@@ -107,10 +113,17 @@ def solved(job: Job, X: Rows, weight: np.ndarray, how: Settings, watch: Watch | 
     separated = False
     if job.loss == "logistic" and how.l2 == 0 and how.l1 == 0:
         separated = bool((job.targets * Z[:, 0] > 0).all())
+    if job.loss == "multinomial" and how.l2 == 0 and how.l1 == 0:
+        own = np.take_along_axis(Z, job.targets[:, None], axis=1)
+        separated = bool(((own > Z).sum(axis=1) == job.classes - 1).all())
     return Answer(theta, run, job.name, separated)
 
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #aaf17458
+def _counted(count):
+    return "1 iteration" if count == 1 else f"{count} iterations"
+
+
 def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str:
     "What fell short of tol, why, and what helps; empty if nothing did."
     short = [a for a in answers if not a.run.converged and not a.run.stopped]
@@ -119,7 +132,7 @@ def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str
     worst = max(short, key=lambda a: a.run.gap)
     of = f" for {', '.join(a.name for a in short)}" if worst.name else ""
     what = f"{estimator}: relative duality gap {worst.run.gap:.1e}{of}, above tol = {how.tol:g}, "
-    what += f"after {worst.run.iterations} iterations of {' and '.join(worst.run.ran)}. "
+    what += f"after {_counted(worst.run.iterations)} of {' and '.join(worst.run.ran)}. "
     if worst.separated:
         return what + "The classes are separable and l2 = 0, so no minimum exists: give l2 > 0."
     if worst.run.left > 0:

@@ -46,6 +46,12 @@ SAMPLINGS = ("importance", "uniform")
 _FLOATS = [np.float64, np.float32]
 
 
+def _truth(x, name):
+    if not isinstance(x, (bool, np.bool_, int)) or x not in (0, 1):
+        raise InvalidArgument(f"{name} must be True or False, got {x!r}")
+    return bool(x)
+
+
 class _VRLinear(BaseEstimator):
     "Parameters, validation and the fit of one or several problems."
 
@@ -90,6 +96,10 @@ class _VRLinear(BaseEstimator):
         share = check_number(self.l1_ratio, "l1_ratio", strict=False)
         if share > 1:
             raise InvalidArgument(f"l1_ratio must lie in [0, 1], got {share:g}")
+        _truth(self.warm_start, "warm_start")
+        check_number(self.verbose, "verbose", strict=False)
+        if self.callback is not None and not callable(self.callback):
+            raise InvalidArgument(f"callback must be a function of a row, got {self.callback!r}")
         if share > 0 and self.method == "sarah":
             raise InvalidArgument("SARAH has no proximal step: l1_ratio > 0 needs another method")
         return Settings(
@@ -99,7 +109,7 @@ class _VRLinear(BaseEstimator):
             l1=strength * share,
             tol=check_number(self.tol, "tol", strict=False),
             max_iter=check_count(self.max_iter, "max_iter"),
-            fit_intercept=bool(self.fit_intercept),
+            fit_intercept=_truth(self.fit_intercept, "fit_intercept"),
         )
 
     def _validated(self, X, y, sample_weight, **kwargs):
@@ -137,7 +147,9 @@ class _VRLinear(BaseEstimator):
         intercept = np.atleast_1d(getattr(self, "intercept_", np.empty(0)))
         k = shape[1] - bool(self.fit_intercept)
         theta = np.zeros(shape)
-        if self.warm_start and coef.shape == (shape[0], k) and intercept.size == shape[0]:
+        fits = coef.shape == (shape[0], k) and intercept.size == shape[0]
+        fits = fits and np.isfinite(coef).all() and np.isfinite(intercept).all()
+        if self.warm_start and fits:
             theta[:, :k] = coef
             if self.fit_intercept:
                 theta[:, k] = intercept
@@ -256,6 +268,12 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         each = compute_class_weight(
             self.class_weight, classes=self.classes_, y=y[here], sample_weight=weight[here]
         )
+        bad = ~(np.isfinite(each) & (each >= 0))
+        if bad.any():
+            raise InvalidArgument(
+                f"class_weight of class {self.classes_[bad][0]} is {each[bad][0]}: "
+                "it must be finite and not negative"
+            )
         number = np.minimum(np.searchsorted(self.classes_, y), self.classes_.size - 1)
         return weight * each[number]
 

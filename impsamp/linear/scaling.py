@@ -17,7 +17,7 @@ __all__ = ["DENSE_SHARE", "SMALL", "Scaling", "as_rows", "moments", "scaling_of"
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #c0ba381e
 DENSE_SHARE = 0.2  # CSR with more nonzeros than this costs less as an array
-SMALL = 10**7  # entries up to which float32 is copied to float64
+SMALL = 3 * 10**7  # entries up to which float32 is copied to float64
 
 
 def _better_dense(X):

@@ -145,6 +145,11 @@ def promised(f: Composite, at: Point) -> float:
 
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #0acf5a86
+def _triangular(L, g, trans):
+    # of a factor: it is finite, and a search for what is not costs more than the solution
+    return linalg.solve_triangular(L, g, lower=True, trans=trans, check_finite=False)
+
+
 class Factor(NamedTuple):
     "H = D^-1 L L' D^-1: a Cholesky factor of the Hessian, its diagonal scaled to ones."
 
@@ -157,11 +162,11 @@ class Factor(NamedTuple):
 
     def half(self, g: np.ndarray) -> np.ndarray:
         "L^-1 D g, for a vector or for columns: its squared norm is g'H^-1 g."
-        return linalg.solve_triangular(self.L, self._scaled(g), lower=True)
+        return _triangular(self.L, self._scaled(g), "N")
 
     def back(self, u: np.ndarray) -> np.ndarray:
         "D L'^-1 u, for a vector or for columns."
-        return self._scaled(linalg.solve_triangular(self.L, u, lower=True, trans="T"))
+        return self._scaled(_triangular(self.L, u, "T"))
 
     def _scaled(self, g):
         return self.D * g if g.ndim == 1 else self.D[:, None] * g
@@ -247,7 +252,8 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
         after = _along(f, at, P)
         run.iterations += 1
         decrement = max(-float((P * at.G).sum()), 0.0)
-        if after is None or decrement <= 1e-3 * run.tol * abs(at.value):
+        # below 1e-17 of F no step can be told from rounding, whatever tol asks for
+        if after is None or decrement <= max(1e-3 * run.tol, 1e-17) * abs(at.value):
             settled += 1
             at = _settled(f, at if after is None else after, factor, run)
             if after is None or settled == 3:

@@ -30,6 +30,7 @@ from .stochastic import stochastic
 __all__ = [
     "AFFORDABLE",
     "DIRECT",
+    "FRESH",
     "TINY",
     "WIDEST",
     "by_singular_values",
@@ -42,6 +43,7 @@ __all__ = [
 AFFORDABLE = 5e7  # of one Newton step: some milliseconds
 DIRECT = 2e10  # of a direct least squares: seconds
 WIDEST = 1200  # features up to which a matrix k x k serves as preconditioner
+FRESH = 30  # iterations of L-BFGS for which a matrix is kept at first, then twice as many
 TINY = 3e5  # entries times scores up to which epochs cannot save a millisecond
 
 
@@ -99,10 +101,13 @@ def by_singular_values(f: Composite, run: Progress) -> Point:
 
 
 # %% ../../nbs/11_linear/07_strategy.ipynb #4df15b6e
+def _in_units(f, scale) -> Preconditioner:
+    return by_scale(np.r_[scale, np.ones(int(f.fit_intercept))])
+
+
 def _preconditioner(f, at, rng, scale) -> Preconditioner:
     if f.d > WIDEST:
-        ones = np.ones(int(f.fit_intercept))
-        return by_scale(np.r_[scale, ones])
+        return _in_units(f, scale)
     sizes = row_sizes(f, scale)
     return by_factor(sampled_factor(f, at.Z, sizes, rng))
 
@@ -122,15 +127,18 @@ def _spread(f):
 def _finish(f, at, run, rng):
     "L-BFGS, with fresh coordinates now and then, to the certificate."
     scale = _spread(f)
-    longest = 15 if f.d <= WIDEST else 200
-    run.ran.append("L-BFGS, " + ("sampled Hessian" if f.d <= WIDEST else "scaled features"))
+    narrow = f.d <= WIDEST
+    longest = FRESH if narrow else 200
+    run.ran.append("L-BFGS, " + ("sampled Hessian" if narrow else "scaled features"))
+    if narrow and not run.records:  # a Hessian at zero says little of the one at the end
+        at = lbfgs(f, at, _in_units(f, scale), run, longest=FRESH)
     while not run.done:
         before = at.value
         left = run.left
         at = lbfgs(f, at, _preconditioner(f, at, rng, scale), run, longest=longest)
         if at.value >= before and left - run.left < longest:
             break  # stopped by rounding
-        longest = int(1.5 * longest)
+        longest *= 2
     if run.records and not run.converged and f.l2.min() != 0:
         at, gap = certify_at(f, at)
         run.note("lbfgs", at.value, gap)

@@ -19,6 +19,7 @@ from ..typing import Array, ArrayT, Generator, Items, Sampler, Seeded, Vector
 
 # %% auto #0
 __all__ = [
+    "ROUNDING",
     "Draw",
     "DrawnBatch",
     "InverseCDF",
@@ -27,6 +28,7 @@ __all__ = [
     "check_rows",
     "draw_points",
     "importance_weights",
+    "inclusion",
     "inverse_cdf",
     "make_draw",
     "weights_of",
@@ -156,13 +158,22 @@ def _target(target: Vector, n: int) -> np.ndarray:
     return t
 
 
+ROUNDING = 1e-9  # how far above 1 an inclusion probability that should be 1 may land
+
+
+def inclusion(p: np.ndarray) -> np.ndarray:
+    "Inclusion probabilities (n,), clipped to 1 where they are above by rounding."
+    if (p > 1 + ROUNDING).any():
+        raise InvalidProbabilities(
+            f"inclusion probability {p.max():.9g} above 1 at index {int(p.argmax())}: cap it at 1"
+        )
+    return np.minimum(p, 1.0)
+
+
 def _check_law_of_weights(p: Vector, replacement: bool) -> np.ndarray:
     "`p` (n,) with sum 1, or of any sum but with no entry above 1 for a random subset."
     q = check_probabilities(p, total=1.0 if replacement else None)
-    if not replacement and (q > 1).any():
-        first = int(np.argmax(q > 1))
-        raise InvalidProbabilities(f"inclusion probability above 1 at index {first}")
-    return q
+    return q if replacement else inclusion(q)
 
 
 def _size_of(batch: float | None, q: np.ndarray, replacement: bool) -> float:
@@ -187,7 +198,8 @@ def importance_weights(
 ) -> Array:
     """w_i = t_i / (batch p_i) for `batch` draws with replacement, t_i / p_i for a random subset.
 
-    `p` (N,) probabilities (sum 1, or inclusion probabilities with any sum), `idx` (B,) the items
+    `p` (N,) probabilities (sum 1, or inclusion probabilities with any sum; up to 1e-9 above 1
+    counts as 1), `idx` (B,) the items
     drawn; `batch` None is sum p, the expected size of a subset. `target` (N,) with sum 1: weights
     t_i of the mean wanted, 1/N by default. `beta` < 1 gives (t_i/q_i)^beta / batch, q = p or
     p/batch: biased by design (prioritised replay, Schaul et al. 2016, 3.4, without its division by

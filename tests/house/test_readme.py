@@ -24,17 +24,16 @@ class Clipped(Scheme):
 """
 
 SAMPLER = """
-from impsamp import ImportanceBatchSampler, Stale, WithDraw
+from impsamp import importance_loader, output_scores
 
-scheme = Stale("loss").init(len(dataset))
-sampler = ImportanceBatchSampler(scheme, 16, steps=50, generator=0)
-loader = DataLoader(WithDraw(dataset), batch_sampler=sampler)                # for shuffle=True
+loader = importance_loader(dataset, "stale", 16, steps=50, generator=0)   # for DataLoader(dataset, 16)
 for (x, y), draw in loader:
-    losses = loss_fn(model(x), y)                        # loss_fn: reduction="none"
+    output = model(x)
+    losses = loss_fn(output, y)                          # loss_fn: reduction="none"
+    loader.update(draw, output_scores(losses, output))   # new: what the visited items are worth now
     optimizer.zero_grad()
-    (draw.weight.to(losses) * losses).sum().backward()   # instead of losses.mean().backward()
+    draw.estimate(losses).backward()                     # instead of losses.mean().backward()
     optimizer.step()
-    sampler.update(draw, losses.detach())                # new: what the visited items are worth now
 """
 
 THINNING = """

@@ -175,3 +175,10 @@ def test_zeros_start_on_a_cache_line(size):
 def test_a_draw_of_arrays_shows_itself_too():
     drawn = Draw(np.arange(2), np.full(2, 0.5), None, 3)
     assert repr(drawn) == "Draw(idx=[0, 1], weight=[0.5, 0.5], prob=None, step=3)"
+
+
+def test_an_inclusion_probability_above_one_by_rounding_counts_as_one():
+    w = importance_weights([1 + 1e-12, 0.5], [0, 1], batch=None, replacement=False)
+    assert w.tolist() == [0.5, 1.0]
+    with pytest.raises(InvalidProbabilities, match="index 0: cap it at 1"):
+        importance_weights([1 + 1e-8, 0.5], [0], batch=None, replacement=False)
