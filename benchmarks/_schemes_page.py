@@ -25,7 +25,10 @@ WHEN = """## How to read it
 * Time to the loss is steps times step time: on networks this small scoring costs more than a step,
   and a column above 1 says that uniform sampling is faster. Where a step costs much more than a
   pass of scores the same variance counts for more: `probe` measures that for a model of yours.
-* A ratio above 1 in H(p)/H(u) is a scheme that harms: rank and raw losses at the last visit, here.
+* A ratio above 1 in H(p)/H(u) is a scheme that harms: ranks of old losses on both sets, raw losses
+  at the last visit on MNIST.
+* Measured on a machine under heavy load with four seeds, and not every contender of the script had
+  its turn: one that has no row was not measured. Run the script for all of them.
 * Shuffle and DynamicPruning draw without replacement; their H is that of each draw's own law, and
   what they gain by not repeating items is in the steps alone. H of MultipleImportance is that of
   the mixture, an upper bound. Uniform sampling with replacement computes weights over all items,
