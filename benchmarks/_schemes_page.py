@@ -27,8 +27,9 @@ WHEN = """## How to read it
   pass of scores the same variance counts for more: `probe` measures that for a model of yours.
 * A ratio above 1 in H(p)/H(u) is a scheme that harms: ranks of old losses on both sets, raw losses
   at the last visit on MNIST.
-* Measured on a machine under heavy load with four seeds, and not every contender of the script had
-  its turn: one that has no row was not measured. Run the script for all of them.
+* ReducibleLoss loses most: items that a holdout model explains least keep the largest gradients, are
+  drawn least and weigh most; it is for label noise, which neither set has.
+* Measured in two parts on a machine under heavy load, with four seeds.
 * Shuffle and DynamicPruning draw without replacement; their H is that of each draw's own law, and
   what they gain by not repeating items is in the steps alone. H of MultipleImportance is that of
   the mixture, an upper bound. Uniform sampling with replacement computes weights over all items,
