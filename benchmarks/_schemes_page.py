@@ -27,7 +27,7 @@ WHEN = """## How to read it
   pass of scores the same variance counts for more: `probe` measures that for a model of yours.
 * A ratio above 1 in H(p)/H(u) is a scheme that harms: ranks of old losses on both sets, raw losses
   at the last visit on MNIST.
-* ReducibleLoss loses most: items that a holdout model explains least keep the largest gradients, are
+* ReducibleLoss loses most: what no holdout model explains keeps the largest gradients, is
   drawn least and weigh most; it is for label noise, which neither set has.
 * Measured in two parts on a machine under heavy load, with four seeds.
 * Shuffle and DynamicPruning draw without replacement; their H is that of each draw's own law, and
