@@ -28,7 +28,7 @@ WHEN = """## How to read it
 * A ratio above 1 in H(p)/H(u) is a scheme that harms: ranks of old losses on both sets, raw losses
   at the last visit on MNIST.
 * ReducibleLoss loses most: what no holdout model explains keeps the largest gradients, is
-  drawn least and weigh most; it is for label noise, which neither set has.
+  drawn least and weighs most; it is for label noise, which neither set has.
 * Measured in two parts on a machine under heavy load, with four seeds.
 * Shuffle and DynamicPruning draw without replacement; their H is that of each draw's own law, and
   what they gain by not repeating items is in the steps alone. H of MultipleImportance is that of
