@@ -16,17 +16,18 @@ import numpy as np
 import torch
 
 from .batches import batch_items, batch_length
-from .checks import check_count, to_float64
+from .checks import check_count
 from .errors import Diverged, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
-from .samplers import importance_weights, inverse_cdf, uniform_subset
-from .schemes import KnowsItems, Picks, Scheme, check_scheme
+from .samplers import uniform_subset
+from .samplers.picking import picked_batch
+from .schemes import KnowsItems, Scheme, check_scheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
-    from impsamp.typing import Array, Generator, LossFunction, Vector
+    from impsamp.typing import Array, Generator, LossFunction
 
 # %% auto #0
 __all__ = [
@@ -44,9 +45,7 @@ __all__ = [
     "Step",
     "choose",
     "columns",
-    "draw_batch",
     "forward",
-    "picked_batch",
     "scores_for",
     "shuffled_batch",
     "train",
@@ -103,7 +102,7 @@ class SequentialStream:
         return self._order[1]
 
 
-# %% ../nbs/12_training.ipynb #a798397f
+# %% ../nbs/12_training.ipynb #74d3e198
 class Choice(NamedTuple):
     "The draws of a step: items, weights and probabilities (b,); what they were drawn from."
 
@@ -112,35 +111,6 @@ class Choice(NamedTuple):
     prob: np.ndarray
     p: Array | None  # what the items were drawn from; None where it lived on a pool
     scored: int  # items whose scores were computed for this draw
-
-
-def draw_batch(
-    p: Vector, point: np.ndarray, beta: float = 1.0, target: Vector | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(idx, weight, prob), each (b,): items at the uniforms `point` (b,), by inverse CDF of `p`.
-
-    `weight` is 1/(b n p_i), or as `importance_weights` has it with the power `beta` and another
-    `target` (n,)."""
-    q = to_float64(p, "p", ndim=1)
-    idx = np.asarray(inverse_cdf(q, point))
-    weight = importance_weights(q, idx, batch=len(point), beta=beta, target=target)
-    return idx, np.asarray(weight), q[idx]
-
-
-def picked_batch(
-    scheme: Scheme, p: Vector, uniforms_of: Callable[[int], np.ndarray], batch: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(idx, weight, prob), each (b,): `batch` draws of `scheme` from its `p` (n,).
-
-    `uniforms_of(k)` gives k uniforms and is called once; a scheme that `Picks` decides itself what
-    to make of them, and may return fewer items than `batch` (the end of its epoch)."""
-    target = getattr(scheme, "target", None)
-    if not isinstance(scheme, Picks):
-        return draw_batch(p, uniforms_of(batch), scheme.beta, target)
-    q = to_float64(p, "p", ndim=1)
-    idx = scheme.pick(batch, uniforms_of)
-    weight = importance_weights(q, idx, batch=len(idx), beta=scheme.beta, target=target)
-    return idx, np.asarray(weight), q[idx]
 
 
 # %% ../nbs/12_training.ipynb #805fc0d2
