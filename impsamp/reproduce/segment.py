@@ -53,6 +53,7 @@ def noise_ratios(g: Vector) -> dict[str, float]:
     g = np.asarray(g, float)
     if not g.any():
         return {f"noise {t:g}": 1.0 for t in POINTS}
+    g = g / g.max()  # squares of tiny norms would be zero
     base = second_moment(segment_law(g, 0.0), g)
     return {f"noise {t:g}": second_moment(segment_law(g, t), g) / base for t in POINTS}
 

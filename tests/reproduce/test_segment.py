@@ -17,12 +17,12 @@ from impsamp.reproduce.segment import (
 )
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=20).filter(any))
+@given(st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=2, max_size=20).filter(any))
 def test_the_noise_falls_all_the_way_and_most_of_it_first(norms):
     "H(p_t) is convex in t and least at t = 1."
     ratios = list(noise_ratios(norms).values())
     steps = np.diff(ratios)
-    assert (steps <= 1e-12).all()
+    assert (steps <= 1e-9).all()
     assert (np.diff(steps) >= -1e-9).all()
 
 
