@@ -26,7 +26,7 @@ class Clipped(Scheme):
 SAMPLER = """
 from impsamp import importance_loader, output_scores
 
-loader = importance_loader(dataset, "stale", 16, steps=50, generator=0)   # for DataLoader(dataset, 16)
+loader = importance_loader(dataset, "stale", 16, steps=50, generator=0)  # your loader
 for (x, y), draw in loader:
     output = model(x)
     losses = loss_fn(output, y)                          # loss_fn: reduction="none"
