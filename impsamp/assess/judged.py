@@ -200,7 +200,8 @@ def restricted_probabilities(
     if scheme_scope(scheme) in ("all", "pool"):
         own = copy.deepcopy(cast("ForeignScheme", scheme))
         if isinstance(own, KnowsItems):  # it has something of its own to say of each item
-            fresh = own.init(population).among(np.asarray(idx))
+            whole = cast("KnowsItems", own.init(population))
+            fresh = whole.among(np.asarray(idx))
         else:
             fresh = _init(own, len(idx))
         return restrict(fresh.probabilities(scores))

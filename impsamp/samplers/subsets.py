@@ -13,7 +13,7 @@ from ..randomness import as_generator, invert_cdf, uniforms
 from ..theory.minibatch import variance_factors
 from ..typing import Array, Generator, Seeded, SubsetSampling, Vector
 from .alias import AliasTable
-from .draws import Draw, check_law, compiled, make_draw
+from .draws import Draw, check_law, compiled, inclusion, make_draw
 
 # %% auto #0
 __all__ = [
@@ -25,21 +25,16 @@ __all__ = [
     "uniform_subset",
 ]
 
+
 # %% ../../nbs/08_samplers/04_subsets.ipynb #fe8ee0fe
-_ROUNDING = 1e-9  # how far above 1 a sum that should end at 1 may land
-
-
 def _inclusion(p: np.ndarray) -> np.ndarray:
     "`p` (n,) nonnegative and not 0 everywhere, clipped to 1 where it is above by rounding."
-    if (p > 1 + _ROUNDING).any():
-        raise InvalidProbabilities(
-            f"inclusion probability {p.max():.9g} above 1 at index {int(p.argmax())}: cap it at 1"
-        )
+    p = inclusion(p)
     if not (p > 0).any():
         raise InvalidProbabilities(
             "all inclusion probabilities are zero: the subset would always be empty"
         )
-    return np.minimum(p, 1.0)
+    return p
 
 
 _MOST_PAIRS = 20_000  # items whose matrix of pairs is made: 3.2 GB
