@@ -201,10 +201,10 @@ def restricted_probabilities(
         own = copy.deepcopy(cast("ForeignScheme", scheme))
         if isinstance(own, KnowsItems):  # it has something of its own to say of each item
             whole = cast("KnowsItems", own.init(population))
-            fresh = whole.among(np.asarray(idx))
+            own = whole.among(np.asarray(idx))
         else:
-            fresh = _init(own, len(idx))
-        return restrict(fresh.probabilities(scores))
+            own = _init(own, len(idx))
+        return restrict(own.probabilities(scores))
     p = _own_probabilities(scheme, population)
     if len(p) != population:
         raise InvalidShape(
