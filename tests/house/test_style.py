@@ -55,7 +55,7 @@ def test_lines_hold_few_tokens(package):
 
 def test_the_picture_stays_small():
     drawn = picture(MODULES)
-    assert drawn["rooms"] <= 21 and drawn["floors"] <= 9 and drawn["arrows"] <= 100
+    assert drawn["rooms"] <= 21 and drawn["floors"] <= 9 and drawn["arrows"] <= 105
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import impsamp
 from impsamp import optimizers
-from impsamp.optimizers import saga, scalar, variance_reduced
+from impsamp.optimizers import learning_rate, saga, scalar, variance_reduced
 
 
 def test_every_name_is_the_object_of_its_module():
     homes = dict(
+        LearningRateFactor=learning_rate,
+        learning_rate_factor=learning_rate,
         SAGA=saga,
         SARAH=variance_reduced,
         SVRG=variance_reduced,
