@@ -41,8 +41,8 @@ def binned_probabilities(g: Vector, bins: Items) -> Array:
 
     Of the kind of `g`, float64 (n,). Raises `InvalidScores` where all `g` are zero.
 
-    >>> binned_probabilities([1.0, 7.0, 2.0, 2.0, 2.0], [0, 0, 1, 1, 1]).tolist()
-    [0.3125, 0.3125, 0.125, 0.125, 0.125]
+    >>> binned_probabilities([1.0, 7.0, 2.0, 2.0, 2.0], [0, 0, 1, 1, 1])
+    array([0.3125, 0.3125, 0.125 , 0.125 , 0.125 ])
     """
     return optimal_probabilities(bin_norms(g, bins))
 
