@@ -19,7 +19,15 @@ NEEDED = {
     "sphinx_copybutton": "sphinx-copybutton",
     "sphinx-mathjax-offline": "sphinx-mathjax-offline",
 }
-TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/PROVENANCE.md")
+TEXTS = (
+    "docs/results.md",
+    "docs/speed.md",
+    "docs/reproducing.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "data/PROVENANCE.md",
+)
 UNREAD = ("__pycache__", "*.svg", "*.npz", "*.ipynb")
 KEPT = ("figures", "data", "benchmarks", "examples", "tests", "impsamp")
 FILES = ("Makefile", "pyproject.toml", "requirements.lock", "LICENSE", "CITATION.cff")

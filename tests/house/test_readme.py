@@ -1,5 +1,6 @@
 """The fragments of the README on schemes, samplers and thinning run, each as it stands."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,17 @@ def test_a_scheme_of_your_own_in_ten_lines_trains_and_resumes():
 )
 def test_the_readme_shows_exactly_these_fragments(fragment):
     assert fragment.strip() in README.read_text()
+
+
+def prose_of(text):
+    "The words of a page apart from code, tables and addresses."
+    plain = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines = [line for line in plain.splitlines() if not line.startswith("|")]
+    return re.sub(r"\]\([^)]*\)", "]", "\n".join(lines)).split()
+
+
+@pytest.mark.skipif(not README.exists(), reason="no README.md here (installed package)")
+def test_the_front_page_is_read_in_minutes():
+    text = README.read_text()
+    assert len(prose_of(text)) <= 700
+    assert text.index("![") < text.index("## ")  # a picture before the first section
