@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import os
+import signal
+import threading
 
+import pytest
 from hypothesis import settings
 
 from impsamp.data.fetch import resolve_data_env
@@ -15,3 +18,12 @@ resolve_data_env()
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_on():
+    "A command in the background has Ctrl-C switched off; the tests of Ctrl-C need it."
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
