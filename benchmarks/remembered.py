@@ -29,6 +29,7 @@ from benchmarks.samplers import (
     cpprb_buffer,
     importable,
     repeated,
+    save,
     seconds,
     torchrl_sampler,
     versions,
@@ -254,14 +255,6 @@ def page(rows, versions):
     return "\n".join(lines) + "\n"
 
 
-def save(rows):
-    with (HERE / "remembered.csv").open("w", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(FIELDS)
-        for row in rows:
-            out.writerow([f"{x:.4g}" if isinstance(x, float) else x for x in row.values()])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", default="4,5,6,7,8")
@@ -273,7 +266,7 @@ def main():
         rows = []
         for power in map(int, args.sizes.split(",")):
             rows += measure(10**power, args.rounds)
-            save(rows)
+            save(rows, HERE / "remembered.csv", FIELDS)
     with (HERE / "remembered.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     (HERE / "remembered.md").write_text(page(rows, versions()))

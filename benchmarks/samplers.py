@@ -420,10 +420,10 @@ def versions():
     return ", ".join(f"{m} {version(m)}" for m in names)
 
 
-def save(rows):
-    with (HERE / "samplers.csv").open("w", newline="") as file:
+def save(rows, path, fields):
+    with path.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(FIELDS)
+        out.writerow(fields)
         for row in rows:
             out.writerow([f"{x:.4g}" if isinstance(x, float) else x for x in row.values()])
 
@@ -448,7 +448,8 @@ def measure_all(powers, rounds):
     for n in powers:
         for task in TASKS:
             rows += measure(task, n, rounds)
-            save(rows)  # what is measured stays, even if the next size does not fit
+            # what is measured stays, even if the next size does not fit
+            save(rows, HERE / "samplers.csv", FIELDS)
 
 
 def parse():

@@ -36,6 +36,7 @@ __all__ = [
     "binary_metrics",
     "checkpoint_table",
     "evaluator",
+    "flat_gradients",
     "make_optimizer",
     "make_scheme",
     "mean_log_step",
@@ -43,6 +44,7 @@ __all__ = [
     "paper_run",
     "predicted_curve",
     "predicted_gain",
+    "run_arrays",
     "summed_curve",
     "timed_paper_run",
 ]
@@ -165,6 +167,17 @@ def _paper_history(
 
 
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #2787dc48
+def run_arrays(history: History) -> dict[str, np.ndarray | int]:
+    "What is kept of a run: checkpoints, evaluations, and where it diverged (-1: nowhere)."
+    return dict(
+        step=history.step,
+        **history.values,
+        diverged_at=-1 if history.diverged_at is None else history.diverged_at,
+        grad_evals=history.grad_evals,
+        score_evals=history.score_evals,
+    )
+
+
 def paper_run(
     *,
     optimizer: str,
@@ -197,13 +210,7 @@ def paper_run(
         eval_every=eval_every,
         test=test,
     )
-    return dict(
-        step=history.step,
-        **history.values,
-        diverged_at=-1 if history.diverged_at is None else history.diverged_at,
-        grad_evals=history.grad_evals,
-        score_evals=history.score_evals,
-    )
+    return run_arrays(history)
 
 
 def timed_paper_run(
@@ -289,7 +296,7 @@ def _laws(g):
     return {"u": uniform, "gn": ideal, "half": (uniform + ideal) / 2}
 
 
-def _flat_gradients(model, split):
+def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     "(n, d): every sample's gradient over all parameters."
     named = dict(model.named_parameters())
     grads = loop_grads(model, nll, split.x_train, split.y_train, named)
@@ -323,7 +330,7 @@ def predicted_gain(
 
     def look(m):
         points = counter_generator(seed, _LOOK, next(looks)).random((draws, batch))
-        grads = _flat_gradients(m, split)
+        grads = flat_gradients(m, split)
         g = grads.double().norm(dim=1).numpy()
         laws = _laws(g)
         moment = {k: second_moment(p, g) for k, p in laws.items()}

@@ -12,14 +12,13 @@ from ..checks import check_count
 from ..data import load_mnist01
 from ..errors import InvalidArgument
 from ..gradnorms import grad_norms
-from ..gradnorms.oracle import loop_grads
 from ..problems import PaperCNN
 from ..randomness import seeded
 from ..schemes import GradNorm, Mixture, Scheme, Uniform, mix, proportional
 from ..theory import second_moment
 from ..training import train
 from ..typing import Vector
-from .lahire import evaluator, mean_log_step, nll
+from .lahire import evaluator, flat_gradients, mean_log_step, nll, run_arrays
 
 # %% auto #0
 __all__ = [
@@ -95,23 +94,10 @@ def segment_run(
         evaluate=look,
         eval_every=eval_every,
     )
-    return dict(
-        step=history.step,
-        **history.values,
-        diverged_at=-1 if history.diverged_at is None else history.diverged_at,
-        grad_evals=history.grad_evals,
-        score_evals=history.score_evals,
-    )
+    return run_arrays(history)
 
 
 # %% ../../nbs/14_reproduce/07_segment.ipynb #4f78abfc
-def _flat_grads(model, split):
-    "(n, d): every sample's gradient over all parameters."
-    named = dict(model.named_parameters())
-    grads = loop_grads(model, nll, split.x_train, split.y_train, named)
-    return torch.cat([g.flatten(1) for g in grads.values()], 1)
-
-
 def segment_promise(
     *, seed: int, steps: int = 120, every: int = 30, draws: int = 100, lr: float = 0.01
 ) -> dict[str, np.ndarray]:
@@ -126,7 +112,7 @@ def segment_promise(
     grid = (np.arange(draws)[:, None] + 0.5) / draws
 
     def rates(m):
-        grads = _flat_grads(m, split)
+        grads = flat_gradients(m, split)
         g = grads.double().norm(dim=1).numpy()
 
         def rate(t):

@@ -20,11 +20,11 @@ STEPS = 12  # an epoch
 @cache
 def images():
     "1 000 images of MNIST where it is at hand, else of those that ship with the package."
-    found = load_mnist() if "IMPSAMP_DATA" in os.environ else None
-    if found is not None:
+    if "IMPSAMP_DATA" in os.environ:  # without a folder it would be fetched
+        found = load_mnist()
         return TensorDataset(found.x_train[:1000], found.y_train[:1000])
-    found = load_mnist01()
-    return TensorDataset(found.x_test[:1000], found.y_test[:1000])
+    shipped = load_mnist01()
+    return TensorDataset(shipped.x_test[:1000], shipped.y_test[:1000])
 
 
 def law(name, n):
