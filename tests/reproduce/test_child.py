@@ -79,6 +79,28 @@ def test_a_kernel_that_dies_is_told(tmp_path):
     assert told["error"] == "DeadKernelError"
 
 
+def test_a_kernel_whose_ports_others_took_is_started_again(tmp_path, monkeypatch):
+    "Nothing of the notebook ran; after three starts it is told."
+    import papermill
+
+    starts, execute = [], papermill.execute_notebook
+
+    def unlucky(*args, **kwargs):
+        starts.append(kwargs["cwd"])
+        if len(starts) in unlucky.at:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return execute(*args, **kwargs)
+
+    monkeypatch.setattr(papermill, "execute_notebook", unlucky)
+    task = notebook(tmp_path / "x.ipynb", "open('out', 'a').write('once')")
+    unlucky.at = {1, 2}
+    assert child.execute(task) == {}
+    assert (len(starts), (tmp_path / "out").read_text()) == (3, "once")
+    unlucky.at = {4, 5, 6}
+    assert child.execute(task)["error"] == "RuntimeError"
+    assert (len(starts), (tmp_path / "out").read_text()) == (6, "once")
+
+
 def test_a_copy_that_cannot_be_written_is_told(tmp_path):
     task = notebook(tmp_path / "x.ipynb", "runs")
     told = child.execute({**task, "copy": str(tmp_path / "nowhere" / "x.ipynb")})
