@@ -290,7 +290,7 @@ def write_contents(root: Path, source: Path) -> None:
         "Start": sorted(
             f"nbs/tutorials/{path.stem}" for path in (root / "nbs/tutorials").glob("*.ipynb")
         ),
-        "Library, read along": ["nbs/index", *read],
+        "Library, read along": ["nbs/index", "nbs/departures", *read],
         "Results": ["gallery", *pages_of(root, "results"), *texts_of(root, "figures")],
         "Experiments": [*pages_of(root, "experiments"), *texts_of(root, "nbs/experiments")],
         "Benchmarks": texts_of(root, "benchmarks"),
