@@ -108,7 +108,7 @@ class Reading:
         code = code_lines(text, tree)
         self.exported.append(len(code))
         defined = [n for n in tree.body if isinstance(n, DEFINITIONS)]
-        public = [n.name for n in defined if not n.name.startswith("_")]
+        public = sorted({n.name for n in defined if not n.name.startswith("_")})
         if len(public) > 1:
             self.crowded.append(", ".join(public))
         self.patches += [ast.unparse(n).splitlines()[0] for n in tree.body if is_patch(n)]
