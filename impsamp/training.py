@@ -136,10 +136,12 @@ def _no_clock(phase: str) -> None:
     "Nobody measures."
 
 
+# %% ../nbs/12_training.ipynb #dcd9be44
 class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
+# %% ../nbs/12_training.ipynb #58bd640a
 def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> None:
     "`DivergedScores` where one of `scores` (k,) is not finite."
     if scores is not None and not torch.isfinite(scores).all():
@@ -148,6 +150,7 @@ def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> Non
         )
 
 
+# %% ../nbs/12_training.ipynb #e95bf48e
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -200,6 +203,7 @@ class Pass(NamedTuple):
     losses: torch.Tensor
 
 
+# %% ../nbs/12_training.ipynb #f7ca181e
 Look: TypeAlias = "Callable[[Pass], None]"
 # (losses, what the model returned, weights)
 Backward: TypeAlias = "Callable[[torch.Tensor, Any, Array], object]"
@@ -209,11 +213,13 @@ def _look_away(done: Pass) -> None:
     "Nothing is read from the graph."
 
 
+# %% ../nbs/12_training.ipynb #8389ca0c
 def weighted_backward(losses: torch.Tensor, output: object, weight: Array) -> None:
     "Backward through sum_b w_b loss_b; the weights (array or tensor) carry no gradient."
     (torch.as_tensor(weight).detach().to(losses) * losses).sum().backward()
 
 
+# %% ../nbs/12_training.ipynb #376d926e
 def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
     "One forward pass with losses (b,); errors as `per_sample_losses`."
     outputs = []
@@ -226,6 +232,7 @@ def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
     return Pass(x, y, outputs[-1], losses)
 
 
+# %% ../nbs/12_training.ipynb #51a75208
 def weighted_step(
     model: Callable,
     loss_fn: LossFunction,
@@ -272,6 +279,7 @@ class Step(NamedTuple):
         return bool(torch.isfinite(self.losses).all())
 
 
+# %% ../nbs/12_training.ipynb #2fd08176
 def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     "A function of (losses, output) that gives the scores of the batch, and how many it computes."
     if scheme.needs == "none":
@@ -284,11 +292,13 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     return (lambda losses, output: scores), batch_length(x)
 
 
+# %% ../nbs/12_training.ipynb #738f7ead
 def _probe_of(scheme, model, loss_fn, x, y):
     "Exact norms (b,) of a batch that the scheme wants to compare with its scores; else None."
     return grad_norms(model, loss_fn, x, y) if getattr(scheme, "probe_due", False) else None
 
 
+# %% ../nbs/12_training.ipynb #de2b7e4a
 def training_step(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -375,15 +385,18 @@ class History(NamedTuple):
     seconds: dict[str, float]
 
 
+# %% ../nbs/12_training.ipynb #3df0888b
 def _column(rows: Sequence[dict[str, float]], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows])
 
 
+# %% ../nbs/12_training.ipynb #237aaa86
 def columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
     "name -> (k,): the columns of k rows, by the names of the first."
     return {name: _column(rows, name) for name in rows[0]}
 
 
+# %% ../nbs/12_training.ipynb #c8a1668e
 PHASES = ("scoring", "draw", "step", "evaluation")
 
 
@@ -400,6 +413,7 @@ class _Clock:
         self._last = now
 
 
+# %% ../nbs/12_training.ipynb #43f045d4
 @dataclass
 class _Account:
     "What a training has cost so far, and what was seen at its checkpoints."

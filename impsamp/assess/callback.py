@@ -45,6 +45,7 @@ def _timed(f, *args):
     return out, time.perf_counter() - start
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #aac49453
 def mean_gradient_norm(
     model: torch.nn.Module,
     loss_fn: LossFunction,
@@ -82,6 +83,7 @@ def _wanted(scheme):
     return needs
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #b11b4b0c
 def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     "(scores or None, seconds): plain norms are at hand, all else is computed and timed."
     if needs == "none":
@@ -91,6 +93,7 @@ def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     return _timed(scores_for, as_scheme(scheme), model, loss_fn, x, y, optimizer)
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #c2190830
 def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):
     """One row of the assessment of `scheme` on the items (x, y) = data[idx], with seconds spent.
 
@@ -196,6 +199,7 @@ class AssessCallback:
         return f"AssessCallback({self.assessment.scheme}, every={self.every}, {found} evaluations)"
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #508cb1ee
 def assess(
     scheme: SchemeOrVector,
     model: torch.nn.Module,

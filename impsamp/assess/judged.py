@@ -54,6 +54,7 @@ def _tensors(part: object) -> object:
     return part if isinstance(part, torch.Tensor) else torch.as_tensor(part)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7463871c
 def _pair_of(data: Data) -> tuple[object, object]:
     pair: object = getattr(data, "tensors", data)
     if hasattr(data, "x_train"):
@@ -65,6 +66,7 @@ def _pair_of(data: Data) -> tuple[object, object]:
     return _tensors(x), _tensors(y)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #b8d8859d
 def tensors_of(data: Data) -> tuple[Batch, Batch]:
     """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
 
@@ -87,6 +89,7 @@ def tensors_of(data: Data) -> tuple[Batch, Batch]:
     return cast("tuple[Batch, Batch]", (x, y))
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #06a17056
 def check_places(scheme: object, model: object, loss_fn: object) -> None:
     "`InvalidArgument` where scheme, model and loss function stand in another order."
     order = "the order is (scheme, model, loss_fn, data)"
@@ -100,6 +103,7 @@ def check_places(scheme: object, model: object, loss_fn: object) -> None:
         raise InvalidArgument(f"loss_fn must be callable, got {type(loss_fn).__name__}: {order}")
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7a71509b
 def choose_items(
     population: int, sample_size: int | None, generator: Generator | None
 ) -> np.ndarray:
@@ -142,16 +146,19 @@ class ForeignScheme(Protocol):
     def probabilities(self, scores: Vector | None = None, /) -> Vector: ...
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7a8c4a3b
 def _is_vector(scheme: SchemeOrVector) -> TypeGuard[Vector]:
     sized = hasattr(scheme, "__len__") and not isinstance(scheme, str)
     return sized and not hasattr(scheme, "probabilities")
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #76a0a53f
 def _init(scheme: ForeignScheme, n: int) -> ForeignScheme:
     "`scheme.init(n)`, which may return a new scheme or nothing."
     return scheme.init(n) or scheme  # type: ignore[return-value]
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #a37f7592
 def scheme_scope(scheme: SchemeOrVector) -> str:
     """ "given" for a vector, else the scheme's `scope`.
 
@@ -171,6 +178,7 @@ def scheme_scope(scheme: SchemeOrVector) -> str:
     return scope
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #cc7a5b3b
 def scheme_name(scheme: SchemeOrVector) -> str:
     "The type's name, with its parts in brackets: `Mixture(GradNorm, Uniform)`."
     if scheme_scope(scheme) == "given":
@@ -180,6 +188,7 @@ def scheme_name(scheme: SchemeOrVector) -> str:
     return type(scheme).__name__ + inside
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #bc2c54a5
 def _own_probabilities(scheme: SchemeOrVector, population: int) -> Vector:
     "p over all items, of a vector or of a scheme that needs no fresh score; a copy answers."
     if _is_vector(scheme):
@@ -190,6 +199,7 @@ def _own_probabilities(scheme: SchemeOrVector, population: int) -> Vector:
     return own.probabilities()
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #647afabe
 def restricted_probabilities(
     scheme: SchemeOrVector, scores: Vector | None, idx: Items, population: int
 ) -> np.ndarray:
@@ -272,6 +282,7 @@ class AdaptedScheme(Scheme):
             update(at, told)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #b6da5d75
 def as_scheme(scheme: ForeignScheme) -> Scheme:
     "`scheme` itself if it is a `Scheme`, else the object dressed as one."
     return scheme if isinstance(scheme, Scheme) else AdaptedScheme(scheme)

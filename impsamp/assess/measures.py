@@ -82,6 +82,7 @@ def pull(sample_size: int, population: int) -> float:
     return (population - m) / (m * (population - 1))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #62467cf4
 def unpull(value: float, at_uniform: float, k: float) -> float:
     """(value - k at_uniform) / (1 - k): a product of two sample means without its bias.
 
@@ -139,6 +140,7 @@ def _moment_ratios(h: float, h_u: float, h_gn: float, k: float) -> Row:
     }
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #28dea71a
 def _variance_ratios(h: float, h_u: float, h_gn: float, mean_norm: float | None) -> Row:
     "V(p)/V(u) and V(p^GN)/V(u), nan where V(u) is unknown or nothing but rounding."
     drift = np.nan if mean_norm is None else mean_norm**2
@@ -151,6 +153,7 @@ def _variance_ratios(h: float, h_u: float, h_gn: float, mean_norm: float | None)
     }
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #50ca10db
 def _largest_weight(p: np.ndarray) -> float:
     least = p.min()
     if least == 0:
@@ -158,6 +161,7 @@ def _largest_weight(p: np.ndarray) -> float:
     return float(1 / (p.size * least))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #8d64c6f3
 def _named(found: dict[str, float], about: str) -> Row:
     return {f"{key}_{about}": value for key, value in found.items()}
 
@@ -234,6 +238,7 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([r[key] for r in rows], dtype=float)
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #d3d7e028
 def _geomean(x: np.ndarray) -> float:
     "Geometric mean of the positive finite entries, nan if there are none."
     kept = np.isfinite(x) & (x > 0)
@@ -242,6 +247,7 @@ def _geomean(x: np.ndarray) -> float:
     return float(np.exp(np.log(x[kept]).mean()))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #ac99bb8a
 _RATIOS = (
     "second_moment_ratio",
     "best_ratio",
@@ -279,6 +285,7 @@ def _lead(row: Row, name: str) -> float:
     return u - p if np.isfinite(u) or np.isfinite(p) else 0.0
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #fb920618
 _TRUTH = {"better": 1, "worse": -1}
 
 
@@ -302,6 +309,7 @@ def _distance_summaries(rows: Rows, answers: Sequence[str]) -> Row:
     return {key: value for found in by_measure for key, value in found.items()}
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #e7fef9c8
 def summarise(rows: Rows) -> Row:
     "Means over the evaluations (geometric for ratios): a flat dict, the numbers of the page."
     answers = [compare_with_uniform(r) for r in rows]

@@ -157,6 +157,7 @@ def _histogram_title(measure: str, infinite: int) -> str:
     return f"{title}\n{infinite} infinite" if infinite else title
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #c78ee522
 def _draw_histogram(ax: Axes, assessment: Assessment, measure: str) -> None:
     "The distances of u and of p over all evaluations, over one another."
     rows = assessment.rows
@@ -229,6 +230,7 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
     low.set_xlabel("step")
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #7c90c8b7
 def plot_evolution(assessments: Sequence[Assessment]) -> Figure:
     """H(p)/H(u) with twice its standard error, the best possible ratio, and total variation.
 
@@ -260,6 +262,7 @@ def _mixed_answer(s: Row) -> str:
     return f"**It depends on the moment**, on average it is {mean}"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #e72c4469
 def _answer(s: Row) -> str:
     "The first sentence: better than uniform or not, and at how many evaluations."
     n = s["evaluations"]
@@ -287,6 +290,7 @@ def _worth_of_a_draw(v: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #9b1bf083
 def _gain(s: Row) -> str:
     if s["unseen_items"]:
         return (
@@ -321,6 +325,7 @@ def _fresh_for_all(v: float, c: float, population: float, batch: int | None) -> 
     return f"{words} (at {batch}: variance x time {ratio:.3g} of uniform)"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #1caead9a
 def _ratio_for_all(v: float, c: float, population: float, batch: int) -> float:
     "Variance x time with fresh scores of all items at each step, over uniform sampling's."
     return v * (1 + population * c / batch)
@@ -396,6 +401,7 @@ def _distance_line(s: Row, measure: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #2e95742c
 def _distance_table(s: Row) -> str:
     lines = [_distance_line(s, m) for m in MEASURES]
     return "\n".join([_DISTANCE_HEAD, *lines])
@@ -416,6 +422,7 @@ def _about(a: Assessment, s: Row, m: float, n: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #27a5e0fc
 def _never_seen(s: Row, m: float) -> str:
     "What a scheme that gives items with a gradient no probability cannot see."
     return (
@@ -426,6 +433,7 @@ def _never_seen(s: Row, m: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #f0e95b2a
 def _caveats(a: Assessment, s: Row, m: float) -> str:
     "What was left out, and whether the estimate is biased: follows the answer."
     skipped = (
@@ -440,6 +448,7 @@ def _caveats(a: Assessment, s: Row, m: float) -> str:
     return (skipped if a.skipped else "") + ("" if a.unbiased else biased) + unseen
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #9b4a328e
 def _spent(s: Row, m: float) -> str:
     return (
         f"Evaluating cost {s['norms_cost']:.2g} (norms) and {s['scores_cost']:.2g} (scores) "

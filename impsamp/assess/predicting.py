@@ -69,6 +69,7 @@ class Interval(NamedTuple):
     high: float
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #73319834
 def variance_interval(
     g: np.ndarray, s: np.ndarray, mean_sq: float, population: int, resamples: int = 200
 ) -> Interval:
@@ -148,6 +149,7 @@ def _scaled_interval(g: np.ndarray, s: np.ndarray, mean_sq: float, n: int) -> In
     return variance_interval(g / largest, s / s.max(), scaled, n)
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #8ce02a0a
 def _pooled(rho: Interval, batch: int, pool: int, n: int) -> Interval:
     "The same through a uniform pool of `pool` of n items."
 
@@ -187,6 +189,7 @@ def _candidate_label(r: Candidate) -> str:
     return "ideal, for free" if r["scheme"] == "ideal" else f"{r['scheme']} of {r['pool']}"
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #0af8943f
 def plot_candidates(
     rows: Sequence[Candidate], margin: float = 0.9, axes: Axes | None = None
 ) -> Figure:

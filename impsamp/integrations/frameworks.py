@@ -48,6 +48,7 @@ def _cure(framework: str) -> str:
     return f"pip install '{wanted}', or all of them: pip install 'impsamp[integrations]'"
 
 
+# %% ../../nbs/15_integrations/01_frameworks.ipynb #b92a6c9c
 def require_framework(framework: str) -> None:
     """`MissingFramework` unless `framework`, a name in `OLDEST`, is installed and not older.
 

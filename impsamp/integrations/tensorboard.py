@@ -54,6 +54,7 @@ class ScalarWriter(Protocol):
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object: ...
 
 
+# %% ../../nbs/15_integrations/02_tensorboard.ipynb #67b5d199
 def _writer_of(place: ScalarWriter | str | Path) -> ScalarWriter:
     if hasattr(place, "add_scalar"):
         return place  # type: ignore[return-value]

@@ -67,6 +67,7 @@ def _indices(subset: Items | Drawn) -> np.ndarray:
     return items.astype(np.int64).ravel()
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #b34480fb
 def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     """A `Block` from a sequence of index arrays or of `Draw`s.
 
@@ -95,6 +96,7 @@ def _nice_block(rng, perm, b, T):
     return np.arange(T + 1) * b, idx
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #2d6c5d38
 def nice_blocks(n: int, b: int) -> BlockDrawer:
     "draw(rng, T) -> Block of uniform subsets of size `b`."
     perm = np.arange(n)
@@ -105,6 +107,7 @@ def nice_blocks(n: int, b: int) -> BlockDrawer:
     return draw
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #939fbc53
 def _nice(p: np.ndarray) -> BlockDrawer:
     return nice_blocks(p.size, round(p.sum()))
 
@@ -153,6 +156,7 @@ def _serial_block(rng, accept, pair, T):
     return np.arange(T + 1), idx
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #28b851af
 def _serial(p: np.ndarray) -> BlockDrawer:
     accept, alias = _alias_table(p)
     small = np.int32 if p.size < 2**31 else np.int64
@@ -172,6 +176,7 @@ def _room(expected):
     return np.empty(int(expected * 1.1) + 64, np.int64)
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #958e569e
 @cached_njit(nogil=True)
 def _grown(idx, needed):
     "`idx`, or a copy of twice the length that is needed."
@@ -182,6 +187,7 @@ def _grown(idx, needed):
     return longer
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #8840b451
 @cached_njit(nogil=True)
 def _guide(ends):
     "guide[c]: an item at or before the one whose interval holds the left end of cell c."
@@ -229,6 +235,7 @@ def _split(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return certain, free
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #680d9b71
 def _independent(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
     ends = np.cumsum(-np.log1p(-p[free]))
@@ -263,6 +270,7 @@ def _approximate_block(rng, certain, free, coin, a, expected, T):
     return ptr, idx[:m]
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #efa33034
 def _approximate(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
     largest = p[free].max(initial=0.0)
@@ -293,6 +301,7 @@ def _draw_by_draw(sampling: Sampling, n: int) -> BlockDrawer:
     return draw
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #3ca5264a
 def block_drawer(sampling: Sampling, p: np.ndarray) -> BlockDrawer:
     """draw(rng, T) -> `Block` by the law of `sampling`, whose inclusion probabilities are `p` (n,).
 

@@ -33,23 +33,28 @@ def _logistic_value(Z, t):
     return np.log1p(np.exp(-np.abs(m))) + np.maximum(-m, 0)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #f35ba7b3
 def _logistic_slope(Z, t):
     return (-t * expit(-t * Z[:, 0]))[:, None]
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #427c13a1
 def _logistic_conjugate(S, t):
     share = np.clip(-t * S[:, 0], 0, 1)
     return xlogy(share, share) + xlogy(1 - share, 1 - share)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #d7b024b4
 def _squared_value(Z, t):
     return 0.5 * (Z[:, 0] - t) ** 2
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #e180d14a
 def _squared_slope(Z, t):
     return Z - t[:, None]
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #14d67e37
 def _squared_conjugate(S, t):
     return 0.5 * S[:, 0] ** 2 + S[:, 0] * t
 
@@ -62,6 +67,7 @@ def _shares(Z):
     return top[:, 0], E, E.sum(axis=1)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #8d0df756
 def _softmax(Z: np.ndarray) -> np.ndarray:
     "Shares of the classes, exp(Z_k) / sum_l exp(Z_l) in each row, (n, K)."
     _, E, total = _shares(Z)
@@ -69,17 +75,20 @@ def _softmax(Z: np.ndarray) -> np.ndarray:
     return E
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #5e789e9a
 def _softmax_value(Z, t):
     top, _, total = _shares(Z)
     return np.log(total) + (top - Z[np.arange(t.size), t])
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #bbda3dd3
 def _softmax_slope(Z, t):
     S = _softmax(Z)
     S[np.arange(t.size), t] -= 1
     return S
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #8a7a24bd
 def _softmax_conjugate(S, t):
     p = S.copy()
     p[np.arange(t.size), t] += 1
@@ -107,6 +116,7 @@ def _blocks(X: Rows) -> Iterator[tuple[slice, np.ndarray]]:
         yield at, X[at].astype(np.float64, copy=False)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #6baa9026
 class Composite:
     """F = sum_i c_i phi(W a_i + b, t_i) + sum_j (l2_j/2 ||W_j||^2 + l1_j ||W_j||_1).
 
@@ -210,10 +220,12 @@ def curvatures(loss: str, Z: np.ndarray) -> np.ndarray:
     return p * (1 - p)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #0b87a32f
 def _with_ones(A: np.ndarray) -> np.ndarray:
     return np.hstack([A, np.ones((A.shape[0], 1))])
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #a352df42
 def _dense_gram(X, r, intercept):
     d = X.shape[1] + intercept
     if X.shape[0] <= _BLOCK and not intercept:
@@ -231,6 +243,7 @@ def _dense_gram(X, r, intercept):
     return H
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #ad70c0f3
 def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
     "sum_i r_i a_i a_i', dense (d, d), with a column of ones last where there is an intercept."
     if not sparse.issparse(X):
@@ -245,6 +258,7 @@ def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
     return H
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #f321be15
 def add_ridge(H: np.ndarray, l2: np.ndarray) -> np.ndarray:
     "H + diag(l2) on the features, in place."
     at = np.arange(l2.size)
@@ -260,6 +274,7 @@ def _bordered(f):
     return _with_ones(f.X.astype(np.float64, copy=False)), False
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #4772944c
 def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
     """Hessian of all but the l1 part at scores Z, (K d, K d), rows of theta one after the other.
 
@@ -290,6 +305,7 @@ def _intercept_slopes(f, Z):
     return f.c @ S
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #275ec064
 def _intercept_step(f, Z):
     "Newton step of the K intercepts at scores Z, (K,), and the decrement."
     g = _intercept_slopes(f, Z)
@@ -302,6 +318,7 @@ def _intercept_step(f, Z):
     return step, float(-g @ step)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #6e9aea92
 def best_intercepts(f: Composite, theta: np.ndarray, Z: np.ndarray) -> np.ndarray:
     "What to add to the intercepts (K,), for the least F at these weights."
     shift = np.zeros(f.K)
@@ -322,6 +339,7 @@ def best_intercepts(f: Composite, theta: np.ndarray, Z: np.ndarray) -> np.ndarra
     return shift
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #07f85ace
 def _shrinkage(f, U):
     "The largest rho <= 1 for which rho U (K, k) is dual feasible."
     bare = f.l2 == 0
@@ -333,6 +351,7 @@ def _shrinkage(f, U):
     return float((room[over] / size[over]).min(initial=1.0))
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #31cb58bf
 def _penalty_conjugate(f, U):
     "R*(U) for feasible U (K, k)."
     over = np.maximum(np.abs(U) - f.l1, 0) ** 2
@@ -340,6 +359,7 @@ def _penalty_conjugate(f, U):
     return 0.5 * float((over[:, squared] / f.l2[squared]).sum())
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #4628b8bc
 def duality_gap(f: Composite, Z: np.ndarray, theta: np.ndarray) -> tuple[float, float]:
     """(gap, F): F - F* <= gap at theta with scores Z, whose intercepts are the best ones.
 

@@ -43,11 +43,13 @@ def _no_regulariser(x):
     return 0.0
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #16e00a10
 def _subset(block, t):
     ptr = block.ptr
     return block.idx[ptr[t] : ptr[t + 1]]
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #425f4d3a
 class ReferenceEngine:
     """x <- x - lr v with v as written in the second paper's algorithms.
 
@@ -156,6 +158,7 @@ def every_coordinate(problem: LinearSum, lr: float) -> str:
     return ""
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #e80e2cd0
 def _rows_name(problem, reason):
     if not problem.is_sparse:
         return "dense rows"

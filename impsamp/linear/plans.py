@@ -42,6 +42,7 @@ def _common_factor(p, v):
     return float(np.clip(np.median(each), 0, 1))
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #8c8e2204
 def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
     """c mean(L) + max_i v_i L_i / (n p_i): the convex theory's constant, in units of L; all (n,).
 
@@ -58,6 +59,7 @@ def convex_sarah_factor(lr: float, m: int, *, L: float, mu: float) -> float:
     return 1 / (mu * lr * (m + 1)) + lr * L / (2 - lr * L)
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #9facdf8c
 def convex_sarah_step(
     *, L: float, mu: float = 0.0, n: int | None = None, target: float = 0.5
 ) -> StepSize:
@@ -99,6 +101,7 @@ class Problem(Protocol):
     def grad_items(self, x: np.ndarray, idx: np.ndarray) -> np.ndarray: ...
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #822a470a
 def smoothness_of(problem: Problem) -> np.ndarray:
     "L, with zeros lifted where the problem can do so: every p built on it is positive."
     if hasattr(problem, "lifted_smoothness"):
@@ -128,6 +131,7 @@ def resolve_sampling(sampling: str | Sampling, L: np.ndarray) -> Sampling:
     return SerialSampling(scores / scores.sum())
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #e69d6b37
 def _law_of(sampling, n):
     "(p, v) of a sampling, both (n,) float64, checked against the problem's n."
     p = to_float64(sampling.inclusion_probabilities, "inclusion probabilities", ndim=1)
@@ -179,6 +183,7 @@ class _Constants:
         return max(1, int(self.n / self.b))
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #e97b7778
 def _smoothness(problem, needed):
     "L with zeros lifted, or None where the problem does not know it and nothing needs it."
     try:
@@ -189,6 +194,7 @@ def _smoothness(problem, needed):
         return None
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #6a288191
 def _ridge_beside_intercept(problem):
     "(l2, L of the losses alone) where one l2 penalises all but an intercept, else (0, None)."
     l2 = getattr(problem, "l2", 0.0)
@@ -197,6 +203,7 @@ def _ridge_beside_intercept(problem):
     return l2, problem.loss_smoothness
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #ba851b2a
 def _constants(problem, method, sampling, lr):
     by_hand = isinstance(lr, (int, float)) and not isinstance(sampling, str)
     L = _smoothness(problem, needed=not by_hand)
@@ -216,11 +223,13 @@ def _gd_step(c, m):
     return StepSize(1 / c.L.mean(), None, "gradient descent: 1/mean L")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #877134ca
 def _sgd_step(c, m):
     rule = "SGD: 1/(2 expected smoothness), Gower et al. 2019"
     return StepSize(1 / (2 * c.smooth), None, rule)
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #1b9ccc5d
 def _nonconvex_step(method, c, m, mu):
     if method == "gd":
         return _gd_step(c, m)
@@ -243,10 +252,12 @@ def _convex_svrg(c, m):
     return StepSize(1 / (6 * c.smooth), steps, "convex SVRG: 1/(6 expected smoothness)")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #210c2f6f
 def _convex_saga(c, m):
     return StepSize(1 / (3 * c.smooth), None, "convex SAGA: 1/(3 expected smoothness)")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #b5e28ed9
 def _convex_sarah(c, m):
     if m is None:
         return convex_sarah_step(L=c.smooth, mu=c.strong, n=c.n)
@@ -262,6 +273,7 @@ _CONVEX: dict[str, Callable[[_Constants, int | None], StepSize]] = {
 }
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #aad69767
 def _convex_step(method, c, m):
     if not c.convex:
         raise InvalidArgument(
@@ -273,6 +285,7 @@ def _convex_step(method, c, m):
     return step._replace(rule=f"{step.rule}, of the losses; l2 by a proximal step")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #93d9ff56
 def _step_by_hand(method, c, m, lr):
     value = check_number(lr, "lr")
     if m is None and method in ("svrg", "sarah"):
@@ -280,6 +293,7 @@ def _step_by_hand(method, c, m, lr):
     return StepSize(value, m, "given by hand")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #7742a278
 def _step(method, c, m, lr, mu):
     "`StepSize` by the rule that `lr` names."
     if lr is None:
@@ -329,6 +343,7 @@ class Plan(NamedTuple):
         return self.b if self.method == "sgd" else 2 * self.b
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #4a33c5af
 def _table_size(method, c, one_draw):
     "|J| of SAGA with a second draw, else 0."
     if method != "saga" or one_draw:

@@ -82,6 +82,7 @@ def attainable_gradient(x: np.ndarray, lr: float, dtype: np.dtype) -> float:
     return float(np.finfo(dtype).eps * np.linalg.norm(x) / lr)
 
 
+# %% ../../nbs/11_linear/04_results.ipynb #8502cc24
 @dataclass
 class Progress:
     "How long the gradient norm has not fallen by a tenth."

@@ -95,11 +95,6 @@ class Progress:
             self.stopped = True
 
 
-_p = Progress(tol=1e-6, max_iter=10)
-_p.note("newton", 2.0, 1e-6)
-assert _p.converged and _p.gap < 1e-6
-
-
 # %% ../../nbs/11_linear/07_second_order.ipynb #47b06536
 @dataclass
 class Point:
@@ -111,11 +106,13 @@ class Point:
     G: np.ndarray
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fea9923a
 def point_at(f: Composite, theta: np.ndarray) -> Point:
     Z = f.scores(theta)
     return Point(theta, Z, f.value(Z, theta), f.gradient(Z, theta))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #3ac9b44a
 def with_best_intercepts(f: Composite, at: Point) -> Point:
     "The point with the intercepts that are best for its weights; the gradient is not computed."
     shift = best_intercepts(f, at.theta, at.Z)
@@ -127,6 +124,7 @@ def with_best_intercepts(f: Composite, at: Point) -> Point:
     return Point(theta, Z, f.value(Z, theta), at.G)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #004d495d
 def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
     "(the point with its best intercepts, its duality gap)."
     at = with_best_intercepts(f, at)
@@ -134,6 +132,7 @@ def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
     return at, gap
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fa99e579
 def promised(f: Composite, at: Point) -> float:
     "What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0."
     squares = (at.G[:, : f.k] ** 2).sum(axis=0)
@@ -150,6 +149,7 @@ def _triangular(L, g, trans):
     return linalg.solve_triangular(L, g, lower=True, trans=trans, check_finite=False)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #a339ef7c
 class Factor(NamedTuple):
     "H = D^-1 L L' D^-1: a Cholesky factor of the Hessian, its diagonal scaled to ones."
 
@@ -172,6 +172,7 @@ class Factor(NamedTuple):
         return self.D * g if g.ndim == 1 else self.D[:, None] * g
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b7bd4694
 def factorise(H: np.ndarray) -> Factor:
     "Cholesky factor of H; what rounding has made indefinite is lifted by as little as works."
     diagonal = np.diag(H)
@@ -186,6 +187,7 @@ def factorise(H: np.ndarray) -> Factor:
             lift = max(10 * lift, 4e-16 * len(D))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #83953804
 def local_gap(f: Composite, at: Point, factor: Factor) -> float:
     "The bound above, for no l1; infinite where x >= 1."
     decrement = float(np.sum(factor.half(at.G.ravel()) ** 2))
@@ -200,6 +202,7 @@ def local_gap(f: Composite, at: Point, factor: Factor) -> float:
     return float((x + (1 - x) * np.log1p(-x)) / h**2)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #70617589
 def _largest_leverage(f, factor, block=4096):
     "h^2: max_i a_i'H^-1 a_i, a_i with its one; for several classes twice the sum over them."
     largest = 0.0
@@ -233,6 +236,7 @@ def _along(f, at, P):
     return None
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fb586d9c
 def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
     """Newton-Cholesky from theta to a relative gap of run.tol; l1 must be zero.
 
@@ -265,6 +269,7 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
     return at
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fa1f3e5c
 def _settled(f, at, factor, run):
     "The better one of the two certificates, at a point where steps no longer help."
     at, gap = certify_at(f, at)
@@ -292,10 +297,12 @@ def sampled_rows(
     return rows, count[rows] / (m * q[rows])
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b60b5510
 def _squared_entries(X):
     return X.multiply(X)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #080f48dd
 def row_sizes(f: Composite, scale: np.ndarray) -> np.ndarray:
     "||a_i/scale||^2 (+ 1 for the intercept), (n,)."
     if sparse.issparse(f.X):
@@ -325,6 +332,7 @@ def _on_rows(f, rows, weight):
     return few
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #6784e001
 def sampled_factor(
     f: Composite, Z: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
 ) -> Factor:
@@ -349,6 +357,7 @@ class Preconditioner(NamedTuple):
     back: Callable[[np.ndarray], np.ndarray]
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #f498c01c
 def by_factor(factor: Factor) -> Preconditioner:
     "A Cholesky factor of all of theta, or one that its K rows share."
 
@@ -360,6 +369,7 @@ def by_factor(factor: Factor) -> Preconditioner:
     return Preconditioner(lambda U: moved(U, factor.back), lambda G: moved(G, factor.half))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #608d7027
 def by_scale(scale: np.ndarray) -> Preconditioner:
     "Feature j in units of scale_j (d,)."
 
@@ -369,10 +379,12 @@ def by_scale(scale: np.ndarray) -> Preconditioner:
     return Preconditioner(divided, divided)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #13eff835
 class _Finished(Exception):
     "Raised within SciPy's callback."
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b47f5383
 class _Watched:
     "The objective in u for SciPy; remembers its last points, so that a certificate costs little."
 
@@ -410,6 +422,7 @@ class _Watched:
             raise _Finished
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #d0006834
 def lbfgs(
     f: Composite, start: Point, to: Preconditioner, run: Progress, *, longest: int = 10**6
 ) -> Point:

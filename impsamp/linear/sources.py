@@ -44,6 +44,7 @@ class Draws:
         return self.draw(rng, T)
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #2316dd17
 class GivenDraws:
     "Blocks of a given sequence of subsets, until it ends."
 
@@ -74,11 +75,13 @@ class Sources:
     tables: Draws | GivenDraws | None = None
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #0d10f875
 def _nothing(rng: np.random.Generator, T: int) -> Block:
     "T empty subsets: gradient descent draws nothing."
     return Block(np.zeros(T + 1, np.int64), np.empty(0, np.int64))
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #5b56571b
 def sources_of(
     n: int,
     plan: Plan,
@@ -108,6 +111,7 @@ def sources_of(
     return Sources(sets, tables)
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #72fc7567
 def _given_sources(n, plan, draws, table_draws):
     sets = GivenDraws(draws, n)
     if not plan.table:

@@ -53,6 +53,7 @@ def _penalties(f):
     return l1.ravel()
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #9fd5a3d3
 def _model_step(f, at, precision):
     "The direction P (K, d) to the minimum of the quadratic model plus l1."
     H = hessian(f, at.Z)
@@ -62,6 +63,7 @@ def _model_step(f, at, precision):
     return x.reshape(at.theta.shape) - at.theta
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #9b073905
 def _descend(f, at, P):
     "Armijo along P for the whole objective: the next point, or None."
     ZP = f.scores(P)
@@ -79,6 +81,7 @@ def _descend(f, at, P):
     return None
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #604c48a7
 def _violation(f, at):
     "How far the conditions of a minimum are from holding: the largest entry."
     l1 = _penalties(f)
@@ -88,6 +91,7 @@ def _violation(f, at):
     return float(np.where(x != 0, in_use, np.maximum(np.abs(g) - l1, 0)).max())
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #6ddaabd1
 def _polished(f, at, P):
     "The point a whole P away where F, to its last digits, cannot tell but the conditions can."
     after = point_at(f, at.theta + P)
@@ -95,6 +99,7 @@ def _polished(f, at, P):
     return after if level and _violation(f, after) <= 0.5 * _violation(f, at) else None
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #c84731bf
 def proximal_newton(f: Composite, at: Point, run: Progress, tol: float) -> Point:
     "From a point to a relative gap of tol on f itself, or as far as rounding lets it."
     precision = 1e-4 * run.tol * abs(at.value)
@@ -136,6 +141,7 @@ def _restricted(f, J):
     return sub
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #6ef009be
 def _working_set(f, at, room):
     "Features in use, and those that violate most, at most `room` of them in all."
     W = np.abs(at.theta[:, : f.k])
@@ -148,6 +154,7 @@ def _working_set(f, at, room):
     return np.sort(chosen[:room])
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #68785061
 def _spread(theta, J, f):
     "theta of the features J as theta of all."
     whole = np.zeros((f.K, f.d))
@@ -157,6 +164,7 @@ def _spread(theta, J, f):
     return whole
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #ab90b4c8
 def on_working_sets(f: Composite, at: Point, run: Progress) -> Point:
     """From a point to a relative gap of run.tol; f has l1.
 
@@ -179,6 +187,7 @@ def on_working_sets(f: Composite, at: Point, run: Progress) -> Point:
         level = not at.value < before and inner <= 0.3 * run.tol
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #b25f3ec6
 def _solved_on(f, at, J, run, tol):
     if J.size == f.k:
         return proximal_newton(f, at, run, tol)

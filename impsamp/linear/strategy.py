@@ -51,23 +51,22 @@ def _stored(X):
     return X.nnz
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #03242c20
 def _as_array(X):
     return X.toarray() if sparse.issparse(X) else X.astype(np.float64)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #901ec1fd
 def entries(f: Composite) -> int:
     "Stored entries of X."
     return _stored(f.X) if sparse.issparse(f.X) else f.n * f.k
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #8cf69d74
 def newton_cost(f: Composite) -> float:
     "Multiplications of one Newton step."
     grams = entries(f) * f.d * f.K * (f.K + 1) / 2
     return grams + (f.K * f.d) ** 3 / 3
-
-
-_f = Composite(np.ones((100, 9)), np.ones(100), np.ones(100), loss="squared", l2=1.0)
-assert newton_cost(_f) == 100 * 9 * 10 + 1000 / 3
 
 
 # %% ../../nbs/11_linear/07_strategy.ipynb #bfc0e5f1
@@ -105,6 +104,7 @@ def _in_units(f, scale) -> Preconditioner:
     return by_scale(np.r_[scale, np.ones(int(f.fit_intercept))])
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #e116c1c4
 def _preconditioner(f, at, rng, scale) -> Preconditioner:
     if f.d > WIDEST:
         return _in_units(f, scale)
@@ -112,6 +112,7 @@ def _preconditioner(f, at, rng, scale) -> Preconditioner:
     return by_factor(sampled_factor(f, at.Z, sizes, rng))
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #74738842
 def _spread(f):
     "A size for each feature: its root mean square with the penalty, (k,)."
     if sparse.issparse(f.X):
@@ -124,6 +125,7 @@ def _spread(f):
     return np.sqrt(np.asarray(squares).ravel() + f.l2 + 1e-300)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #848a42a5
 def _finish(f, at, run, rng):
     "L-BFGS, with fresh coordinates now and then, to the certificate."
     scale = _spread(f)
@@ -145,6 +147,7 @@ def _finish(f, at, run, rng):
     return at
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #0aa40fe6
 def _epochs(f):
     "How many epochs to begin with: none where the data are small."
     if entries(f) * f.K <= TINY:
@@ -152,6 +155,7 @@ def _epochs(f):
     return 6.0 if f.d <= WIDEST else np.inf
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #74534d40
 def _smooth(f, at, run, rng, sampling):
     if newton_cost(f) <= (DIRECT if f.loss == "squared" else AFFORDABLE):
         at = newton(f, at.theta, run)
@@ -163,6 +167,7 @@ def _smooth(f, at, run, rng, sampling):
     return at if run.done else _finish(f, at, run, rng)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #df79d004
 def _with_l1(f, at, run, rng, sampling):
     wide = entries(f) * f.K > TINY and f.k * f.K > 200
     if wide:
@@ -174,6 +179,7 @@ def _with_l1(f, at, run, rng, sampling):
     return at
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #19181a08
 def solve(
     f: Composite,
     theta: np.ndarray,

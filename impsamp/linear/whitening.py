@@ -36,6 +36,7 @@ def _apply(A, M):
     return A @ M if M.ndim == 2 else A * M
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #de8715ec
 @dataclass
 class Coordinates:
     """w = M u, M (k, k) or a diagonal (k,); rows are centred by `centre` (k,).
@@ -102,6 +103,7 @@ def _of_sparse(f, l2):
     return to.rows(f.X), Coordinates(zero, 1 / to.scale, to.scale, False)
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #0638d5c5
 def coordinates(f: Composite, Z: np.ndarray, l2: float) -> tuple[object, Coordinates]:
     "(rows in u, `Coordinates`) at scores Z (n, 1)."
     if sparse.issparse(f.X):
@@ -123,6 +125,7 @@ def _sampling(problem, method, sampling, known):
     return SerialSampling(p)
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #5080d040
 class _Watch:
     "`minimize`'s callback: certifies its rows, and stops when the certificate is reached."
 
@@ -146,6 +149,7 @@ class _Watch:
         return run.done
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #92075252
 def certified(f: Composite, at: Point, run: Progress) -> Point:
     "The point with its best intercepts; its gap is noted: the duality gap, or the local bound."
     at = with_best_intercepts(f, at)

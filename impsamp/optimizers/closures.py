@@ -44,11 +44,13 @@ def plus(a: Gradient, b: Gradient, scale: float = 1.0) -> Gradient:
     return scale * b if a is None else torch.add(a, b, alpha=scale)
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #56270b65
 def dense(gradient: Gradient) -> Gradient:
     "The gradient of an embedding with sparse=True as any other."
     return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #9cbf0f10
 def all_finite(gradients: Iterable[Gradient]) -> bool:
     "Whether every number of every gradient is finite."
     flags = [torch.isfinite(g).all() for g in gradients if g is not None]
@@ -70,6 +72,7 @@ def check_linear(closure: Closure, idx: Tensor) -> None:
         )
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #b86e5e5b
 @contextmanager
 def no_batch_statistics() -> Iterator[None]:
     "`UnsupportedModel` if a batch normalisation runs on the statistics of its batch."

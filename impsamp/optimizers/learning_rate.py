@@ -37,6 +37,7 @@ def moments_of_draw(weight: Vector, norms: Vector) -> np.ndarray:
     return np.array([w.size * (w * s) @ (w * s), w @ (s * s)])
 
 
+# %% ../../nbs/10_optimizers/04_learning_rate.ipynb #c8ef32a0
 def learning_rate_factor(
     h_p: float, h_u: float, batch: float, squared_norm: float, rule: str = "decrease"
 ) -> float:
@@ -66,6 +67,7 @@ class FactorState(TypedDict):
     total: float
 
 
+# %% ../../nbs/10_optimizers/04_learning_rate.ipynb #1611a7c0
 class LearningRateFactor:
     """Multiplies the learning rates of `optimizer` by what the measured variance allows.
 

@@ -53,6 +53,7 @@ def _is_one_draw(one_draw: bool, two_draws: bool | None) -> bool:
     return not two_draws
 
 
+# %% ../../nbs/10_optimizers/03_saga.ipynb #853ae448
 def _check_memory(n: int, params: list[Tensor], max_bytes: int) -> int:
     "The table's bytes; `InvalidArgument` if they exceed `max_bytes`."
     numbers = sum(p.numel() for p in params)

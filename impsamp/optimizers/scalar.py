@@ -36,6 +36,7 @@ def _check_hyper(lr: float, eps: float, **rates: float) -> None:
             raise InvalidArgument(f"{name} must lie in [0, 1], got {rate}")
 
 
+# %% ../../nbs/10_optimizers/01_scalar.ipynb #c90bef41
 def _with_gradient(group: dict) -> list[tuple[Tensor, Tensor]]:
     "(parameter, gradient) of the parameters that have one."
     return [(p, p.grad) for p in group["params"] if p.grad is not None]

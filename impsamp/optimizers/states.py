@@ -22,6 +22,7 @@ def _refused(optimizer: Optimizer, why: str) -> InvalidArgument:
     return InvalidArgument(f"not a state of this {type(optimizer).__name__}: {why}")
 
 
+# %% ../../nbs/10_optimizers/00_states.ipynb #25c48856
 def _check_groups(optimizer: Optimizer, groups: list[dict]) -> None:
     "The saved groups have the options and the numbers of parameters of the optimizer's."
     sizes = [len(group["params"]) for group in optimizer.param_groups]
@@ -34,6 +35,7 @@ def _check_groups(optimizer: Optimizer, groups: list[dict]) -> None:
             raise _refused(optimizer, f"its groups lack {sorted(missing)}")
 
 
+# %% ../../nbs/10_optimizers/00_states.ipynb #b0270670
 def _numbered(optimizer: Optimizer, groups: list[dict]) -> Iterator[tuple[object, Tensor]]:
     "(number in the state, parameter of the optimizer)."
     for ours, theirs in zip(optimizer.param_groups, groups):

@@ -78,6 +78,7 @@ def _item_count(sampling: Sampling, n: int | None) -> int:
     return check_count(n if known is None else known, "n")
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #bdafdff1
 def _expected_size(sampling: Sampling) -> float:
     "b, the expected number of items in a draw."
     if isinstance(sampling, _DrawsSets):
@@ -95,11 +96,13 @@ class _Step(NamedTuple):
     state: Sequence[dict[str, Tensor]] = ()  # what to keep for each parameter, if anything
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #c51111c0
 def _check_rate(value: float, name: str) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise InvalidArgument(f"{name} must be finite and at least 0, got {value}")
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #29073828
 def _kept(**tensors: Gradient) -> dict[str, Tensor]:
     "Those of the named tensors that are there."
     return {name: t for name, t in tensors.items() if t is not None}

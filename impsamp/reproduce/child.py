@@ -26,6 +26,7 @@ def _watch(parent: int, every: float) -> None:
     os._exit(1)
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #0f9258f2
 def die_with_parent(parent: int | None = None, *, every: float = 0.5) -> None:
     """From now on this process ends, at once and without cleaning up, when its parent does.
 
@@ -87,6 +88,7 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
     return _left_early(done["cells"])
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #ef5124af
 def _left_early(cells: list[dict[str, Any]]) -> dict[str, str]:
     "papermill takes sys.exit(0) for an end; cells that were not run are none."
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -95,6 +97,7 @@ def _left_early(cells: list[dict[str, Any]]) -> dict[str, str]:
     return {}
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #f36d5782
 def _unwritten(copy: str, error: OSError) -> dict[str, str]:
     "The disk refused the executed copy; half of one helps nobody."
     with contextlib.suppress(OSError):

@@ -70,6 +70,7 @@ def _libsvm(name: str) -> DataSet:
     )
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #620378b3
 def _all() -> list[DataSet]:
     digits = "zeros against ones, 100 + 2115 images (first paper)"
     cells = "569 items, 30 features; comes with scikit-learn"
@@ -87,6 +88,7 @@ def _all() -> list[DataSet]:
 DATASETS: dict[str, DataSet] = {one.name: one for one in _all()}
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #c00fbb1e
 def chosen_sets(names: Sequence[str]) -> list[DataSet]:
     "The data sets of these names, all where none is named; `UnknownName`."
     for name in names:
@@ -108,6 +110,7 @@ class Finding:
         return f"{self.name:14} {self.state:8} {self.words}"
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #294e4203
 def _loaded(one: DataSet, state: str) -> Finding:
     "Read and checked: `state`, or what is wrong."
     try:
@@ -120,6 +123,7 @@ def _loaded(one: DataSet, state: str) -> Finding:
     return Finding(one.name, state, f"{shown} [{one.where()}]")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #289dadea
 def listed(one: DataSet) -> Finding:
     "Whether it is here; nothing is read."
     where = one.where()
@@ -128,11 +132,13 @@ def listed(one: DataSet) -> Finding:
     return Finding(one.name, "here", f"{one.about} [{where}]")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #6329afae
 def verified(one: DataSet) -> Finding:
     "Read and checked if it is here; nothing is downloaded."
     return listed(one) if one.where() is None else _loaded(one, "right")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #d759dadd
 def fetched(one: DataSet) -> Finding:
     "Here and checked, downloaded if need be."
     return _loaded(one, "right" if one.where() else "fetched")

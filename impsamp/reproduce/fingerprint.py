@@ -34,6 +34,7 @@ def _package_root() -> Path:
     return Path(impsamp.__file__).parents[1]
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #f30347c9
 def _source(module: str, root: Path) -> Path | None:
     "The file of a module or package of this package by its dotted name, or None."
     if module.partition(".")[0] != _PACKAGE:
@@ -57,6 +58,7 @@ def _imported(source: bytes, package: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #29937a7a
 def _sources(modules: Iterable[str], root: Path) -> dict[str, bytes]:
     "Dotted name -> source of `modules` and of all that they import from this package."
     seen: dict[str, bytes] = {}
@@ -72,6 +74,7 @@ def _sources(modules: Iterable[str], root: Path) -> dict[str, bytes]:
     return seen
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #6f3ab9a0
 def _hash(sources: Mapping[str, bytes]) -> str:
     "16 hex digits for sources by name."
     digest = hashlib.sha256()
@@ -89,6 +92,7 @@ def _version(module: str, root: Path) -> str:
     return _hash(sources)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #08e1cf35
 def code_version(module: str) -> str:
     """16 hex digits that change when `module` or anything of the package below it changes.
 
@@ -122,6 +126,7 @@ def _globals_of(code: CodeType) -> Iterator[str]:
             yield from _globals_of(constant)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #0fbd240d
 _Named = Iterator[tuple[str, object]]
 
 
@@ -146,6 +151,7 @@ def _home(thing: object) -> str:
     return thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", "")
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #f20d3cb7
 def _parts_of(thing: object) -> _Named | None:
     "What something of a notebook is made of; None if it cannot be said."
     if isinstance(thing, FunctionType):
@@ -163,6 +169,7 @@ def _parts_of(thing: object) -> _Named | None:
     return None
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #ba2a3735
 def _inner(thing: object) -> object:
     "The Python function within a cache, a property's or a compiler's wrapper."
     for name in ("__wrapped__", "py_func"):
@@ -190,10 +197,12 @@ def _described(name: str, thing: object, seen: dict[int, object]) -> Iterator[st
         yield from _written_here(name, thing, seen)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #dff70da2
 def _is_imported(thing: object) -> bool:
     return isinstance(thing, (ModuleType, type)) or inspect.isroutine(thing)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #281c8564
 def _written_here(name: str, thing: object, seen: dict[int, object]) -> Iterator[str]:
     "The same for what a notebook defines."
     parts = _parts_of(thing)
@@ -234,6 +243,7 @@ def environment() -> dict[str, str]:
     return versions | {"data": hashlib.sha256(content).hexdigest()[:16]}
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #bf718c80
 def made_by(function: Callable[..., object]) -> dict[str, str]:
     "All that names a run beside its configuration: the version of its code, and `environment`."
     return {"code": function_version(function), **environment()}

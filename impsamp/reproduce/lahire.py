@@ -90,6 +90,7 @@ def make_optimizer(
     return OPTIMIZERS[name](params, lr)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #e632e347
 def make_scheme(name: str) -> Scheme:
     "A scheme by its name in the records: u, gn, half (their even mixture), shuffle."
     if name not in SCHEMES:
@@ -107,6 +108,7 @@ def binary_metrics(log_p: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     return F.softplus(-margin).mean().item(), (margin > 0).double().mean().item()
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #9da0d012
 def nll(log_p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     "Per-sample negative log-likelihood (n,) from log-probabilities (n, classes)."
     return F.nll_loss(log_p, y, reduction="none")
@@ -135,6 +137,7 @@ def evaluator(
     return evaluate
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #ab1437e2
 def _paper_history(
     optimizer: str,
     scheme: str,
@@ -178,6 +181,7 @@ def run_arrays(history: History) -> dict[str, np.ndarray | int]:
     )
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #8fd89b7f
 def paper_run(
     *,
     optimizer: str,
@@ -213,6 +217,7 @@ def paper_run(
     return run_arrays(history)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #4f74346a
 def timed_paper_run(
     *, optimizer: str, scheme: str, seed: int, steps: int = 300
 ) -> dict[str, float]:
@@ -241,6 +246,7 @@ def _checkpoints(config, run):
     }
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #00f1b518
 def checkpoint_table(configs: Sequence[dict], results: Sequence[dict]) -> pd.DataFrame:
     """One row per run and checkpoint.
 
@@ -296,6 +302,7 @@ def _laws(g):
     return {"u": uniform, "gn": ideal, "half": (uniform + ideal) / 2}
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #38bb5dd4
 def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     "(n, d): every sample's gradient over all parameters."
     named = dict(model.named_parameters())
@@ -303,6 +310,7 @@ def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     return torch.cat([g.flatten(1) for g in grads.values()], 1)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #2259543f
 def predicted_gain(
     *,
     seed: int,

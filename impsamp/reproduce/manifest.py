@@ -66,6 +66,7 @@ def entries(manifest: Manifest) -> Iterator[tuple[str, Entry]]:
             yield kind, entry
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #e36fb83b
 def _check_manifest(manifest: Manifest, path: Path) -> None:
     for kind, entry in entries(manifest):
         known = KINDS[kind]
@@ -106,6 +107,7 @@ def check_profile(profile: str) -> None:
         raise unknown("profile", profile, PROFILES)
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #3b0ec578
 def check_ids(manifest: Manifest, ids: Sequence[str] | None) -> None:
     "Raise `UnknownName` for one of `ids` that the manifest does not hold."
     known = {entry["id"] for _, entry in entries(manifest)}
@@ -114,6 +116,7 @@ def check_ids(manifest: Manifest, ids: Sequence[str] | None) -> None:
             raise unknown("experiment or result", name, known)
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #8c8cb724
 def entry_parameters(entry: Entry, profile: str) -> Parameters | None:
     """Parameters of an experiment under a profile.
 
@@ -136,6 +139,7 @@ def _assigned(source: str) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #61eee553
 def declared_parameters(notebook: PathLike) -> set[str]:
     "Names that the notebook's cell tagged `parameters` assigns."
     for cell in json.loads(Path(notebook).read_text())["cells"]:
@@ -144,6 +148,7 @@ def declared_parameters(notebook: PathLike) -> set[str]:
     return set()
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #bef3c7df
 def check_declared(notebook: Path, parameters: Mapping[str, object]) -> None:
     "Raise `UnknownName` for a parameter that the notebook does not declare."
     declared = declared_parameters(notebook)

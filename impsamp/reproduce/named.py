@@ -70,6 +70,7 @@ def _import_module(module: str) -> ModuleType:
         return _imported(module)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #de3e19db
 def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
@@ -93,6 +94,7 @@ def find_named(spec: str, kind: str) -> object:
     return getattr(home, attribute)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #0a4c5ef4
 def _needs_arguments(maker: Callable[..., object]) -> bool:
     "Whether `maker` has a parameter without a default."
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -120,6 +122,7 @@ def load_scheme(spec: str) -> ForeignScheme:
         return _made(found, spec)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #a5127ea3
 def _made(maker: Callable[..., object], spec: str) -> ForeignScheme:
     try:
         return cast("ForeignScheme", maker())

@@ -45,6 +45,7 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
+# %% ../../nbs/14_reproduce/00_processes.ipynb #086a6ef9
 @contextlib.contextmanager
 def alone(folder: Path, doing: str) -> Iterator[None]:
     """Be the one process that does `doing` in `folder`, which is made.

@@ -44,6 +44,7 @@ class Item:
         return f"python -m impsamp.reproduce run {' '.join(self.of)}"
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #d2c709cd
 def _item(path: Path, row: Mapping[str, object]) -> Item:
     try:
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
@@ -52,6 +53,7 @@ def _item(path: Path, row: Mapping[str, object]) -> Item:
         raise RecordError(f"{path}: an item with keys {sorted(row)}: {e}") from e
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #a50ea229
 def read_items(path: Path | None = None) -> dict[str, list[Item]]:
     """Chapter -> items, in the order of the file (default: nbs/experiments/report.toml).
 
@@ -79,6 +81,7 @@ def _place(ratio: float) -> float:
     return round(_WIDTH / 2 * (1 + inside / _HALF_RANGE), 1)
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #59e25cc8
 def interval_picture(effect: float, low: float, high: float) -> str:
     """A ratio with its interval as a small SVG, on a logarithmic axis from 1/32 to 32.
 
@@ -125,6 +128,7 @@ def _picture(path: Path) -> str:
     return f'<img id="{name}" alt="{name}" loading="lazy" src="data:{kind};base64,{data}">'
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #c4b5278b
 def _target(link: str, page: Path, folder: Path, shown: set[str]) -> str:
     "Where a link of the markdown file `page` leads from a report in `folder`."
     if link.startswith("#") or re.match(r"[a-z]+:", link):
@@ -134,6 +138,7 @@ def _target(link: str, page: Path, folder: Path, shown: set[str]) -> str:
     return os.path.relpath(page.parent / link, folder)
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #a61f9c5b
 def _page(path: Path, folder: Path, shown: set[str]) -> str:
     "A markdown file as HTML, without its title; tables scroll, claims have pictures."
     from markdown_it import MarkdownIt
@@ -157,6 +162,7 @@ def _folded(html: str) -> str:
     return f"{lead}<details><summary>Numbers and details</summary>{heading}{rest}</details>"
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #5d57c7b5
 def _body(file: str, folder: Path, shown: set[str]) -> str:
     "One file as HTML; a sentence if it is not there."
     path = output_root() / file
@@ -179,6 +185,7 @@ class Became(TypedDict):
     why: str
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #57516227
 @dataclass
 class _Run:
     "The runner's summary; empty if there is none."
@@ -196,6 +203,7 @@ class _Run:
         return ", ".join([*parts, *committed])
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #9d6f3f39
 def _read_run(folder: Path) -> _Run:
     path = folder / "summary.json"
     if not path.is_file():
@@ -213,12 +221,14 @@ def _digests() -> Iterator[tuple[str, str, str]]:
             yield path.stem, name, found[:16]
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #8579518e
 def _shown(chapters: Mapping[str, list[Item]]) -> set[str]:
     "Names of the pictures on the page."
     paths = [Path(f) for items in chapters.values() for item in items for f in item.files]
     return {path.name for path in paths if path.suffix in _TYPES}
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #160e5e76
 def report(folder: Path, chapters: Mapping[str, list[Item]] | None = None) -> str:
     """The page as HTML, self-contained, for a run whose files lie in `folder`.
 

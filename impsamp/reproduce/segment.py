@@ -39,12 +39,14 @@ def segment_scheme(t: float) -> Scheme:
     return Mixture(GradNorm(), Uniform(), weight=t)
 
 
+# %% ../../nbs/14_reproduce/07_segment.ipynb #fee99324
 def segment_law(g: Vector, t: float) -> np.ndarray:
     "p_t (n,) for gradient norms g (n,), some of them positive."
     p_gn = proportional(np.asarray(g, float))
     return mix(p_gn, np.full(p_gn.size, 1 / p_gn.size), t)
 
 
+# %% ../../nbs/14_reproduce/07_segment.ipynb #7fd5bc27
 def noise_ratios(g: Vector) -> dict[str, float]:
     """H(p_t) / H(u) at the five `POINTS`, by name: `noise 0` .. `noise 1`.
 

@@ -58,6 +58,7 @@ def _sample(d: Vector, name: str = "d") -> np.ndarray:
     return values
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #36eab20b
 def _fraction(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise InvalidArgument(f"{name} must lie strictly between 0 and 1, got {value!r}")
@@ -71,11 +72,13 @@ def _all_bits(start: int, rows: int, n: int) -> np.ndarray:
     return (numbers >> np.arange(n)) & 1
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #e868c423
 def _is_exact(n: int, flips: int) -> bool:
     "Whether all 2^n choices of signs are looked at."
     return n < 63 and 2**n <= flips
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #c70b9216
 def _flipped(n: int, flips: int, generator: Seeded, chunk: int = 20_000) -> Iterator[np.ndarray]:
     "Blocks of rows, 1 where a sign is turned: all 2^n of them if at most `flips`, else random."
     exact = _is_exact(n, flips)
@@ -104,6 +107,7 @@ def _means(d: np.ndarray, flipped: np.ndarray, sign: int) -> np.ndarray:
     return (flipped @ d + sign * slack) / flipped.sum(1)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #c7d8bf35
 @dataclass(frozen=True)
 class SignFlips:
     """The sign-flip test of `d` (n,) at every centre, and the interval that inverts it.
@@ -212,6 +216,7 @@ def sign_flip_test(
     return float(choices[alternative])
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #48cc78e0
 def sign_flip_interval(
     d: Vector, *, level: float = 0.95, flips: int = 100_000, generator: Seeded = None
 ) -> Interval:
@@ -257,6 +262,7 @@ def _mean_gap(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
     return a.mean(axis=axis) - b.mean(axis=axis)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #f12bfeef
 def bootstrap_difference(
     x: Vector,
     y: Vector,
@@ -324,6 +330,7 @@ def equivalence_test(
     return float(max(at_low[1], at_high[0]))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #0c8ee181
 def intersection_union(pvalues: Vector) -> float:
     "The p-value of `all of these hold`: the largest."
     return float(_sample(pvalues, "pvalues").max())
@@ -339,6 +346,7 @@ def _ranked(pvalues: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p, order, p.size - np.arange(p.size)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #3eac9b78
 def holm(pvalues: Vector) -> np.ndarray:
     """Holm's adjusted p-values (m,), in input order.
 
@@ -349,6 +357,7 @@ def holm(pvalues: Vector) -> np.ndarray:
     return adjusted
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #95f323cf
 def holm_levels(pvalues: Vector, alpha: float = 0.05) -> np.ndarray:
     """The level alpha/(m - k + 1) at which Holm tested each p-value (m,), in input order.
 
@@ -371,6 +380,7 @@ def _booleans(values: Array | Sequence[bool], name: str) -> np.ndarray:
     return found.astype(bool)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #461fabc0
 def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool]) -> float:
     """Exact two-sided McNemar p-value for paired failures: two boolean arrays (n,).
 
@@ -404,6 +414,7 @@ def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> 
     return float((rejecting + finding) * spread / np.sqrt(d.size))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #2d88275e
 def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     """The chance that a two-sided test at level `alpha` finds a mean difference of `effect`.
 
@@ -426,6 +437,7 @@ def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     return float(law.sf(least) + law.cdf(-least))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #2036b8cd
 def runs_for_effect(
     d: Vector, effect: float, *, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
 ) -> int:
@@ -445,6 +457,7 @@ def runs_for_effect(
     return int(min(most, max(2, needed)))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #4bcd2df5
 def runs_needed(
     d: Vector, *, half_width: float = 0.025, level: float = 0.95, most: int = 200
 ) -> int:

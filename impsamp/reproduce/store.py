@@ -92,6 +92,7 @@ def write_text(path: PathLike, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #18fdf0a4
 def csv_text(table: pd.DataFrame) -> str:
     "A table as CSV: six significant digits, Unix line ends, no index."
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -106,6 +107,7 @@ class Run(NamedTuple):
     arrays: Arrays
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #4958e062
 def save_run(
     path: PathLike,
     config: Mapping[str, object],
@@ -139,6 +141,7 @@ def _content(path: Path) -> bytes | None:
         raise RecordError(f"cannot read {path}: {e.strerror}; it is kept, start again") from e
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9d0634f3
 def _parsed(content: bytes) -> Run:
     "The run that an `.npz` holds; anything may be raised by one that is damaged."
     with np.load(BytesIO(content), allow_pickle=False) as members:
@@ -147,6 +150,7 @@ def _parsed(content: bytes) -> Run:
     return Run(said["config"], said["made"], arrays)
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9812b65f
 def load_run(path: PathLike) -> Run | None:
     """A finished run, or None if there is no file at `path`, or a damaged one.
 
@@ -177,6 +181,7 @@ class _Todo(NamedTuple):
     path: Path
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #8c823202
 def _finish(
     function: RunFunction,
     todo: _Todo,
@@ -197,6 +202,7 @@ def _finish(
     return todo.path
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #c000db18
 def _backend(jobs: int) -> AbstractContextManager[object]:
     "joblib's configuration: worker processes of our own, or the cluster of `IMPSAMP_DASK`."
     import joblib
@@ -220,6 +226,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #4c606750
 def _compute_once(
     function: RunFunction,
     todo: Sequence[_Todo],
@@ -277,11 +284,13 @@ def _plain(config: object) -> object:
     return json.loads(json.dumps(config))
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #f7b55771
 def _is_old(path: Path) -> bool:
     "Whether a finished run is from before the command that forces all to be computed again."
     return path.stat().st_mtime < float(os.environ.get("IMPSAMP_FORCE") or 0)
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #96bade3f
 def _current(one: _Todo, made: Mapping[str, object]) -> Run | None:
     "The finished run, if it is there and is what is asked for."
     run = load_run(one.path)
@@ -315,6 +324,7 @@ def _filled(
     return [run for one in todo if (run := found[one.path]) is not None]
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9f9ff25e
 def _finished(path: Path) -> Run:
     "A run that has just been computed."
     run = load_run(path)

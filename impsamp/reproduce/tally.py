@@ -36,6 +36,7 @@ class Job:
         return project_root() / "nbs" / f"{self.kind}s" / self.entry["notebook"]
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #8703b43c
 STATES: dict[str, str] = {
     "computed": "all of it, by this run",
     "finished": "all of it, by an earlier run; nothing that it depends on has changed",
@@ -101,6 +102,7 @@ class Report:
         return "\n".join([*lines, f"== {counts}; {settings}", *where])
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #c77ebb0d
 def summary(report: Report) -> str:
     "A report as JSON, for whoever tells of it later."
     became = [
@@ -119,6 +121,7 @@ def summary(report: Report) -> str:
     return json.dumps(whole, indent=1) + "\n"
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #f982c32c
 def _lines(outcome: Outcome) -> Iterator[str]:
     "The table's lines of one outcome: its state, and what there is to say."
     yield f"{outcome.state:11}  {outcome.job.name:22} {outcome.seconds:6.0f} s"

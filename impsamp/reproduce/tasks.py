@@ -46,6 +46,7 @@ def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #d13d09f5
 @dataclass(frozen=True)
 class Task:
     "A network, its loss, its data, and how `certify` trains on them."
@@ -67,6 +68,7 @@ TASKS = {
 }
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #19984195
 def make_task(name: str, seed: int) -> tuple[torch.nn.Module, LossFunction, Split, dict[str, Any]]:
     """(model with weights from `seed`, loss_fn, data, settings of `certify`) of a task in `TASKS`.
 
@@ -103,6 +105,7 @@ JUDGED: dict[str, Callable[[bool], Scheme]] = {
 }
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #173731d6
 def judged_scheme(name: str, task: str) -> Scheme:
     "A fresh scheme by its short name in `JUDGED`, set up for `task`."
     if name not in JUDGED:

@@ -83,6 +83,7 @@ def _refuse_doubled(records: pd.DataFrame) -> None:
         raise RecordError(f"records hold one checkpoint twice: {first}")
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #35b84be5
 def _lost(curve: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     "Which seeds left the finite numbers, stopped early, or end above the cap."
     finite = np.isfinite(curve).all(axis=1)
@@ -122,6 +123,7 @@ def _log_area(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return np.log(np.trapezoid(losses, steps) / np.ptp(steps))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #6b5980e2
 def curve_statistics(curve: pd.DataFrame, *, floor: float = FLOOR) -> dict[str, np.ndarray]:
     """The `STATISTICS` of capped losses `curve` (table runs x steps): name -> logarithms (runs,).
 
@@ -150,6 +152,7 @@ def _outcomes(curve: pd.DataFrame, diverged: pd.Series) -> np.ndarray:
     return np.where(diverged, "diverged", ending)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #49f5ef94
 def run_statistics(
     records: pd.DataFrame, *, loss: str = "train_loss", floor: float = FLOOR
 ) -> pd.DataFrame:
@@ -189,6 +192,7 @@ def _first_step(steps: np.ndarray, losses: np.ndarray, level: float) -> float:
     return float(steps[k - 1] + fallen * (steps[k] - steps[k - 1]))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #da9b157c
 def time_statistics(
     records: pd.DataFrame, *, loss: str = "train_loss", level: float = LEVEL
 ) -> pd.DataFrame:
@@ -221,6 +225,7 @@ class Tails(NamedTuple):
     above: float
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #2a8acd14
 _FAR = 1e6  # stands for an infinite logarithm: no ratio is as large
 _FLIPS = 0  # the stream of a comparison
 
@@ -232,6 +237,7 @@ def _tails(table: SignFlips, centre: float) -> Tails:
     return Tails(*table.tails(centre))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #8f17c1bc
 def _ends(interval: Interval) -> Interval:
     "The interval with ends that stand for infinity at infinity."
     low, high = interval
@@ -326,10 +332,12 @@ def _order_evidence(comparison: Comparison) -> tuple[float, float]:
     return support, min(comparison.refuting_tails["zero"].above, comparison.p_inside)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #f6196309
 def _no_gain_evidence(comparison: Comparison) -> tuple[float, float]:
     return comparison.tails["low"].above, comparison.refuting_tails["zero"].below
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #ef769907
 def _same_evidence(comparison: Comparison) -> tuple[float, float]:
     return comparison.p_inside, comparison.p_outside
 
@@ -349,6 +357,7 @@ def evidence(kind: str, comparisons: Sequence[Comparison]) -> tuple[float, float
     return max(support), min(1.0, len(comparisons) * min(against))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #32c4a4f3
 def claim_pvalue(kind: str, comparisons: Sequence[Comparison]) -> float:
     "The p-value for Holm: either conclusion may be drawn, so twice the smaller of `evidence`."
     return min(1.0, 2 * min(evidence(kind, comparisons)))
@@ -362,6 +371,7 @@ def is_inside(interval: Interval, region: Interval) -> bool:
     return below and above
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #9243e91f
 def holds(kind: str, comparison: Comparison, interval: Interval) -> bool:
     "Whether an interval of the mean difference lies where a claim of this `kind` wants it."
     low, high = interval
@@ -384,12 +394,14 @@ def _refutes(kind: str, c: Comparison, level: float) -> bool:
     return high < region_low or low > region_high
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #61661663
 def _is_nothing(c: Comparison, level: float) -> bool:
     "Whether the interval at `level` holds 0 and nothing beyond the margins."
     low, high = c.interval(level)
     return low <= 0 <= high and is_inside((low, high), c.region)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #4f5f8542
 def _size_of_order(comparisons: Sequence[Comparison], intervals: Sequence[Interval]) -> str:
     "The word for an order that holds in every pair."
     if any(is_inside(i, c.region) for i, c in zip(intervals, comparisons)):
@@ -398,6 +410,7 @@ def _size_of_order(comparisons: Sequence[Comparison], intervals: Sequence[Interv
     return "reproduced" if large else "direction only"
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #af84a525
 def verdict(kind: str, comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     """The verdict on one claim of this `kind`, tested at the two-sided level `alpha`.
 

@@ -42,21 +42,25 @@ def records_dir() -> Path:
     return output_root() / "data" / "records"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #4d5432d6
 def runs_dir() -> Path:
     "Finished runs, one file each; not committed."
     return output_root() / "data" / "runs"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #1496746a
 def timings_dir() -> Path:
     "Seconds, which differ from run to run."
     return output_root() / "data" / "timings"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #9afda9b0
 def figures_dir() -> Path:
     "Pictures, tables and pages that are drawn from records."
     return output_root() / "figures"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #5f7dab30
 def run_dir() -> Path:
     """What one run leaves beside its outputs: executed notebooks, its own provenance.
 

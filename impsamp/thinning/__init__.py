@@ -72,11 +72,13 @@ def _check_floor(floor: float) -> None:
         raise InvalidArgument(f"floor must lie in [0, 1], got {floor}")
 
 
+# %% ../../nbs/09_thinning/index.ipynb #25c18d2b
 def _warn(what: str, level: int = 4) -> None:
     "At the line that called `thin`, `keep_probabilities` or `Thinning.backward`."
     warnings.warn(f"thinning: {what}", RuntimeWarning, stacklevel=level)
 
 
+# %% ../../nbs/09_thinning/index.ipynb #c614eebe
 def _floored(scores: Vector, floor: float, level: int = 4) -> np.ndarray:
     "Scores that respect the floor, on their own scale; all ones, with a warning, if all are zero."
     s = check_scores(scores)
@@ -97,6 +99,7 @@ def _design(s: np.ndarray, keep: float | VarianceBound) -> np.ndarray:
     return minibatch_probabilities(s, min(_expected(keep, s.size), most))
 
 
+# %% ../../nbs/09_thinning/index.ipynb #104d2120
 def keep_probabilities(
     scores: Vector,
     keep: float | VarianceBound,
@@ -120,6 +123,7 @@ def _coins(pi: np.ndarray, generator: Generator) -> tuple[Draw, np.ndarray]:
     return draw, rows
 
 
+# %% ../../nbs/09_thinning/index.ipynb #5993626e
 def thin(
     scores: Vector,
     keep: float | VarianceBound,
@@ -155,6 +159,7 @@ def _square(gradients: Iterable[torch.Tensor | None]) -> float:
     return float(sum(g.abs().double().square().sum() for g in dense))
 
 
+# %% ../../nbs/09_thinning/index.ipynb #56b75a8c
 def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tensor | None:
     "What a backward pass added to `.grad`, which is `now` and was `before`."
     return now if now is None or before is None else now - before
@@ -172,6 +177,7 @@ class _Chosen(NamedTuple):
     weighted: torch.Tensor  # the loss to go backward on
 
 
+# %% ../../nbs/09_thinning/index.ipynb #fa6955c0
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 

@@ -33,6 +33,7 @@ def _graph_tensors(output: object) -> list[Tensor]:
     return [t for t in batch_tensors(output) if t.requires_grad]
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #e79871b9
 def read_by(losses: Tensor, output: object) -> list[Tensor]:
     """The tensors of `output` that `losses` depends on other than through one another.
 
@@ -81,6 +82,7 @@ def _is_cross_entropy(losses: Tensor, output: Tensor) -> bool:
     return node is end and softmax
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #072e3212
 def _norms(losses: Tensor, output: Tensor) -> Tensor:
     "||d losses[i] / d output|| (n,) float64, its owners proved."
     if not _is_cross_entropy(losses, output):
@@ -97,6 +99,7 @@ def _large(losses: Tensor) -> float:
     return 2.0 ** max(0, math.frexp(size)[1])
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #7c052fa7
 def row_scores(losses: Tensor, output: object) -> Tensor:
     """||d losses[i] / d output|| (n,) float64: `losses` (n,), `output` a tensor or a structure.
 
@@ -121,6 +124,7 @@ def row_scores(losses: Tensor, output: object) -> Tensor:
     return large * torch.stack(norms).square().sum(0).sqrt()
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #02f2424b
 def check_losses(losses: Tensor) -> None:
     "`InvalidShape` unless `losses` is (n,)."
     if not isinstance(losses, Tensor) or losses.dim() != 1:
@@ -138,6 +142,7 @@ def _loss_values(losses: Tensor, output: object) -> Tensor:
 NAMED: dict[str, ScoreFunction] = {"output": row_scores, "loss": _loss_values}
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #9301ef8a
 def score_function(scores: str | ScoreFunction) -> ScoreFunction:
     "Of a name, 'output' or 'loss', or of the function (losses, output) -> (n,) itself."
     if callable(scores):

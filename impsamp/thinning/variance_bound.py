@@ -56,6 +56,7 @@ def _keep_share(s: np.ndarray, share: float) -> np.ndarray:
     return minibatch_probabilities(s, min(share * s.size, most))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #e1a43d31
 def _within(s: np.ndarray, share: float) -> np.ndarray:
     "min(1, s_i / tau) with sum (1 - pi)/pi s^2 = share * sum s^2, for scores of any size."
     t = s / s.max()  # whose squares neither overflow nor vanish together
@@ -70,6 +71,7 @@ def _mean_square(s: np.ndarray) -> float:
     return float(np.mean(s * s))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #d0cf81d1
 def _remember(values: list[float], new: float) -> None:
     "`new` is the last of at most 31 values; one that is not finite is not an observation."
     if np.isfinite(new):
@@ -199,6 +201,7 @@ class VarianceBound:
         vars(self).update(vars(checked))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #27517af7
 def _observations(values: object, name: str) -> list[float]:
     "At most 31 finite numbers."
     found = to_float64(values, name, ndim=1)
