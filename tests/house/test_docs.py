@@ -50,10 +50,32 @@ def test_a_results_notebook_without_its_pictures_is_named():
     assert pages.lost_outputs(Path("nbs/03_theory/x.ipynb"), [code("1")]) == []
 
 
+def text(words):
+    return {"cell_type": "markdown", "source": [words], "metadata": {}}
+
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": ["aGVs", "bG8="]}}
+
+
+def test_a_tutorial_without_its_pictures_is_named():
+    name = Path("nbs/tutorials/01_lost.ipynb")
+    words = code("1", [{"output_type": "stream", "name": "stdout", "text": "x"}])
+    assert "01_lost.ipynb was committed without" in pages.lost_outputs(name, [words])[0]
+    assert pages.lost_outputs(name, [code("1", [PICTURE])]) == []
+
+
+def test_the_pictures_of_a_tutorial_come_with_their_headings():
+    cells = [text("# T"), text("words\n\n## Where the draws go\n\nmore"), code("1", [PICTURE])]
+    assert pages.pictures_of(cells) == [("Where the draws go", b"hello")]
+
+
 def test_every_committed_page_can_be_shown(tmp_path):
     assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
     gallery = (tmp_path / "source" / "gallery.md").read_text()
-    assert gallery.count("<figure>") == len(list((ROOT / "figures").glob("*.png")))
+    drawn = len(list((ROOT / "figures").glob("*.png")))
+    taught = len(list((tmp_path / "extra" / "figures" / "tutorials").glob("*.png")))
+    assert taught >= len(list((ROOT / "nbs" / "tutorials").glob("[0-9]*.ipynb")))
+    assert gallery.count("<figure>") == drawn + taught
 
 
 def test_a_figure_that_nothing_draws_is_named(tmp_path):
@@ -61,7 +83,7 @@ def test_a_figure_that_nothing_draws_is_named(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "figures" / "orphan.png").write_bytes(b"")
     (tmp_path / "source").mkdir()
-    found = pages.write_gallery(tmp_path, tmp_path / "source")
+    found = pages.write_gallery(tmp_path, tmp_path / "source", tmp_path / "extra")
     assert found == ["figures/orphan.png has no notebook: see experiments.toml, [[result]]"]
 
 
