@@ -74,6 +74,12 @@ def test_the_pictures_of_a_tutorial_come_with_their_headings():
     assert pages.pictures_of(cells) == [("Where the draws go", b"hello")]
 
 
+def test_a_card_of_a_tutorial_says_its_title_and_its_promise():
+    cell = "# A title\n\n> A promise.\n\n# > no comment"
+    assert pages.title_and_promise(cell) == ("A title", "A promise.")
+    assert pages.title_and_promise("words") == ("", "")
+
+
 def test_pictures_of_a_notebook_lose_bytes_and_no_pixels():
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 255, 200)[:, None, None] + rng.integers(0, 3, (200, 300, 3))
@@ -98,6 +104,9 @@ def test_every_committed_page_can_be_shown(tmp_path):
     taught = len(list((tmp_path / "extra" / "figures" / "tutorials").glob("*.png")))
     assert taught >= len(list((ROOT / "nbs" / "tutorials").glob("[0-9]*.ipynb")))
     assert gallery.count("<figure>") == drawn + taught
+    listed = (tmp_path / "source" / "tutorials.md").read_text()
+    for name in (ROOT / "nbs" / "tutorials").glob("*.ipynb"):
+        assert f"nbs/tutorials/{name.stem}" in listed
 
 
 def test_a_figure_that_nothing_draws_is_named(tmp_path):
