@@ -73,6 +73,7 @@ def write_source(root: Path, source: Path, extra: Path) -> list[str]:
         if path.suffix in (".toml", ".md", ".csv"):
             shutil.copy(path, source / path.relative_to(root))
     faults += write_gallery(root, source, extra)
+    write_tutorials(root, source)
     write_reference(source)
     write_contents(root, source)
     return faults
@@ -237,6 +238,33 @@ def tutorial_cards(root: Path, extra: Path) -> list[str]:
     return cards
 
 
+def write_tutorials(root: Path, source: Path) -> None:
+    "A page of all tutorials: the first picture of each, its title and what it promises."
+    cards = []
+    for page in sorted((root / "nbs/tutorials").glob("[0-9]*.ipynb")):
+        first = json.loads(page.read_text())["cells"][0]
+        title, promise = title_and_promise("".join(first["source"]))
+        item = {"title": title, "says": promise}
+        picture = f"figures/tutorials/{page.stem}_1.png"
+        cards.append(card(picture, f"nbs/tutorials/{page.name}", [], item))
+    words = (
+        "Each on real data, with a picture for each idea, and with an end that says where it loses."
+    )
+    practice = (
+        "Around a loop of your own: [training practice](nbs/tutorials/training_practice.ipynb)."
+    )
+    text = ["# Tutorials", "", words, "", '<div class="gallery">', *cards, "</div>", "", practice]
+    trees = toctree("", pages_of(root, "tutorials"))
+    (source / "tutorials.md").write_text("\n".join([*text, "", trees, ""]))
+
+
+def title_and_promise(text: str) -> tuple[str, str]:
+    "Of a notebook's first cell, `# title` and `> promise`; an empty promise where it has none."
+    title = re.search(r"^# +(.+)$", text, re.M)
+    promise = re.search(r"^> +(.+)$", text, re.M)
+    return (title[1] if title else "", promise[1] if promise else "")
+
+
 def benchmark_of(root: Path, stem: str) -> str | None:
     "The benchmark whose script names the picture."
     for script in sorted((root / "benchmarks").glob("[a-z]*.py")):
@@ -326,7 +354,7 @@ def write_contents(root: Path, source: Path) -> None:
     modules = [path.stem for path in sorted((root / "nbs").glob("[0-9]*.ipynb"))]
     read = sorted([f"nbs/{name}/index" for name in library] + [f"nbs/{name}" for name in modules])
     parts = {
-        "Tutorials": pages_of(root, "tutorials"),
+        "Start": ["tutorials"],
         "Library, read along": ["nbs/index", "nbs/departures", *read],
         "Results": ["gallery", *pages_of(root, "results"), *texts_of(root, "figures")],
         "Experiments": [*pages_of(root, "experiments"), *texts_of(root, "nbs/experiments")],

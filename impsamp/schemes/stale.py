@@ -130,7 +130,8 @@ def _learn(bins, items, prob, g, n, memory, squares, counts, scores, most, goals
     """`Evidence.add` in place, of draws `items` (b,) of `bins` (b,) from `prob` (b,) that showed g.
 
     Then g, at most `most`, is remembered in `scores` (n,), and `goals` (b,) := its bin, as
-    `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in half octave 2e - 2, or 2e - 1 from m = sqrt(1/2) on."""
+    `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in half octave 2e - 2, or 2e - 1 from
+    m = sqrt(1/2) on."""
     new_squares = np.zeros(squares.shape[0])
     new_counts = np.zeros(counts.shape[0])
     for j in range(items.shape[0]):

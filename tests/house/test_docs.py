@@ -1,12 +1,16 @@
 """The site's tools: what they keep of a notebook, what they call a fault, the whole site."""
 
+import base64
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +23,7 @@ def load(name):
 
 
 pages = load("pages")
+smaller = load("smaller")
 links = load("links")
 HAS_SPHINX = not pages.missing_packages()
 
@@ -69,6 +74,29 @@ def test_the_pictures_of_a_tutorial_come_with_their_headings():
     assert pages.pictures_of(cells) == [("Where the draws go", b"hello")]
 
 
+def test_a_card_of_a_tutorial_says_its_title_and_its_promise():
+    cell = "# A title\n\n> A promise.\n\n# > no comment"
+    assert pages.title_and_promise(cell) == ("A title", "A promise.")
+    assert pages.title_and_promise("words") == ("", "")
+
+
+def test_pictures_of_a_notebook_lose_bytes_and_no_pixels():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 200)[:, None, None] + rng.integers(0, 3, (200, 300, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(ramp, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    png = base64.b64encode(buffer.getvalue()).decode()
+    shown = {"output_type": "display_data", "data": {"image/png": png}}
+    book = smaller.with_smaller_pictures({"cells": [text("x"), code("f()", [shown])]})
+    small = base64.b64decode(book["cells"][1]["outputs"][0]["data"]["image/png"])
+    assert len(small) < len(buffer.getvalue()) / 2
+    with Image.open(io.BytesIO(small)) as picture:
+        now = np.asarray(picture.convert("RGB"), dtype=float)
+    assert now.shape == ramp.shape
+    assert np.abs(now - ramp).mean() < 4
+    assert smaller.smaller(small) == small  # nothing more to save
+
+
 def test_every_committed_page_can_be_shown(tmp_path):
     assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
     gallery = (tmp_path / "source" / "gallery.md").read_text()
@@ -76,6 +104,9 @@ def test_every_committed_page_can_be_shown(tmp_path):
     taught = len(list((tmp_path / "extra" / "figures" / "tutorials").glob("*.png")))
     assert taught >= len(list((ROOT / "nbs" / "tutorials").glob("[0-9]*.ipynb")))
     assert gallery.count("<figure>") == drawn + taught
+    listed = (tmp_path / "source" / "tutorials.md").read_text()
+    for name in (ROOT / "nbs" / "tutorials").glob("*.ipynb"):
+        assert f"nbs/tutorials/{name.stem}" in listed
 
 
 def test_a_figure_that_nothing_draws_is_named(tmp_path):
