@@ -106,17 +106,16 @@ def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, 
         draw = drawn.draw
     elif isinstance(drawn, Draw):
         draw = drawn
-    else:
-        rows = check_rows(drawn, n)
-    if draw is not None:
-        rows = check_rows(draw.idx, n)
+    rows = check_rows(drawn if draw is None else draw.idx, n)  # type: ignore[arg-type]
     s = per_item(scores)
     if rows.size != s.size:
         raise InvalidShape(f"{s.size} scores for {rows.size} items")
     s = s.copy()
-    finite = bool(np.isfinite(s).all())
-    if finite and s.size and s.min() < 0:
-        check_scores(s)  # says which
+    finite = True
+    if s.size and not (s.min() >= 0 and s.max() < np.inf):
+        finite = bool(np.isfinite(s).all())
+        if finite:
+            check_scores(s)  # says which is negative
     step = draw.step if step is None and draw is not None else step
     prob = None if draw is None else to_float64(draw.prob, "prob").copy()
     return Told(rows.copy(), s, step, prob, draw, finite)
