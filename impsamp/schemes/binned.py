@@ -5,6 +5,8 @@
 # %% ../../nbs/07_schemes/02_binned.ipynb #2e943b21
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from ..checks import check_count
@@ -219,7 +221,7 @@ class BinnedItems:
         "`move` of items whose `bins` (b,) are known; `goals` is spoilt."
         new = np.empty_like(self.starts)
         plan = compiled(_plan)(self.order, self.place, self.starts, items, bins, goals, new)
-        moves, heads = plan  # type: ignore[misc]
+        moves, heads = cast("tuple[np.ndarray, np.ndarray]", plan)
         homeless = compiled(_homeless)(self.order, self.starts, new, items, moves, heads)
         compiled(_fill)(self.order, self.place, self.starts, new, homeless, moves, heads)
 
