@@ -1,4 +1,4 @@
-"""Pictures of a notebook with 128 colours instead of millions: a third of the bytes, same look.
+"""Pictures of a notebook with 64 colours instead of millions: a third of the bytes, same look.
 
 python docs/smaller.py nbs/tutorials/01_worth_it.ipynb
 """
@@ -19,7 +19,7 @@ def smaller(png: bytes) -> bytes:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         flat = picture.convert("RGB")
-    flat.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    flat.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
 
 
