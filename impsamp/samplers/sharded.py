@@ -136,8 +136,8 @@ class ShardedSumTree(SumTree):
     ) -> Draw:
         """This rank's part of `size` draws of all ranks: 0 to `size` items, global numbers.
 
-        Weights R / (size n p_i) on R ranks, `population` (of all ranks) for n. `generator` must
-        be in the same state on all ranks."""
+        Weights R / (size n p_i) on R ranks, n the `population` of all ranks where given.
+        `generator` must be in the same state on all ranks."""
         C = self._cumulated()
         points = draw_points(size, generator, method or self.method)
         mine = invert_cdf(C[1:], points) == self.rank
