@@ -222,7 +222,7 @@ class Lipschitz(Scheme):
     uniform). `InvalidScores` for L_i = 0 at weight = 1: such an item may still have a gradient.
     Needell et al. 2014; Zhao and Zhang 2015.
 
-    >>> Lipschitz([1.0, 3.0], weight=0.5).init(2).probabilities().tolist()
+    >>> Lipschitz([1.0, 3.0], weight=0.5).init(2).probabilities().round(3).tolist()
     [0.375, 0.625]
     """
 
