@@ -48,6 +48,7 @@ __all__ = [
     "cosine",
     "error_rate",
     "evaluated",
+    "promised_gain",
     "squared_error",
     "step_costs",
 ]
@@ -241,6 +242,17 @@ class Independent:
         return self.rng.integers(0, self.n, batch), None
 
 
+def promised_gain(scores: np.ndarray, weight: float = 0.8) -> float:
+    """H(u)/H(p) for p = weight * scores/sum + (1 - weight) * u, were the `scores` (n,) true norms.
+
+    1 where all are zero, NaN where one is not known."""
+    s = np.asarray(scores, float)
+    if not s.any():
+        return 1.0
+    share = weight * s / s.sum() + (1 - weight) / s.size
+    return float((s**2).mean() / (s**2 / (s.size**2 * share)).sum())
+
+
 AHEAD = 8  # batches that are drawn, and told of, together: calls cost more than items
 
 
@@ -260,6 +272,7 @@ class Remembered:
         self.heard: list[np.ndarray] = []  # their scores so far
         self.place = 0
         self.equal = True  # whether all of them count the same
+        self.promise = math.nan  # of the scores that the first epoch brought
 
     def draw(self, batch: int) -> tuple[np.ndarray, np.ndarray | None]:
         "Items, and their weights or None for equal ones."
@@ -276,8 +289,11 @@ class Remembered:
             self.scheme.update(self.items, np.concatenate(self.heard), self.prob)
             self.heard = []
         self.place = 0
-        self.equal = not self.scheme.replacement
-        if self.equal:
+        first = not self.scheme.replacement
+        if self.equal and not first:
+            self.promise = promised_gain(self.scheme.scores, self.scheme.weight)
+        self.equal = first
+        if first:
             self.items, _ = self.first.draw(AHEAD * batch)
             self.prob = np.full(self.items.size, 1 / self.n)
         else:
@@ -457,7 +473,8 @@ def contest_run(
 ) -> dict[str, float]:
     """One training to its horizon: `train_loss`, `val_error`, `test_error`, `seconds`, `finite`.
 
-    What is not finite counts as infinite. `seconds`: of this thread, training alone; a check on
+    With `promise` and `gain`, H(u)/H(p) by the scores remembered after the first epoch and at the
+    end (NaN where nothing is remembered). What is not finite counts as infinite. `seconds`: of this thread, training alone; a check on
     steps x cost, no result. The same seed gives all arms the same weights to begin with, and
     shuffled and remembered arms the same first epoch. A run function of `run_all`."""
     problem = contest_task(task)
@@ -473,7 +490,14 @@ def contest_run(
     finite = math.isfinite(found["train_loss"])
     if not finite:
         found = dict.fromkeys(found, math.inf)
-    return {**found, "seconds": seconds, "finite": finite}
+    return {**found, **_gains(one.source), "seconds": seconds, "finite": finite}
+
+
+def _gains(source: Epochs | Independent | Remembered) -> dict[str, float]:
+    "What remembered scores promise, after the first epoch and now."
+    if not isinstance(source, Remembered) or source.equal:
+        return {"promise": math.nan, "gain": math.nan}
+    return {"promise": source.promise, "gain": promised_gain(source.scheme.scores)}
 
 
 # %% ../../nbs/14_reproduce/07_contest.ipynb #14ae7d4a
