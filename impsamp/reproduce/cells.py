@@ -5,10 +5,10 @@
 # %% ../../nbs/14_reproduce/09_cells.ipynb #353f71cb
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 import numpy as np
 
@@ -38,18 +38,27 @@ __all__ = [
 # %% ../../nbs/14_reproduce/09_cells.ipynb #e2eac487
 @dataclass(frozen=True)
 class Cell:
-    "A comparison: who is first at `target` of `endpoint`, with a `budget` in seconds a run."
+    "A comparison: who is first at `target` of `endpoint`; 24 settings are batches x rates."
 
+    id: str
     task: str
     optimizer: str
     endpoint: str  # val_error or train_loss
     target: float
-    budget: float
+    budget: int  # of one training in tuning: the seconds of so many steps of shuffled epochs ...
+    reference: int  # ... at this batch size
     batches: tuple[int, ...]
     rates: tuple[float, ...]
 
+    @classmethod
+    def of(cls, entry: Mapping[str, object]) -> Cell:
+        "A cell from its entry in contest_cells.toml."
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        return cls(**values)  # type: ignore[arg-type]
+
     def __str__(self) -> str:
-        return f"{self.task}, {self.optimizer}, {self.endpoint.replace('_', ' ')} {self.target:g}"
+        endpoint = self.endpoint.replace("_", " ")
+        return f"{self.task}, {self.optimizer}, {endpoint} {self.target:g}"
 
 
 class Setting(NamedTuple):
@@ -94,7 +103,25 @@ def cell_costs(cell: Cell, root: str | None = None, rounds: int = 15) -> Costs:
 
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #c534c2a8
-Row = dict[str, object]
+class Row(TypedDict):
+    "One run."
+
+    cell: str
+    task: str
+    arm: str
+    optimizer: str
+    seed: int
+    lr: float
+    batch: int
+    steps: int
+    phase: str  # third or whole of the budget, in tuning; fresh
+    train_loss: float
+    val_error: float
+    test_error: float
+    promise: float
+    gain: float
+    seconds: float  # of the thread that ran it
+    finite: bool
 
 
 @dataclass
@@ -106,34 +133,45 @@ class Racing:
     costs: Costs
     root: str | None = None
 
+    @property
+    def budget(self) -> float:
+        "The cell's budget in seconds."
+        return self.cell.budget * self.costs["shuffled", self.cell.reference]
+
+    def _config(self, setting: Setting, seconds: float, seed: int) -> Config:
+        steps = _steps(seconds, self.costs[self.arm, setting.batch])
+        own = dict(task=self.cell.task, arm=self.arm, optimizer=self.cell.optimizer, seed=seed)
+        return {**own, "lr": setting.lr, "batch": setting.batch, "steps": steps}
+
     def rows(
         self, phase: str, wanted: Iterable[tuple[Setting, float]], seeds: Sequence[int]
     ) -> list[Row]:
         "One row for each (setting, seconds) of `wanted` and each seed, run or read."
-        configs: list[Config] = []
-        for (setting, seconds), seed in product(wanted, seeds):
-            steps = _steps(seconds, self.costs[self.arm, setting.batch])
-            own = dict(task=self.cell.task, arm=self.arm, optimizer=self.cell.optimizer, seed=seed)
-            configs.append({**own, "lr": setting.lr, "batch": setting.batch, "steps": steps})
+        configs = [self._config(*w, seed) for w, seed in product(wanted, seeds)]
         found = run_all(contest_run, configs, experiment="contest", jobs=1, root=self.root)
-        rows: list[Row] = []
+        rows = []
         for config, result in zip(configs, found):
             values = {name: value.item() for name, value in result.items()}
-            rows.append({**config, "endpoint": self.cell.endpoint, "phase": phase, **values})
-        return rows
+            rows.append({"cell": self.cell.id, **config, "phase": phase, **values})
+        return cast("list[Row]", rows)
 
     def value(self, row: Row) -> float:
         "What the cell looks at."
-        return float(row[self.cell.endpoint])  # type: ignore[arg-type]
+        return row["val_error"] if self.cell.endpoint == "val_error" else row["train_loss"]
 
     def seconds(self, row: Row) -> float:
         "Steps times their cost."
-        return int(row["steps"]) * self.costs[self.arm, int(row["batch"])]  # type: ignore[call-overload]
+        return row["steps"] * self.costs[self.arm, row["batch"]]
+
+    def time(self, rows: Sequence[Row]) -> Interval:
+        "Bounds of the time to the target, from runs of one setting to several horizons."
+        seconds = [self.seconds(row) for row in rows]
+        return time_to_target(seconds, [self.value(row) for row in rows], self.cell.target)
 
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #f49cb6c4
 def _setting(row: Row) -> Setting:
-    return Setting(float(row["lr"]), int(row["batch"]))  # type: ignore[arg-type, call-overload]
+    return Setting(row["lr"], row["batch"])
 
 
 def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
@@ -142,11 +180,11 @@ def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
     First all at a third of the budget on one seed, then the best six at the whole of it on two."""
     cell = racing.cell
     settings = [Setting(lr, batch) for batch in cell.batches for lr in cell.rates]
-    third = cell.budget / 3
+    third = racing.budget / 3
     first = racing.rows("third", [(s, third) for s in settings], TUNING_SEEDS[:1])
     best = sorted(first, key=racing.value)[:BEST]
     chosen = [_setting(row) for row in best]
-    whole = racing.rows("whole", [(s, cell.budget) for s in chosen], TUNING_SEEDS[1:])
+    whole = racing.rows("whole", [(s, racing.budget) for s in chosen], TUNING_SEEDS[1:])
 
     def level(setting: Setting) -> float:
         values = [racing.value(row) for row in whole if _setting(row) == setting]
@@ -154,14 +192,12 @@ def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
 
     winner = min(chosen, key=level)
     seen = [row for row in first + whole if _setting(row) == winner]
-    times = [racing.seconds(row) for row in seen]
-    guess = time_to_target(times, [racing.value(row) for row in seen], cell.target)
-    return Tuned(winner, guess), first + whole
+    return Tuned(winner, racing.time(seen)), first + whole
 
 
 def confirm(racing: Racing, tuned: Tuned, seeds: Sequence[int]) -> list[Row]:
     "Fresh seeds at three horizons each."
-    wanted = [(tuned.setting, float(t)) for t in horizons(tuned.guess, racing.cell.budget)]
+    wanted = [(tuned.setting, float(t)) for t in horizons(tuned.guess, racing.budget)]
     return racing.rows("fresh", wanted, seeds)
 
 
@@ -170,13 +206,7 @@ def seed_times(racing: Racing, rows: Sequence[Row]) -> dict[int, Interval]:
     by_seed: dict[int, list[Row]] = {}
     for row in rows:
         if row["phase"] == "fresh":
-            by_seed.setdefault(int(row["seed"]), []).append(row)  # type: ignore[call-overload]
+            by_seed.setdefault(row["seed"], []).append(row)
     if not by_seed:
         raise RecordError(f"{racing.cell}, {racing.arm}: no fresh seeds were run")
-    target = racing.cell.target
-    return {
-        seed: time_to_target(
-            [racing.seconds(row) for row in own], [racing.value(row) for row in own], target
-        )
-        for seed, own in by_seed.items()
-    }
+    return {seed: racing.time(own) for seed, own in by_seed.items()}
