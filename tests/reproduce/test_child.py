@@ -33,12 +33,12 @@ def test_a_grandchild_ends_when_its_parent_is_killed():
     process.kill()
     began = time.monotonic()
     assert process.stdout.read() == b""  # every holder is gone
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_parent_that_is_gone_already_counts_as_dead():
     process = subprocess.Popen([sys.executable, "-c", WATCHING.format(parent=1)])
-    assert process.wait(20) == 1
+    assert process.wait(90) == 1
 
 
 def notebook(path, *cells):
