@@ -28,7 +28,11 @@ def _better_dense(X):
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #94f170c2
 def as_rows(X: Rows) -> Rows:
-    "X dense where it is small enough or dense enough, float64 where that is cheap; else as it is."
+    """X dense where it is small enough or dense enough, float64 where that is cheap; else as it is.
+
+    >>> as_rows(np.ones((2, 1), np.float32)).dtype
+    dtype('float64')
+    """
     if sparse.issparse(X):
         X = _better_dense(X)
     if sparse.issparse(X):
@@ -59,7 +63,12 @@ def moments(X: Rows, c: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarr
     """(mean (k,), spread (k,)) with weights c (n,) of sum one.
 
     The mean is zero for CSR, and without `centred`; then the spread is a root mean square. Columns
-    of any size that a float can hold."""
+    of any size that a float can hold.
+
+    >>> mean, spread = moments(np.array([[1.0], [3.0]]), np.array([0.5, 0.5]), True)
+    >>> mean.tolist(), spread.tolist()
+    ([2.0], [1.0])
+    """
     top = _column_max(X)
     if sparse.issparse(X):
         return np.zeros(X.shape[1]), _root_mean_squares(X, c, top)
@@ -118,7 +127,12 @@ class Scaling:
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #1cf938c9
 def scaling_of(X: Rows, c: np.ndarray, centred: bool) -> Scaling:
-    "The `Scaling` of rows X (n, k) with weights c (n,) of sum one."
+    """The `Scaling` of rows X (n, k) with weights c (n,) of sum one.
+
+    >>> to = scaling_of(np.array([[0.0], [1e6]]), np.array([0.5, 0.5]), True)
+    >>> to.rows(np.array([[0.0], [1e6]])).tolist()
+    [[-1.0], [1.0]]
+    """
     mean, spread = moments(X, c, centred)
     has_spread = spread > 1e-14 * np.abs(mean)
     least = np.median(spread[has_spread]) if has_spread.any() else 1.0

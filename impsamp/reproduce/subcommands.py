@@ -311,7 +311,7 @@ def figures(
 
     \b
     impsamp figures                   all of them, in minutes
-    impsamp figures lahire_losses     one of them
+    impsamp figures losses_figures    one of them
     """
     if dry_run:
         _announce(plan("paper", list(ids), ["result"]))
