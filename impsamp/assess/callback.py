@@ -56,7 +56,16 @@ def mean_gradient_norm(
 ) -> float:
     """Norm of the gradient of the mean loss over (x, y), over the trainable parameters.
 
-    A plain chunked forward and backward; `.grad` is untouched."""
+    A plain chunked forward and backward; `.grad` is untouched.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> mean_gradient_norm(model, loss_fn, torch.ones(2, 1), y)
+    2.0
+    """
     params = [p for p in model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in params]
     n = batch_length(x)
@@ -134,7 +143,19 @@ class AssessCallback:
     The model, the scheme and the global random state are left as found. Cost: about three forward
     and backward passes over M items per evaluation. Raises `InvalidArgument`, `InvalidShape`,
     `InvalidScores` (non-finite gradients), `UnsupportedModel` (samples that interact). First paper,
-    Algorithm 1."""
+    Algorithm 1.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> data = torch.ones(2, 1), torch.tensor([[1.0], [3.0]])
+    >>> callback = AssessCallback(GradNorm(), model, loss_fn, data, every=10)
+    >>> for step in range(20):
+    ...     row = callback(step)
+    >>> callback
+    AssessCallback(GradNorm, every=10, 2 evaluations)
+    """
 
     def __init__(
         self,
@@ -214,7 +235,17 @@ def assess(
     """Is `scheme` better than uniform sampling for this model now? One evaluation of Algorithm 1.
 
     Print the `Assessment` for the page. Arguments and errors: see `AssessCallback`;
-    `InvalidScores` if no item has a gradient. First paper, section 3.1."""
+    `InvalidScores` if no item has a gradient. First paper, section 3.1.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> data = torch.ones(2, 1), torch.tensor([[1.0], [3.0]])
+    >>> round(assess(GradNorm(), model, loss_fn, data).rows[0]["second_moment_ratio"], 3)
+    0.8
+    """
     callback = AssessCallback(
         scheme,
         model,

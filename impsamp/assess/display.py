@@ -70,7 +70,11 @@ def _block(text: str) -> str:
 
 # %% ../../nbs/13_assess/01_display.ipynb #7d887197
 def page_html(page: str) -> str:
-    "A page of markdown as HTML: headings, paragraphs, tables, emphasis and code."
+    """A page of markdown as HTML: headings, paragraphs, tables, emphasis and code.
+
+    >>> page_html("# Probe: *no*")
+    '<h1>Probe: <em>no</em></h1>'
+    """
     blocks = [block.strip() for block in page.split("\n\n")]
     return "\n".join(_block(block) for block in blocks if block)
 
@@ -93,6 +97,10 @@ def _picture(plot: Callable[[], Figure]) -> str:
 
 # %% ../../nbs/13_assess/01_display.ipynb #51c811c1
 def shown(page: str, plot: Callable[[], Figure] | None = None) -> str:
-    "What a notebook shows: the page, and under it what `plot()` draws."
+    """What a notebook shows: the page, and under it what `plot()` draws.
+
+    >>> shown("**Yes**").splitlines()[1]
+    '<p><strong>Yes</strong></p>'
+    """
     picture = _picture(plot) if plot else ""
     return f"<div>\n{page_html(page)}\n{picture}\n</div>"

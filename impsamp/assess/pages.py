@@ -54,7 +54,11 @@ def theory_applies(optimizer: OptimizerLike) -> bool | None:
     """True for SGD (any momentum), False for every other optimizer, None if `optimizer` is None.
 
     A name from `APPLIES` or a torch optimizer. First paper, section 3.2: p^GN is not optimal for
-    RMSProp and Adam, as printed (one norm for all coordinates) or as torch runs them."""
+    RMSProp and Adam, as printed (one norm for all coordinates) or as torch runs them.
+
+    >>> theory_applies("momentum"), theory_applies("adam"), theory_applies(None)
+    (True, False, None)
+    """
     if optimizer is None:
         return None
     if isinstance(optimizer, str):
@@ -68,7 +72,12 @@ def theory_applies(optimizer: OptimizerLike) -> bool | None:
 # %% ../../nbs/13_assess/02_pages.ipynb #a45f7224
 @dataclass(repr=False)
 class Assessment:
-    "What `assess` found about one scheme: `rows`, one per evaluation, and how to read them."
+    """What `assess` found about one scheme: `rows`, one per evaluation, and how to read them.
+
+    >>> from impsamp.assess.measures import measure
+    >>> Assessment("GradNorm", [measure([3.0, 1.0], [3.0, 1.0])], scope="all")
+    Assessment('GradNorm', 1 evaluation, scope='all')
+    """
 
     scheme: str
     rows: list[Row] = field(default_factory=list)  # keys: see `measures.measure`
@@ -336,7 +345,11 @@ def payment(s: Row, scope: str, population: float, batch: int | None = None) -> 
     """(answer in words, variance x time ratio or nan): does a scheme pay in wall-clock?
 
     `s` its summary; where noise decides. Free scores: v < 1. Otherwise two ways: scores for all N
-    at each step (break-even batch B* = N c v / (1 - v)), or of a pool (`best_pool`)."""
+    at each step (break-even batch B* = N c v / (1 - v)), or of a pool (`best_pool`).
+
+    >>> payment(dict(variance_ratio=0.25, scores_cost=0.5), "visits", 1000)[1]
+    0.25
+    """
     if s.get("unseen_items"):
         return "No: a biased estimate is not paid for by less noise.", float("inf")
     v = s["variance_ratio"]
@@ -464,7 +477,13 @@ _ORDER = "Only the last row orders schemes as H does: H(p)/H(p^GN) = 1 + chi2(p^
 
 
 def write_page(a: Assessment, batch: int | None = None) -> str:
-    "The page of an `Assessment` (see `Assessment.page`), markdown."
+    """The page of an `Assessment` (see `Assessment.page`), markdown.
+
+    >>> from impsamp.assess.measures import measure
+    >>> found = Assessment("GradNorm", [measure([3.0, 1.0], [3.0, 1.0])], scope="all")
+    >>> write_page(found).splitlines()[0]
+    '# Assessment of GradNorm'
+    """
     s = a.summary()
     m = a.rows[-1]["sample_size"]
     n = a.rows[-1]["population"]

@@ -225,7 +225,13 @@ class Probe:
     """What `probe` found, all measured at this moment of training; print it for the page.
 
     `verdict` 'worth trying', 'do not bother' or 'undecided'; `best` the affordable row of least
-    predicted time."""
+    predicted time.
+
+    >>> def row(low, high):
+    ...     return dict(scheme="x", pool=2, time_ratio=low, time_low=low, time_high=high)
+    >>> Probe([row(0.1, 0.1), row(0.5, 0.8)], {}, {}).verdict
+    'worth trying'
+    """
 
     rows: list[Candidate]  # first the ideal bound
     facts: Facts
@@ -408,7 +414,15 @@ def probe(
     always (a log gets lines), never, or on a terminal. Model, optimizer, random states and loader
     are left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
     (non-finite or all-zero gradients), `UnsupportedModel` (samples that interact, nothing to
-    train)."""
+    train).
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> def loss_fn(output, y):
+    ...     return (output[:, 0] - y).square()
+    >>> batches = [(torch.randn(16, 2), torch.randn(16)) for _ in range(4)]
+    >>> probe(model, loss_fn, batches, seconds=0.01, verbose=False).facts["population"]
+    64
+    """
     if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
     check_verbose(verbose)

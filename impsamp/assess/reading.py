@@ -219,7 +219,14 @@ class Items:
 
     `loader`: a `DataLoader` over an indexed data set, of which the items count that its sampler
     gives, or a list of (x, y) batches. Raises `InvalidArgument` (also for a sampler that prefers
-    some items), `InvalidShape` (fewer than two items, pairs that do not match)."""
+    some items), `InvalidShape` (fewer than two items, pairs that do not match).
+
+    >>> items = Items([(torch.arange(3.0), torch.arange(3)), (torch.arange(2.0), torch.arange(2))])
+    >>> items
+    Items(n=5, batch=3, device='cpu')
+    >>> items.fetch([0, 4])[1].tolist()
+    [0, 1]
+    """
 
     def __init__(self, loader: Loader, device: torch.device | str = "cpu") -> None:
         if isinstance(loader, DataLoader):

@@ -26,7 +26,11 @@ OLDEST: dict[str, str] = {
 
 # %% ../../nbs/15_integrations/01_frameworks.ipynb #cad0ec86
 class MissingFramework(ImpsampError, ImportError):
-    "A framework is not installed, or too old; the message names what to install."
+    """A framework is not installed, or too old; the message names what to install.
+
+    >>> issubclass(MissingFramework, ImportError)
+    True
+    """
 
 
 # %% ../../nbs/15_integrations/01_frameworks.ipynb #4cd977b5

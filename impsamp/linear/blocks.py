@@ -28,7 +28,11 @@ __all__ = ["Block", "BlockDrawer", "Sampling", "block_drawer", "block_of", "nice
 # %% ../../nbs/11_linear/03_blocks.ipynb #faac4cc3
 @runtime_checkable
 class Sampling(Protocol):
-    "A law of random subsets: what `minimize` asks of a sampling."
+    """A law of random subsets: what `minimize` asks of a sampling.
+
+    >>> isinstance(NiceSampling(4, 2), Sampling)
+    True
+    """
 
     @property
     def inclusion_probabilities(self) -> Array: ...
@@ -41,7 +45,11 @@ class Sampling(Protocol):
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #53250cf9
 class Block(NamedTuple):
-    "The subsets of T steps: step t uses idx[ptr[t]:ptr[t+1]]; ptr (T+1,), idx int64."
+    """The subsets of T steps: step t uses idx[ptr[t]:ptr[t+1]]; ptr (T+1,), idx int64.
+
+    >>> Block(np.array([0, 2, 2]), np.array([4, 1])).largest
+    2
+    """
 
     ptr: np.ndarray
     idx: np.ndarray
@@ -71,7 +79,11 @@ def _indices(subset: Items | Drawn) -> np.ndarray:
 def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     """A `Block` from a sequence of index arrays or of `Draw`s.
 
-    Raises `InvalidShape` for an item outside 0..n-1 or no integer."""
+    Raises `InvalidShape` for an item outside 0..n-1 or no integer.
+
+    >>> block_of([[4, 1], [], [2]], n=5)
+    Block(3 subsets, 3 items)
+    """
     rows = [_indices(s) for s in subsets]
     idx = np.concatenate([np.empty(0, np.int64), *rows])
     high = idx.max(initial=0)
@@ -98,7 +110,11 @@ def _nice_block(rng, perm, b, T):
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #2d6c5d38
 def nice_blocks(n: int, b: int) -> BlockDrawer:
-    "draw(rng, T) -> Block of uniform subsets of size `b`."
+    """draw(rng, T) -> Block of uniform subsets of size `b`.
+
+    >>> nice_blocks(4, 2)(np.random.default_rng(0), 3)
+    Block(3 subsets, 6 items)
+    """
     perm = np.arange(n)
 
     def draw(rng, T):
@@ -306,6 +322,11 @@ def block_drawer(sampling: Sampling, p: np.ndarray) -> BlockDrawer:
     """draw(rng, T) -> `Block` by the law of `sampling`, whose inclusion probabilities are `p` (n,).
 
     Compiled for exactly the four samplings of `impsamp.samplers` above; any other class (a subclass
-    too: its law is its own) is asked draw by draw."""
+    too: its law is its own) is asked draw by draw.
+
+    >>> sampling = SerialSampling([0.25, 0.75])
+    >>> block_drawer(sampling, sampling.inclusion_probabilities)(np.random.default_rng(0), 5)
+    Block(5 subsets, 5 items)
+    """
     compiled = _COMPILED.get(type(sampling))
     return compiled(p) if compiled else _draw_by_draw(sampling, p.size)

@@ -106,7 +106,13 @@ def _by_name(job, X, weight, how, run):
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #d3de0a4c
 def solved(job: Job, X: Rows, weight: np.ndarray, how: Settings, watch: Watch | None) -> Answer:
-    "One problem from beginning to end; a method by its name sees items that do not repeat."
+    """One problem from beginning to end; a method by its name sees items that do not repeat.
+
+    >>> job = Job("squared", np.array([0.0, 1.0]), 1, np.zeros((1, 2)), 0)
+    >>> how = Settings("auto", "importance", 0.0, 0.0, 1e-8, 100, True)
+    >>> solved(job, np.array([[0.0], [1.0]]), np.ones(2), how, None).theta.round(6).tolist()
+    [[1.0, 0.0]]
+    """
     run = Progress(how.tol, how.max_iter, watch)
     if how.method != "auto":
         X, targets, weight = merge_rows(X, job.targets, weight)
@@ -131,7 +137,13 @@ def _counted(count):
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #3939cfb1
 def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str:
-    "What fell short of tol, why, and what helps; empty if nothing did."
+    """What fell short of tol, why, and what helps; empty if nothing did.
+
+    >>> how = Settings("auto", "importance", 1.0, 0.0, 1e-6, 9, True)
+    >>> run = Progress(tol=1e-6, max_iter=9, iterations=9, gap=0.001, ran=["SVRG"])
+    >>> complaint_about("VRClassifier", [Answer(np.zeros((1, 2)), run, "")], how)
+    'VRClassifier: relative duality gap 1.0e-03, above tol = 1e-06, after 9 iterations of SVRG. ...'
+    """
     short = [a for a in answers if not a.run.converged and not a.run.stopped]
     if not short:
         return ""
@@ -149,7 +161,13 @@ def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str
 
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #c97e4abe
 def watcher(estimator: str, name: str, verbose: int, callback: Watch | None) -> Watch | None:
-    "What `Progress` calls with each row: prints it, and asks the user's callback."
+    """What `Progress` calls with each row: prints it, and asks the user's callback.
+
+    >>> watch = watcher("VRRegressor", "", 1, None)
+    >>> watch(dict(phase="newton", iteration=2, loss=0.5, gap=1e-3))
+    [VRRegressor] newton, iteration 2: F = 0.5, relative gap 1.0e-03
+    False
+    """
     if not verbose and callback is None:
         return None
     label = f"{estimator}, {name}" if name else estimator

@@ -122,7 +122,13 @@ class Composite:
 
     X (n, k) dense or CSR; t (n,): +-1 ("logistic"), real ("squared") or class numbers 0..K-1
     ("multinomial"); weight (n,), scaled to sum one; l2, l1: numbers or (k,). theta (K, d), d = k+1
-    with intercepts (last, not penalised). All results float64. Raises `UnknownName`."""
+    with intercepts (last, not penalised). All results float64. Raises `UnknownName`.
+
+    >>> X = np.array([[1.0], [-1.0]])
+    >>> f = Composite(X, np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> round(f.value(f.scores(f.start), f.start), 4)
+    0.6931
+    """
 
     def __init__(
         self,
@@ -213,7 +219,11 @@ class Composite:
 
 # %% ../../nbs/11_linear/07_composites.ipynb #3fec850d
 def curvatures(loss: str, Z: np.ndarray) -> np.ndarray:
-    "phi''(z_i) of each column of scores, (n, K): the diagonal of Phi_i."
+    """phi''(z_i) of each column of scores, (n, K): the diagonal of Phi_i.
+
+    >>> curvatures("logistic", np.zeros((2, 1))).tolist()
+    [[0.25], [0.25]]
+    """
     if loss == "squared":
         return np.ones_like(Z)
     p = _softmax(Z) if loss == "multinomial" else expit(Z)
@@ -245,7 +255,11 @@ def _dense_gram(X, r, intercept):
 
 # %% ../../nbs/11_linear/07_composites.ipynb #ad70c0f3
 def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
-    "sum_i r_i a_i a_i', dense (d, d), with a column of ones last where there is an intercept."
+    """sum_i r_i a_i a_i', dense (d, d), with a column of ones last where there is an intercept.
+
+    >>> gram(np.array([[1.0, 2.0]]), np.array([4.0]), True).tolist()
+    [[4.0, 8.0, 4.0], [8.0, 16.0, 8.0], [4.0, 8.0, 4.0]]
+    """
     if not sparse.issparse(X):
         return _dense_gram(X, r, intercept)
     k = X.shape[1]
@@ -260,7 +274,11 @@ def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
 
 # %% ../../nbs/11_linear/07_composites.ipynb #f321be15
 def add_ridge(H: np.ndarray, l2: np.ndarray) -> np.ndarray:
-    "H + diag(l2) on the features, in place."
+    """H + diag(l2) on the features, in place.
+
+    >>> add_ridge(np.zeros((2, 2)), np.array([3.0])).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
     at = np.arange(l2.size)
     H[at, at] += l2
     return H
@@ -279,7 +297,13 @@ def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
     """Hessian of all but the l1 part at scores Z, (K d, K d), rows of theta one after the other.
 
     A multinomial model does not notice a shift common to all classes of a coordinate without a
-    penalty: there the Hessian gets the direction's own unit of curvature, which moves no step."""
+    penalty: there the Hessian gets the direction's own unit of curvature, which moves no step.
+
+    >>> options = dict(loss="squared", l2=1.0, fit_intercept=False)
+    >>> f = Composite(np.eye(2), np.ones(2), np.ones(2), **options)
+    >>> hessian(f, np.zeros((2, 1))).tolist()
+    [[1.5, 0.0], [0.0, 1.5]]
+    """
     K, d = f.K, f.d
     if K == 1:
         r = f.c * curvatures(f.loss, Z)[:, 0]
@@ -320,7 +344,12 @@ def _intercept_step(f, Z):
 
 # %% ../../nbs/11_linear/07_composites.ipynb #6e9aea92
 def best_intercepts(f: Composite, theta: np.ndarray, Z: np.ndarray) -> np.ndarray:
-    "What to add to the intercepts (K,), for the least F at these weights."
+    """What to add to the intercepts (K,), for the least F at these weights.
+
+    >>> f = Composite(np.ones((2, 1)), np.array([1.0, 3.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> best_intercepts(f, f.start, f.scores(f.start)).tolist()
+    [2.0]
+    """
     shift = np.zeros(f.K)
     if not f.fit_intercept:
         return shift
@@ -363,7 +392,14 @@ def _penalty_conjugate(f, U):
 def duality_gap(f: Composite, Z: np.ndarray, theta: np.ndarray) -> tuple[float, float]:
     """(gap, F): F - F* <= gap at theta with scores Z, whose intercepts are the best ones.
 
-    gap is infinite where a feature has neither l1 nor l2 and its gradient is not zero."""
+    gap is infinite where a feature has neither l1 nor l2 and its gradient is not zero.
+
+    >>> X = np.array([[1.0], [-1.0]])
+    >>> f = Composite(X, np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> gap, value = duality_gap(f, f.scores(f.start), f.start)
+    >>> gap
+    0.125
+    """
     S = _SLOPE[f.loss](Z, f.t)
     if f.fit_intercept:
         S = S - f.c @ S

@@ -45,7 +45,11 @@ KIND = {"logistic": LOGISTIC, "sigmoid01": SIGMOID01, "sigmoidpm": SIGMOIDPM, "s
 
 @_inlined
 def slope(kind: int, z: float, s: float) -> float:
-    "d phi(z, s) / dz of one item; exp sees only nonpositive arguments, so it cannot overflow."
+    """d phi(z, s) / dz of one item; exp sees only nonpositive arguments, so it cannot overflow.
+
+    >>> slope(LOGISTIC, 0.0, 1.0)
+    -0.5
+    """
     if kind == SQUARED:
         return z - s
     e = math.exp(-abs(z))

@@ -49,7 +49,12 @@ def _row_sums(X, odd):
 
 # %% ../../nbs/11_linear/07_items.ipynb #896f6ecb
 def fingerprints(X: MatrixLike, t: np.ndarray) -> np.ndarray:
-    "(n,) uint64 from the content of each row of X (dense or canonical CSR) and its target t (n,)."
+    """(n,) uint64 from the content of each row of X (dense or canonical CSR) and its target t (n,).
+
+    >>> prints = fingerprints(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]]), np.zeros(3))
+    >>> bool(prints[0] == prints[1]), bool(prints[0] == prints[2])
+    (True, False)
+    """
     odd = _multipliers(X.shape[1] + 1)
     return _row_sums(X, odd) + _mixed_bits(t) * odd[-1]
 
@@ -71,7 +76,12 @@ def merge_rows(
 ) -> tuple[MatrixLike, np.ndarray, np.ndarray]:
     """(X, t, weight) with weight-zero rows left out and equal rows merged.
 
-    The order follows from content. X (n, k), t and weight (n,)."""
+    The order follows from content. X (n, k), t and weight (n,).
+
+    >>> X, t, weight = merge_rows(np.array([[1.0], [1.0]]), np.zeros(2), np.array([1.0, 3.0]))
+    >>> X.tolist(), weight.tolist()
+    ([[1.0]], [4.0])
+    """
     X = _canonical(X)
     keep = np.flatnonzero(weight > 0)
     prints = fingerprints(X, t)

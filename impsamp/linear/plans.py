@@ -46,7 +46,12 @@ def _common_factor(p, v):
 def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
     """c mean(L) + max_i v_i L_i / (n p_i): the convex theory's constant, in units of L; all (n,).
 
-    c = (1 - v_i)/p_i over the items with p_i < 1, as in P_ij = c p_i p_j. Gower et al. 2019."""
+    c = (1 - v_i)/p_i over the items with p_i < 1, as in P_ij = c p_i p_j. Gower et al. 2019.
+
+    >>> L = np.array([1.0, 3.0])
+    >>> float(expected_smoothness(L, np.array([0.25, 0.75]), np.ones(2)))
+    2.0
+    """
     largest = v * L / (p.size * p)
     return _common_factor(p, v) * L.mean() + float(largest.max())
 
@@ -55,7 +60,11 @@ def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
 def convex_sarah_factor(lr: float, m: int, *, L: float, mu: float) -> float:
     """sigma = 1/(mu lr (m+1)) + lr L/(2 - lr L): what an epoch of m steps leaves of E||grad f||^2.
 
-    Second paper, appendix I, the factor after Nguyen et al. 2017."""
+    Second paper, appendix I, the factor after Nguyen et al. 2017.
+
+    >>> round(convex_sarah_factor(0.5, 9, L=1.0, mu=0.4), 4)
+    0.8333
+    """
     return 1 / (mu * lr * (m + 1)) + lr * L / (2 - lr * L)
 
 
@@ -67,7 +76,12 @@ def convex_sarah_step(
 
     Strongly convex (mu > 0): the shortest epoch with `convex_sarah_factor` <= target; else
     lr = 1/(2L), m = n. L is the expected smoothness of the sampling: mean L_i for serial draws with
-    p_i proportional to L_i."""
+    p_i proportional to L_i.
+
+    >>> step = convex_sarah_step(L=2.0, mu=0.01)
+    >>> bool(convex_sarah_factor(step.lr, step.inner_steps, L=2.0, mu=0.01) <= 0.5)
+    True
+    """
     if mu <= 0:
         rule = "convex SARAH, mu = 0: lr = 1/(2 L), one pass per epoch"
         return StepSize(1 / (2 * L), n, rule)
@@ -103,7 +117,12 @@ class Problem(Protocol):
 
 # %% ../../nbs/11_linear/04_plans.ipynb #822a470a
 def smoothness_of(problem: Problem) -> np.ndarray:
-    "L, with zeros lifted where the problem can do so: every p built on it is positive."
+    """L, with zeros lifted where the problem can do so: every p built on it is positive.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> smoothness_of(LeastSquares(np.array([[1.0], [2.0]]), np.zeros(2))).tolist()
+    [1.0, 4.0]
+    """
     if hasattr(problem, "lifted_smoothness"):
         return problem.lifted_smoothness
     return problem.L
@@ -117,7 +136,11 @@ def resolve_sampling(sampling: str | Sampling, L: np.ndarray) -> Sampling:
     """A sampler from its name, or the sampler itself.
 
     `importance`: one item, p_i proportional to L_i; `uniform`: one item. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> resolve_sampling("importance", np.array([1.0, 3.0])).inclusion_probabilities.tolist()
+    [0.25, 0.75]
+    """
     if not isinstance(sampling, str):
         if not isinstance(sampling, Sampling):
             raise InvalidArgument(
@@ -312,7 +335,15 @@ class Plan(NamedTuple):
     p, scale = 1/(n p_i) (n,); b expected set size; alpha the sampling's constant (NaN where L is
     unknown); lr, inner_steps m; table = |J| (SAGA with a second draw); rule: where lr and m come
     from; intercept_lr: the step size of an intercept, above lr where a ridge has its proximal step
-    (lr = intercept_lr / (1 + intercept_lr l2)), else lr."""
+    (lr = intercept_lr / (1 + intercept_lr l2)), else lr.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> plan = make_plan(LeastSquares(np.eye(2), np.ones(2)), "svrg", "uniform", lr=0.1)
+    >>> plan
+    Plan(svrg, n = 2, b = 1, lr = 0.1, m = 2; given by hand)
+    >>> plan.cost
+    2.0
+    """
 
     method: str
     p: np.ndarray
@@ -368,7 +399,13 @@ def make_plan(
 
     lr: None takes the theorem for nonconvex sums (`mu` is its free constant), "convex" the rules
     above, a number stands as it is (then m defaults to n/b). one_draw: SAGA refreshes what it drew.
-    Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`."""
+    Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.array([[1.0], [1.0], [2.0]]), np.ones(3))
+    >>> round(make_plan(problem, "saga", "importance", lr="convex", one_draw=True).lr, 4)
+    0.1667
+    """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     c = _constants(problem, method, sampling, lr)

@@ -36,7 +36,12 @@ def _touch_probabilities(X, p):
 def touch_reweighting(X: np.ndarray | sparse.csr_matrix, p: np.ndarray) -> np.ndarray:
     """d_j = 1/P(feature j is touched by a draw from p), (k,); ones for dense X (n, k).
 
-    p (n,) probabilities of single draws. A feature without entries is never touched: one."""
+    p (n,) probabilities of single draws. A feature without entries is never touched: one.
+
+    >>> X = sparse.csr_matrix(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    >>> touch_reweighting(X, np.array([0.25, 0.75])).tolist()
+    [1.0, 4.0]
+    """
     if not sparse.issparse(X):
         return np.ones(X.shape[1])
     touched = _touch_probabilities(X, p)
@@ -46,7 +51,11 @@ def touch_reweighting(X: np.ndarray | sparse.csr_matrix, p: np.ndarray) -> np.nd
 # %% ../../nbs/11_linear/02_proximal_kernels.ipynb #9c6465b1
 @_inlined
 def prox(x: float, l1: float, l2: float) -> float:
-    "The minimiser of (u - x)^2/2 + l1 |u| + l2 u^2/2."
+    """The minimiser of (u - x)^2/2 + l1 |u| + l2 u^2/2.
+
+    >>> prox(3.0, 1.0, 1.0)
+    1.0
+    """
     size = max(abs(x) - l1, x * 0)
     return math.copysign(size, x) / (1 + l2)
 

@@ -101,7 +101,14 @@ def round_steps(plan: Plan, *, n: int, L_mean: float, tau: float) -> Round:
     """(lr, inner_steps, steps, rule) of one round: the least T with tau / (gamma T) <= 1/2.
 
     plan: a `Plan` by the nonconvex theorems. Second paper, Algorithm 4 and section 4.1. Raises
-    `InvalidArgument` where no T is enough (Gamma_t turns negative first)."""
+    `InvalidArgument` where no T is enough (Gamma_t turns negative first).
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(4), np.ones(4))
+    >>> each = round_steps(make_plan(problem, "sarah", "importance"), n=4, L_mean=1.0, tau=1.0)
+    >>> each.lr * (each.inner_steps + 1) >= 4
+    True
+    """
     return _ROUNDS[plan.method](plan, n, L_mean, tau)
 
 
@@ -174,7 +181,15 @@ def restart(
     strongly convex problem). lr None: the nonconvex theorems, with their free constant `mu`.
     lr="convex": SARAH on a strongly convex problem. Stops early at gradient norm <= tol. Others as
     in `minimize`. Second paper, section 4.1 and appendix I. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(2), np.ones(2), l2=0.5)
+    >>> options = dict(rounds=20, lr="convex", tol=1e-4, generator=0)
+    >>> found = restart(problem, "sarah", "importance", **options)
+    >>> found.converged
+    True
+    """
     if method not in _ROUNDS:
         raise unknown("method", method, _ROUNDS)
     if lr not in (None, "convex") or (lr == "convex" and method != "sarah"):

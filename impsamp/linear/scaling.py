@@ -46,7 +46,11 @@ def as_rows(X: Rows, *, thin: bool = False) -> Rows:
     """X as it is computed with soonest.
 
     Dense where it is small enough or dense enough, float64 where that is cheap; with `thin`, an
-    array becomes CSR where it holds little but zeros; else as it is."""
+    array becomes CSR where it holds little but zeros; else as it is.
+
+    >>> as_rows(np.ones((2, 1), np.float32)).dtype
+    dtype('float64')
+    """
     X = _better_dense(X) if sparse.issparse(X) else X
     X = _better_sparse(X) if thin and not sparse.issparse(X) else X
     if sparse.issparse(X):
@@ -90,7 +94,12 @@ def moments(X: Rows, c: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarr
     """(mean (k,), spread (k,)) with weights c (n,) of sum one.
 
     The mean is zero for CSR, and without `centred`; then the spread is a root mean square. Columns
-    of any size that a float can hold."""
+    of any size that a float can hold.
+
+    >>> mean, spread = moments(np.array([[1.0], [3.0]]), np.array([0.5, 0.5]), True)
+    >>> mean.tolist(), spread.tolist()
+    ([2.0], [1.0])
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         mean, variance = _plain(X, c, centred)
         sure = (variance > 1e-200) & (variance < 1e200) & (np.abs(mean) < 1e150)
@@ -149,7 +158,12 @@ class Scaling:
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #1cf938c9
 def scaling_of(X: Rows, c: np.ndarray, centred: bool) -> Scaling:
-    "The `Scaling` of rows X (n, k) with weights c (n,) of sum one."
+    """The `Scaling` of rows X (n, k) with weights c (n,) of sum one.
+
+    >>> to = scaling_of(np.array([[0.0], [1e6]]), np.array([0.5, 0.5]), True)
+    >>> to.rows(np.array([[0.0], [1e6]])).tolist()
+    [[-1.0], [1.0]]
+    """
     mean, spread = moments(X, c, centred)
     has_spread = spread > 1e-14 * np.abs(mean)
     least = np.median(spread[has_spread]) if has_spread.any() else 1.0

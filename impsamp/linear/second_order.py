@@ -59,7 +59,13 @@ Watch: TypeAlias = "Callable[[Event], object]"
 
 @dataclass
 class Progress:
-    "Records of a fit, its tolerance on the relative gap, its limit, and who watches."
+    """Records of a fit, its tolerance on the relative gap, its limit, and who watches.
+
+    >>> run = Progress(tol=1e-6, max_iter=10)
+    >>> run.note("newton", 2.0, 1e-6)
+    >>> run.converged
+    True
+    """
 
     tol: float
     max_iter: int
@@ -108,13 +114,24 @@ class Point:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #fea9923a
 def point_at(f: Composite, theta: np.ndarray) -> Point:
+    """The `Point` at theta (K, d).
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=0.0)
+    >>> point_at(f, f.start).value
+    0.5
+    """
     Z = f.scores(theta)
     return Point(theta, Z, f.value(Z, theta), f.gradient(Z, theta))
 
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #3ac9b44a
 def with_best_intercepts(f: Composite, at: Point) -> Point:
-    "The point with the intercepts that are best for its weights; the gradient is not computed."
+    """The point with the intercepts that are best for its weights; the gradient is not computed.
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> with_best_intercepts(f, point_at(f, f.start)).theta.tolist()
+    [[0.0, 1.0]]
+    """
     shift = best_intercepts(f, at.theta, at.Z)
     if not shift.any():
         return at
@@ -126,7 +143,12 @@ def with_best_intercepts(f: Composite, at: Point) -> Point:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #004d495d
 def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
-    "(the point with its best intercepts, its duality gap)."
+    """(the point with its best intercepts, its duality gap).
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> certify_at(f, point_at(f, f.start))[1]
+    0.0
+    """
     at = with_best_intercepts(f, at)
     gap, _ = duality_gap(f, at.Z, at.theta)
     return at, gap
@@ -134,7 +156,13 @@ def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #fa99e579
 def promised(f: Composite, at: Point) -> float:
-    "What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0."
+    """What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0.
+
+    >>> options = dict(loss="squared", l2=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), **options)
+    >>> promised(f, point_at(f, f.start))
+    0.5
+    """
     squares = (at.G[:, : f.k] ** 2).sum(axis=0)
     bare = f.l2 == 0
     if squares[bare].any():
@@ -174,7 +202,11 @@ class Factor(NamedTuple):
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #b7bd4694
 def factorise(H: np.ndarray) -> Factor:
-    "Cholesky factor of H; what rounding has made indefinite is lifted by as little as works."
+    """Cholesky factor of H; what rounding has made indefinite is lifted by as little as works.
+
+    >>> factorise(np.array([[4.0, 2.0], [2.0, 3.0]])).solve(np.array([8.0, 7.0])).round(4).tolist()
+    [1.25, 1.5]
+    """
     diagonal = np.diag(H)
     D = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scaled = H * D[:, None] * D
@@ -240,7 +272,12 @@ def _along(f, at, P):
 def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
     """Newton-Cholesky from theta to a relative gap of run.tol; l1 must be zero.
 
-    The certificate is the duality gap, or where rounding keeps that from closing, `local_gap`."""
+    The certificate is the duality gap, or where rounding keeps that from closing, `local_gap`.
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> newton(f, f.start, Progress(tol=1e-9, max_iter=10)).theta.round(6).tolist()
+    [[0.0, 1.0]]
+    """
     at = point_at(f, theta)
     settled = 0
     run.ran.append("Newton-Cholesky")
@@ -286,7 +323,12 @@ def sampled_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, weight) of an importance sample: sum_i weight_i v_i estimates the sum of all v_i.
 
-    score (n,): m draws with replacement, q_i proportional to it. All rows where m >= n/2."""
+    score (n,): m draws with replacement, q_i proportional to it. All rows where m >= n/2.
+
+    >>> rows, weight = sampled_rows(np.ones(4), 2, np.random.default_rng(0))
+    >>> rows.tolist(), weight.tolist()
+    ([0, 1, 2, 3], [1.0, 1.0, 1.0, 1.0])
+    """
     n = score.size
     total = score.sum()
     if m >= n / 2 or not np.isfinite(total) or total <= 0:
@@ -304,7 +346,12 @@ def _squared_entries(X):
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #080f48dd
 def row_sizes(f: Composite, scale: np.ndarray) -> np.ndarray:
-    "||a_i/scale||^2 (+ 1 for the intercept), (n,)."
+    """||a_i/scale||^2 (+ 1 for the intercept), (n,).
+
+    >>> f = Composite(np.array([[3.0, 4.0]]), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> row_sizes(f, np.ones(2)).tolist()
+    [26.0]
+    """
     if sparse.issparse(f.X):
         squares = _squared_entries(f.X) @ (1 / scale**2)
     else:
@@ -359,7 +406,12 @@ class Preconditioner(NamedTuple):
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #f498c01c
 def by_factor(factor: Factor) -> Preconditioner:
-    "A Cholesky factor of all of theta, or one that its K rows share."
+    """A Cholesky factor of all of theta, or one that its K rows share.
+
+    >>> to = by_factor(factorise(np.diag([4.0, 16.0])))
+    >>> to.forth(np.ones((1, 2))).tolist()
+    [[0.5, 0.25]]
+    """
 
     def moved(U, move):
         if factor.D.size == U.size:
@@ -371,7 +423,11 @@ def by_factor(factor: Factor) -> Preconditioner:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #608d7027
 def by_scale(scale: np.ndarray) -> Preconditioner:
-    "Feature j in units of scale_j (d,)."
+    """Feature j in units of scale_j (d,).
+
+    >>> by_scale(np.array([2.0, 4.0])).forth(np.array([[2.0, 4.0]])).tolist()
+    [[1.0, 1.0]]
+    """
 
     def divided(U):
         return U / scale

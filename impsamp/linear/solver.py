@@ -430,7 +430,14 @@ def minimize(
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`, `DataError`; a
     divergence is reported in the result, with a warning. Ctrl-C raises `Interrupted`, a
     `KeyboardInterrupt` with the `result` so far; compiled steps and compilation are finished
-    first."""
+    first.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> result = minimize(problem, "saga", "importance", lr="convex", tol=1e-10, generator=0)
+    >>> round(float(minimize(problem, "gd", "uniform", tol=1e-9).x[0]), 6)
+    1.0
+    """
     check_verbose(verbose)
     if output not in ("random", "last"):
         raise unknown("output", output, ("random", "last"))

@@ -32,7 +32,11 @@ Subsets: TypeAlias = "Sequence[Items | Drawn]"
 
 
 class Draws:
-    "Blocks of subsets by the sampling's law, without end."
+    """Blocks of subsets by the sampling's law, without end.
+
+    >>> Draws(nice_blocks(6, 2)).take(np.random.default_rng(0), 4)
+    Block(4 subsets, 8 items)
+    """
 
     left = np.inf
 
@@ -46,7 +50,12 @@ class Draws:
 
 # %% ../../nbs/11_linear/05_sources.ipynb #2316dd17
 class GivenDraws:
-    "Blocks of a given sequence of subsets, until it ends."
+    """Blocks of a given sequence of subsets, until it ends.
+
+    >>> given = GivenDraws([[0, 1], [2]], n=3)
+    >>> given.take(None, 1).idx.tolist(), given.left
+    ([0, 1], 1)
+    """
 
     def __init__(self, subsets: Subsets, n: int):
         self.given = block_of(subsets, n)

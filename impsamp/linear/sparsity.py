@@ -37,7 +37,13 @@ def lasso_descent(
     """min over x of g'(x - x0) + (x - x0)'H(x - x0)/2 + sum_j l1_j |x_j|, in place from x0 = x.
 
     g (m,), the gradient of the model, is kept at x. Stops when no coordinate gains more than tol
-    within a sweep."""
+    within a sweep.
+
+    >>> x = np.zeros(2)
+    >>> lasso_descent(np.eye(2), np.array([-3.0, 0.5]), x, np.ones(2), 10, 0.0)
+    >>> x.tolist()
+    [2.0, 0.0]
+    """
     m = x.size
     for _ in range(sweeps):
         gained = 0.0
@@ -199,7 +205,14 @@ def _polished(f, at, P):
 
 # %% ../../nbs/11_linear/07_sparsity.ipynb #c84731bf
 def proximal_newton(f: Composite, at: Point, run: Progress, tol: float) -> Point:
-    "From a point to a relative gap of tol on f itself, or as far as rounding lets it."
+    """From a point to a relative gap of tol on f itself, or as far as rounding lets it.
+
+    >>> options = dict(loss="squared", l2=0.0, l1=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.full(1, 3.0), np.ones(1), **options)
+    >>> run = Progress(tol=1e-9, max_iter=20)
+    >>> proximal_newton(f, point_at(f, f.start), run, 1e-9).theta.round(6).tolist()
+    [[2.0]]
+    """
     precision = 1e-4 * run.tol * abs(at.value)
     columns = _columns_of(f) if by_columns(f) else None
     while run.left > 0:
@@ -270,7 +283,14 @@ def _spread(theta, J, f):
 def on_working_sets(f: Composite, at: Point, run: Progress) -> Point:
     """From a point to a relative gap of run.tol; f has l1.
 
-    Gives up where a working set has more than `MOST` entries (dense solutions of wide data)."""
+    Gives up where a working set has more than `MOST` entries (dense solutions of wide data).
+
+    >>> options = dict(loss="squared", l2=0.0, l1=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.full(1, 3.0), np.ones(1), **options)
+    >>> run = Progress(tol=1e-9, max_iter=20)
+    >>> on_working_sets(f, point_at(f, f.start), run).theta.round(6).tolist()
+    [[2.0]]
+    """
     run.ran.append("proximal Newton on working sets")
     room = f.k if by_columns(f) else MOST // f.K
     level = False  # F no longer falls: go on as long as the gap does

@@ -58,20 +58,36 @@ def _as_array(X):
 
 # %% ../../nbs/11_linear/07_strategy.ipynb #901ec1fd
 def entries(f: Composite) -> int:
-    "Stored entries of X."
+    """Stored entries of X.
+
+    >>> f = Composite(np.ones((3, 2)), np.ones(3), np.ones(3), loss="squared", l2=1.0)
+    >>> entries(f)
+    6
+    """
     return _stored(f.X) if sparse.issparse(f.X) else f.n * f.k
 
 
 # %% ../../nbs/11_linear/07_strategy.ipynb #8cf69d74
 def newton_cost(f: Composite) -> float:
-    "Multiplications of one Newton step."
+    """Multiplications of one Newton step.
+
+    >>> f = Composite(np.ones((3, 2)), np.ones(3), np.ones(3), loss="squared", l2=1.0)
+    >>> newton_cost(f)
+    27.0
+    """
     grams = entries(f) * f.d * f.K * (f.K + 1) / 2
     return grams + (f.K * f.d) ** 3 / 3
 
 
 # %% ../../nbs/11_linear/07_strategy.ipynb #bfc0e5f1
 def by_singular_values(f: Composite, run: Progress) -> Point:
-    "The minimum of a least squares problem from an SVD of its rows, dense; l1 = 0."
+    """The minimum of a least squares problem from an SVD of its rows, dense; l1 = 0.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, 2.0]), np.ones(2), loss="squared", l2=0.0)
+    >>> at = by_singular_values(f, Progress(tol=1e-9, max_iter=3))
+    >>> round(at.value, 9)
+    0.0
+    """
     run.ran.append("SVD")
     A = _as_array(f.X)
     root = np.sqrt(f.c)[:, None]
@@ -190,7 +206,14 @@ def solve(
 ) -> Point:
     """From theta (K, d) to the minimum of f, as far as run.tol and run.max_iter say.
 
-    What ran stands in run.ran. The answer is deterministic where Newton's method alone ran."""
+    What ran stands in run.ran. The answer is deterministic where Newton's method alone ran.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> run = Progress(tol=1e-8, max_iter=20)
+    >>> at = solve(f, f.start, run, np.random.default_rng(0))
+    >>> run.converged, run.ran
+    (True, ['Newton-Cholesky'])
+    """
     at = point_at(f, theta)
     run.first = max(run.first, abs(at.value))
     way = _with_l1 if f.l1.any() else _smooth

@@ -75,7 +75,13 @@ WIDEST = 1000  # columns up to which whitening costs less than the passes it sav
 
 
 def whitened(X: np.ndarray, r: np.ndarray, l2: float, centred: bool) -> Coordinates:
-    "Coordinates of dense rows (n, k) in which sum_i r_i a_i a_i' + l2 is the identity."
+    """Coordinates of dense rows (n, k) in which sum_i r_i a_i a_i' + l2 is the identity.
+
+    >>> X = np.array([[2.0], [-2.0]])
+    >>> to = whitened(X, np.array([0.5, 0.5]), 0.0, centred=True)
+    >>> np.abs(to.rows(X)).round(6).tolist()
+    [[1.0], [1.0]]
+    """
     A = X.astype(np.float64, copy=False)
     centre = r @ A / r.sum() if centred else np.zeros(X.shape[1])
     A = A - centre
@@ -151,7 +157,14 @@ class _Watch:
 
 # %% ../../nbs/11_linear/07_whitening.ipynb #92075252
 def certified(f: Composite, at: Point, run: Progress) -> Point:
-    "The point with its best intercepts; its gap is noted: the duality gap, or the local bound."
+    """The point with its best intercepts; its gap is noted: the duality gap, or the local bound.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> run = Progress(tol=1e-6, max_iter=3)
+    >>> at = certified(f, point_at(f, f.start), run)
+    >>> len(run.records)
+    1
+    """
     at = with_best_intercepts(f, at)
     gap, _ = duality_gap(f, at.Z, at.theta)
     if run.relative(gap, at.value) > run.tol and f.d <= WIDEST:

@@ -67,7 +67,11 @@ def check_saved(
     """`InvalidArgument` unless `saved` can be loaded into `optimizer`; nothing changes.
 
     `shapes(p)`: name -> shape of the tensors that a state may keep for the parameter p; `more`:
-    keys that it holds beside torch's own. Flags (bool) may have any name."""
+    keys that it holds beside torch's own. Flags (bool) may have any name.
+
+    >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    >>> check_saved(sgd, sgd.state_dict(), lambda p: {})
+    """
     if not isinstance(saved, Mapping):
         raise _refused(optimizer, f"it is a {type(saved).__name__}")
     missing = {"state", "param_groups", *more} - saved.keys()

@@ -418,7 +418,19 @@ class SVRG(_Anchored):
     copies of the parameters. Costs 2|S| gradients a step and n an epoch. Raises `InvalidArgument`
     (also for a closure that ignores its weights), `InvalidShape` (closure), `UnsupportedModel`
     (batch normalisation in training mode), `Diverged`. Second paper, Algorithm 1; step sizes:
-    `theory.minibatch.step_size`."""
+    `theory.minibatch.step_size`.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> targets = torch.tensor([1.0, 3.0])
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - targets[idx]) ** 2).sum()
+    >>> optimizer = SVRG([x], NiceSampling(2, 1), lr=0.5, generator=0, inner_steps=10)
+    >>> for _ in range(20):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 3)
+    2.0
+    """
 
     _keeps = ("snapshot", "anchor")
 
@@ -445,7 +457,18 @@ class SARAH(_Anchored):
 
     v = grad f(x) opens an epoch, without a draw; then `inner_steps` steps with draws. Arguments as
     in `SVRG`. Only the increment of v is unbiased. Memory: two copies of the parameters. Costs
-    2|S| gradients a step and n an epoch. Raises as `SVRG`. Second paper, Algorithm 3."""
+    2|S| gradients a step and n an epoch. Raises as `SVRG`. Second paper, Algorithm 3.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - idx) ** 2).sum()
+    >>> optimizer = SARAH([x], NiceSampling(3, 1), lr=0.5, generator=0, inner_steps=10)
+    >>> for _ in range(20):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 3)
+    1.0
+    """
 
     _keeps = ("previous", "estimate")
 

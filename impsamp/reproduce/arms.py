@@ -69,7 +69,12 @@ def arm_runs(
 
 # %% ../../nbs/14_reproduce/09_arms.ipynb #4ebaed45
 def seed_results(arm: Arrays) -> list[Arrays]:
-    "The results of one arm taken apart, one dict per seed."
+    """The results of one arm taken apart, one dict per seed.
+
+    >>> arm = dict(outcome=np.array(["ok", "stuck"]), lr=np.array([0.1, 0.2]))
+    >>> [str(run["outcome"]) for run in seed_results(arm)]
+    ['ok', 'stuck']
+    """
 
     def of_seed(k: int) -> Arrays:
         return {key: rows[k] for key, rows in arm.items()}

@@ -90,7 +90,11 @@ DATASETS: dict[str, DataSet] = {one.name: one for one in _all()}
 
 # %% ../../nbs/14_reproduce/11_datasets.ipynb #c00fbb1e
 def chosen_sets(names: Sequence[str]) -> list[DataSet]:
-    "The data sets of these names, all where none is named; `UnknownName`."
+    """The data sets of these names, all where none is named; `UnknownName`.
+
+    >>> [one.name for one in chosen_sets(["mnist01", "w8a"])]
+    ['mnist01', 'w8a']
+    """
     for name in names:
         if name not in DATASETS:
             raise unknown("data set", name, DATASETS)
@@ -100,7 +104,11 @@ def chosen_sets(names: Sequence[str]) -> list[DataSet]:
 # %% ../../nbs/14_reproduce/11_datasets.ipynb #485c8bcf
 @dataclass(frozen=True)
 class Finding:
-    "What became of one data set, as a line."
+    """What became of one data set, as a line.
+
+    >>> str(Finding("a", "here", "words")).split()
+    ['a', 'here', 'words']
+    """
 
     name: str
     state: str  # here, right, wrong, absent, fetched
@@ -125,7 +133,11 @@ def _loaded(one: DataSet, state: str) -> Finding:
 
 # %% ../../nbs/14_reproduce/11_datasets.ipynb #289dadea
 def listed(one: DataSet) -> Finding:
-    "Whether it is here; nothing is read."
+    """Whether it is here; nothing is read.
+
+    >>> listed(DATASETS["mnist01"]).state
+    'here'
+    """
     where = one.where()
     if where is None:
         return Finding(one.name, "absent", f"{one.about}; impsamp data fetch {one.name}")
@@ -134,7 +146,11 @@ def listed(one: DataSet) -> Finding:
 
 # %% ../../nbs/14_reproduce/11_datasets.ipynb #6329afae
 def verified(one: DataSet) -> Finding:
-    "Read and checked if it is here; nothing is downloaded."
+    """Read and checked if it is here; nothing is downloaded.
+
+    >>> verified(DATASETS["mnist01"]).state
+    'right'
+    """
     return listed(one) if one.where() is None else _loaded(one, "right")
 
 

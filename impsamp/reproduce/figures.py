@@ -57,7 +57,11 @@ LABELS: dict[str, str] = {
 
 
 def label(name: str) -> str:
-    "What a legend calls a scheme or an optimizer."
+    """What a legend calls a scheme or an optimizer.
+
+    >>> label("gn"), label("svrg")
+    ('$p^{GN}$', 'svrg')
+    """
     return LABELS.get(name, str(name))
 
 
@@ -167,7 +171,15 @@ def _cell(value: object, floatfmt: str) -> str:
 
 # %% ../../nbs/14_reproduce/06_figures.ipynb #f5367f29
 def markdown_table(frame: pd.DataFrame, floatfmt: str = "{:.4g}") -> str:
-    "A data frame as a GitHub table; floats by `floatfmt`, NaN as a dash."
+    """A data frame as a GitHub table; floats by `floatfmt`, NaN as a dash.
+
+    >>> import pandas as pd
+    >>> print(markdown_table(pd.DataFrame({"a": [1, 2]})).strip())
+    | a |
+    | --- |
+    | 1 |
+    | 2 |
+    """
     rows = [
         list(map(str, frame.columns)),
         ["---"] * frame.shape[1],

@@ -96,7 +96,11 @@ def _version(module: str, root: Path) -> str:
 def code_version(module: str) -> str:
     """16 hex digits that change when `module` or anything of the package below it changes.
 
-    `module`: a dotted name, such as `impsamp.training`. Raises `InvalidArgument` if it is none."""
+    `module`: a dotted name, such as `impsamp.training`. Raises `InvalidArgument` if it is none.
+
+    >>> len(code_version("impsamp.checks"))
+    16
+    """
     return _version(module, _package_root())
 
 
@@ -223,7 +227,11 @@ def function_version(function: Callable[..., object]) -> str:
     """16 hex digits that change when `function` or anything that it refers to changes.
 
     A function of the package: the `code_version` of its module. One of a notebook: its source and
-    what it names. Raises `InvalidArgument` for a name whose value cannot be described."""
+    what it names. Raises `InvalidArgument` for a name whose value cannot be described.
+
+    >>> function_version(code_version) == code_version("impsamp.reproduce.fingerprint")
+    True
+    """
     if _home(function).partition(".")[0] == _PACKAGE:
         return code_version(_home(function))
     lines = "\n".join(_described("run", function, {}))
@@ -236,7 +244,11 @@ _LIBRARIES = ("torch", "numpy", "scipy", "numba", "scikit-learn")
 
 @functools.cache
 def environment() -> dict[str, str]:
-    "Versions of the libraries that compute, and the digest of the embedded data."
+    """Versions of the libraries that compute, and the digest of the embedded data.
+
+    >>> sorted(environment())
+    ['data', 'numba', 'numpy', 'scikit-learn', 'scipy', 'torch']
+    """
     content = files("impsamp.data").joinpath("mnist01.npz").read_bytes()
     # of a build such as 2.4.0+cpu the number alone
     versions = {name: version(name).split("+")[0] for name in _LIBRARIES}
@@ -245,5 +257,9 @@ def environment() -> dict[str, str]:
 
 # %% ../../nbs/14_reproduce/02_fingerprint.ipynb #bf718c80
 def made_by(function: Callable[..., object]) -> dict[str, str]:
-    "All that names a run beside its configuration: the version of its code, and `environment`."
+    """All that names a run beside its configuration: the version of its code, and `environment`.
+
+    >>> sorted(made_by(code_version))[:2]
+    ['code', 'data']
+    """
     return {"code": function_version(function), **environment()}

@@ -75,7 +75,11 @@ def make_sampling(name: str, L: np.ndarray, b: float) -> SubsetSampling:
 
     "nice": uniform subsets of size b. "importance": independent coins with Lemma 2's probabilities.
     "approximate": the same probabilities by the paper's cheaper scheme. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> make_sampling("importance", np.array([1.0, 3.0]), 1).inclusion_probabilities.tolist()
+    [0.25, 0.75]
+    """
     if name == "nice":
         return NiceSampling(len(L), check_count(b, "b"))
     if name == "importance":
@@ -206,7 +210,11 @@ def passes_to(
 ) -> float:
     """First point of `passes` (k,), interpolated in log norm, where the norm is at most `target`.
 
-    It counts where the loss lies below its first value, too; inf if there is none."""
+    It counts where the loss lies below its first value, too; inf if there is none.
+
+    >>> passes_to(np.array([0.0, 10.0]), np.array([1.0, 0.01]), np.array([0.25, 0.2]), 0.1)
+    5.0
+    """
     hit = np.flatnonzero((norms <= target) & (losses <= losses[0]))
     if not hit.size:
         return np.inf

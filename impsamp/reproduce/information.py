@@ -106,7 +106,11 @@ def _environment() -> dict[str, str]:
 
 # %% ../../nbs/14_reproduce/11_information.ipynb #12dfc054
 def information() -> Facts:
-    "Sections of facts for a report of a fault; no secrets, no host name."
+    """Sections of facts for a report of a fault; no secrets, no host name.
+
+    >>> sorted(information())
+    ['devices', 'environment', 'folders', 'impsamp', 'packages']
+    """
     return {
         "impsamp": {
             "version": impsamp.__version__,
@@ -123,7 +127,11 @@ def information() -> Facts:
 
 # %% ../../nbs/14_reproduce/11_information.ipynb #c1097369
 def write_information(facts: Facts) -> str:
-    "The facts as lines, a section after another."
+    """The facts as lines, a section after another.
+
+    >>> write_information({"a": {"b": "c"}}).split()
+    ['a', 'b', 'c']
+    """
     lines = []
     for section, values in facts.items():
         lines += [section, *(f"  {name:22} {value}" for name, value in values.items())]

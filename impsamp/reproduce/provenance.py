@@ -40,7 +40,11 @@ KEPT = "kept from committed records, because "
 
 
 def reason(error: Exception) -> str:
-    "The first clause of an error's message."
+    """The first clause of an error's message.
+
+    >>> reason(DataUnavailable("'w8a' cannot be had: no network"))
+    "'w8a' cannot be had"
+    """
     return str(error).partition("\n")[0].partition(": ")[0]
 
 
@@ -75,7 +79,11 @@ APART = "data/timings/"  # seconds differ from run to run: never part of an iden
 
 
 def digest(path: Path) -> str | None:
-    "sha256 of a file, or None if there is none."
+    """sha256 of a file, or None if there is none.
+
+    >>> digest(Path("no_such_file")) is None
+    True
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
@@ -94,7 +102,11 @@ def _versions() -> dict[str, str]:
 
 # %% ../../nbs/14_reproduce/03_provenance.ipynb #f3219bff
 def own_provenance(experiment: str) -> Path:
-    "Where the present run says what became of an experiment."
+    """Where the present run says what became of an experiment.
+
+    >>> own_provenance("lahire_anchor").name
+    'lahire_anchor.json'
+    """
     return run_dir() / "provenance" / f"{experiment}.json"
 
 

@@ -31,7 +31,11 @@ __all__ = ["Became", "Item", "interval_picture", "read_items", "report", "write_
 # %% ../../nbs/14_reproduce/11_report.ipynb #eda06c41
 @dataclass(frozen=True)
 class Item:
-    "A figure, table or list of claims, beside what the paper says of it."
+    """A figure, table or list of claims, beside what the paper says of it.
+
+    >>> Item("Figure 1", "it falls", ("a.png",), of=("between_figure",)).command
+    'python -m impsamp.reproduce run between_figure'
+    """
 
     title: str
     says: str  # the paper, in our words
@@ -58,7 +62,11 @@ def read_items(path: Path | None = None) -> dict[str, list[Item]]:
     """Chapter -> items, in the order of the file (default: nbs/experiments/report.toml).
 
     None in a project without that file. Raises `RecordError` for an item with unknown or missing
-    keys."""
+    keys.
+
+    >>> "Lahire 2023" in read_items()
+    True
+    """
     default = project_root() / "nbs" / "experiments" / "report.toml"
     if path is None and not default.is_file():
         return {}

@@ -114,7 +114,11 @@ class SignFlips:
 
     `lower`, `upper`: the sorted means of d over sets of turned signs, less and plus the slack of
     ties. `empty`: how often no sign was turned (random flips: and the choice that was seen, which
-    counts as one of them). Made by `sign_flips`; two-sided p = 2 min(tails)."""
+    counts as one of them). Made by `sign_flips`; two-sided p = 2 min(tails).
+
+    >>> sign_flips([1, 2, 3]).tails(0.5)
+    (1.0, 0.125)
+    """
 
     lower: np.ndarray = field(repr=False)
     upper: np.ndarray = field(repr=False)
@@ -161,7 +165,11 @@ def sign_flips(
     All 2^n choices of signs if they are at most `flips`, else that many random ones from
     `generator` (numpy, torch, or an int seed). high: where a difference is only known to lie
     between d and `high` (both (n,), d <= high), tails and interval are right whatever it is.
-    Raises `InvalidArgument`, `InvalidShape`."""
+    Raises `InvalidArgument`, `InvalidShape`.
+
+    >>> [round(end, 6) for end in sign_flips([1, 2, 3]).interval(0.75)]
+    [1.0, 3.0]
+    """
     d = _sample(d)
     high = d if high is None else _sample(high, "high")
     if high.shape != d.shape or (high < d).any():
@@ -189,7 +197,11 @@ def flip_tails(
     """One-sided p-values of the sign-flip test at several centres: array (len(nulls), 2).
 
     Column 0 is small when the mean of `d` (n,) lies below the centre, column 1 when it lies above.
-    One set of flips serves all centres. Exact when 2^n <= flips; only else is `generator` used."""
+    One set of flips serves all centres. Exact when 2^n <= flips; only else is `generator` used.
+
+    >>> flip_tails([1, 2, 3], [0.5]).tolist()
+    [[1.0, 0.125]]
+    """
     centres = _sample(nulls, "nulls")
     table = sign_flips(d, flips=flips, generator=generator)
     return np.array([table.tails(centre) for centre in centres])
@@ -207,7 +219,11 @@ def sign_flip_test(
     """p-value of the paired sign-flip permutation test: `d` (n,) is symmetric about `null`.
 
     `alternative`: "two-sided", "less" or "greater". `generator` (numpy, torch or an int seed) is
-    needed only when 2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`."""
+    needed only when 2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`.
+
+    >>> sign_flip_test([1, 2, 3])
+    0.25
+    """
     below, above = flip_tails(d, [null], flips=flips, generator=generator)[0]
     both = min(1.0, 2 * min(below, above))
     choices = {"two-sided": both, "less": below, "greater": above}
@@ -224,7 +240,11 @@ def sign_flip_interval(
 
     A confidence interval for the centre of a symmetric law: exact then, close to exact elsewhere.
     It excludes a value exactly where the test rejects it. The whole line while 2^n < 2/(1 - level):
-    so few values cannot reject anything. Raises `InvalidArgument`, `InvalidShape`."""
+    so few values cannot reject anything. Raises `InvalidArgument`, `InvalidShape`.
+
+    >>> [round(end, 6) for end in sign_flip_interval([1, 2, 3], level=0.5)]
+    [1.5, 2.5]
+    """
     return sign_flips(d, flips=flips, generator=generator).interval(level)
 
 
@@ -238,7 +258,11 @@ def bootstrap_interval(
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for the mean of `d` (n,).
 
-    A point if all values agree, the whole line if n < 3. Raises `InvalidArgument`."""
+    A point if all values agree, the whole line if n < 3. Raises `InvalidArgument`.
+
+    >>> bootstrap_interval([2.0, 2.0, 2.0], generator=0)
+    (2.0, 2.0)
+    """
     d = _sample(d)
     level = _fraction(level, "level")
     if d.size < 3:
@@ -273,7 +297,12 @@ def bootstrap_difference(
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for mean(x) - mean(y), two independent samples.
 
-    The whole line if one of them has fewer than 3 values."""
+    The whole line if one of them has fewer than 3 values.
+
+    >>> low, high = bootstrap_difference([1.0, 2, 3, 4], [11.0, 12, 13, 14], generator=0)
+    >>> low < -10 < high
+    True
+    """
     x = _sample(x, "x")
     y = _sample(y, "y")
     level = _fraction(level, "level")
@@ -301,7 +330,11 @@ def two_sample_test(
     resamples: int = 99_999,
     generator: Seeded,
 ) -> float:
-    "p-value of scipy's permutation test of equal means of two independent samples."
+    """p-value of scipy's permutation test of equal means of two independent samples.
+
+    >>> two_sample_test([0.0, 1, 2], [10.0, 11, 12], generator=0)
+    0.1
+    """
     found = stats.permutation_test(
         (_sample(x, "x"), _sample(y, "y")),
         _mean_gap,
@@ -323,7 +356,11 @@ def equivalence_test(
     flips: int = 100_000,
     generator: Seeded = None,
 ) -> float:
-    "Two one-sided sign-flip tests: the p-value for `low` < mean of `d` < `high`, the larger one."
+    """Two one-sided sign-flip tests: the p-value for `low` < mean of `d` < `high`, the larger one.
+
+    >>> equivalence_test([-0.01, 0.01, 0.02, -0.02], -0.05, 0.05)
+    0.0625
+    """
     if not -np.inf < low < high < np.inf:
         raise InvalidArgument(f"the margins must be finite, low < high, got {low!r}, {high!r}")
     at_low, at_high = flip_tails(d, [low, high], flips=flips, generator=generator)
@@ -332,7 +369,11 @@ def equivalence_test(
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #0c8ee181
 def intersection_union(pvalues: Vector) -> float:
-    "The p-value of `all of these hold`: the largest."
+    """The p-value of `all of these hold`: the largest.
+
+    >>> intersection_union([0.01, 0.2])
+    0.2
+    """
     return float(_sample(pvalues, "pvalues").max())
 
 
@@ -350,7 +391,11 @@ def _ranked(pvalues: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def holm(pvalues: Vector) -> np.ndarray:
     """Holm's adjusted p-values (m,), in input order.
 
-    The k-th smallest becomes the largest (m - j + 1) p_(j) over j <= k, at most 1."""
+    The k-th smallest becomes the largest (m - j + 1) p_(j) over j <= k, at most 1.
+
+    >>> holm([0.01, 0.04, 0.03, 0.005]).round(4).tolist()
+    [0.03, 0.06, 0.06, 0.02]
+    """
     p, order, divisor = _ranked(pvalues)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(divisor * p[order]))
@@ -361,7 +406,11 @@ def holm(pvalues: Vector) -> np.ndarray:
 def holm_levels(pvalues: Vector, alpha: float = 0.05) -> np.ndarray:
     """The level alpha/(m - k + 1) at which Holm tested each p-value (m,), in input order.
 
-    All that were not rejected share the level of the first failure."""
+    All that were not rejected share the level of the first failure.
+
+    >>> holm_levels([0.01, 0.04]).tolist()
+    [0.025, 0.05]
+    """
     p, order, divisor = _ranked(pvalues)
     passed = np.cumprod(p[order] <= _fraction(alpha, "alpha") / divisor).sum()
     levels = np.empty_like(p)
@@ -385,7 +434,11 @@ def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool])
     """Exact two-sided McNemar p-value for paired failures: two boolean arrays (n,).
 
     Only pairs that disagree count; without such a pair it is 1. Counts, words and NaN are no
-    failures: raises `InvalidArgument`, and `InvalidShape`."""
+    failures: raises `InvalidArgument`, and `InvalidShape`.
+
+    >>> mcnemar_exact([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0])
+    0.03125
+    """
     first = _booleans(first, "first")
     second = _booleans(second, "second")
     if first.shape != second.shape or first.ndim != 1:
@@ -403,7 +456,11 @@ def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool])
 def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The absolute mean difference that a two-sided test at level `alpha` finds with `power`.
 
-    (t_{1 - alpha/2} + t_power) s / sqrt(n) from the spread of `d` (n,); inf if n < 2."""
+    (t_{1 - alpha/2} + t_power) s / sqrt(n) from the spread of `d` (n,); inf if n < 2.
+
+    >>> round(detectable_effect([-0.1, 0.1] * 10), 3)
+    0.068
+    """
     d = _sample(d)
     if d.size < 2:
         return np.inf
@@ -419,7 +476,11 @@ def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     """The chance that a two-sided test at level `alpha` finds a mean difference of `effect`.
 
     From the number and the spread of `d` (n,), by the noncentral t with
-    effect sqrt(n) / s; 0 if n < 2. An approximation where the differences are far from normal."""
+    effect sqrt(n) / s; 0 if n < 2. An approximation where the differences are far from normal.
+
+    >>> round(detection_power([-0.1, 0.1] * 10, 0.068), 1)
+    0.8
+    """
     d = _sample(d)
     if not np.isfinite(effect):
         raise InvalidArgument(f"effect must be finite, got {effect!r}")
@@ -444,7 +505,11 @@ def runs_for_effect(
     """Runs with which a two-sided test at level `alpha` finds `effect` with `power`.
 
     ((z_{1 - alpha/2} + z_power) s / effect)^2 from the spread of `d` (n,), at least 2, at most
-    `most`. Raises `InvalidArgument` if n < 2 or the effect is zero or not finite."""
+    `most`. Raises `InvalidArgument` if n < 2 or the effect is zero or not finite.
+
+    >>> runs_for_effect([-0.1, 0.1], 0.05)
+    63
+    """
     d = _sample(d)
     if d.size < 2:
         raise InvalidArgument("one value shows no spread: give at least two")
@@ -464,7 +529,11 @@ def runs_needed(
     """Runs after which the interval of the mean of `d` (n,) reaches `half_width` to each side.
 
     (z s / half_width)^2, at least 2 and at most `most`. Looks at the spread alone, so that a pilot
-    chooses the number of runs without a look at the effect. Raises `InvalidArgument` if n < 2."""
+    chooses the number of runs without a look at the effect. Raises `InvalidArgument` if n < 2.
+
+    >>> runs_needed([-0.1, 0.1])
+    123
+    """
     d = _sample(d)
     if d.size < 2:
         raise InvalidArgument("one value shows no spread: give at least two")
@@ -477,7 +546,11 @@ def runs_needed(
 def prediction_interval(x: Vector, *, level: float = 0.95) -> Interval:
     """Interval `(low, high)` for one more value of the kind of `x` (m,): mean +- t s sqrt(1 + 1/m).
 
-    The whole line if m < 2."""
+    The whole line if m < 2.
+
+    >>> [round(end, 2) for end in prediction_interval([0, 2])]
+    [-21.01, 23.01]
+    """
     x = _sample(x, "x")
     level = _fraction(level, "level")
     if x.size < 2:
@@ -502,7 +575,12 @@ def order_chance(
 
     `curves` {arm: (n, T) finite losses}, `pairs` [(lower arm, higher arm), ...]: the first arm must
     lie below the second at `share` of the T checkpoints. Arms are resampled apart unless `paired`
-    (then n must agree)."""
+    (then n must agree).
+
+    >>> curves = {"a": np.ones((5, 3)), "b": np.full((5, 3), 2.0)}
+    >>> order_chance(curves, [("a", "b")], generator=0)
+    1.0
+    """
     rng = as_numpy_generator(generator)
     means: dict[str, np.ndarray] = {}
     counts = None

@@ -21,7 +21,11 @@ __all__ = ["STATES", "Job", "Outcome", "Report", "summary"]
 # %% ../../nbs/14_reproduce/10_tally.ipynb #27b0026d
 @dataclass
 class Job:
-    "A manifest entry of this run."
+    """A manifest entry of this run.
+
+    >>> Job("result", {"id": "front", "notebook": "front.ipynb", "outputs": []}, {}).notebook.name
+    'front.ipynb'
+    """
 
     kind: str  # experiment or result
     entry: Entry
@@ -49,7 +53,12 @@ STATES: dict[str, str] = {
 
 @dataclass
 class Outcome:
-    "What became of a job."
+    """What became of a job.
+
+    >>> job = Job("result", {"id": "front", "notebook": "front.ipynb", "outputs": []}, {})
+    >>> Outcome(job).state
+    'not started'
+    """
 
     job: Job
     state: str = "not started"  # one of STATES
@@ -104,7 +113,11 @@ class Report:
 
 # %% ../../nbs/14_reproduce/10_tally.ipynb #c77ebb0d
 def summary(report: Report) -> str:
-    "A report as JSON, for whoever tells of it later."
+    """A report as JSON, for whoever tells of it later.
+
+    >>> json.loads(summary(Report("smoke", [])))
+    {'profile': 'smoke', 'interrupted': False, 'became': []}
+    """
     became = [
         {
             "id": outcome.job.name,

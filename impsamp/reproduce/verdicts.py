@@ -56,7 +56,12 @@ LEVEL: float = np.log(2) / 10  # a tenth of the loss of a coin, for times
 def with_arm(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataFrame:
     """A copy of `table` that has the column `arm`, made of optimizer and scheme if need be.
 
-    Raises `RecordError` naming `what` if one of `columns` is missing."""
+    Raises `RecordError` naming `what` if one of `columns` is missing.
+
+    >>> import pandas as pd
+    >>> with_arm(pd.DataFrame({"optimizer": ["sgd"], "scheme": ["gn"]}), (), "records").arm.tolist()
+    ['sgd/gn']
+    """
     table = table.copy()
     if "arm" not in table and {"optimizer", "scheme"} <= set(table):
         table["arm"] = table.optimizer + "/" + table.scheme
@@ -127,7 +132,13 @@ def _log_area(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
 def curve_statistics(curve: pd.DataFrame, *, floor: float = FLOOR) -> dict[str, np.ndarray]:
     """The `STATISTICS` of capped losses `curve` (table runs x steps): name -> logarithms (runs,).
 
-    A loss below `floor` counts as `floor`."""
+    A loss below `floor` counts as `floor`.
+
+    >>> import pandas as pd
+    >>> curve = pd.DataFrame([[1.0, 0.1, 0.01]], columns=[0, 10, 20])
+    >>> curve_statistics(curve)["mean_log"].round(4).tolist()
+    [-3.4539]
+    """
     steps = np.asarray(curve.columns, float)
     losses = np.maximum(curve.to_numpy(float), floor)
     whole = steps >= 0
@@ -251,7 +262,12 @@ class Comparison:
     """What the paired differences `d` (n,) of one pair of arms say, at zero and about a region.
 
     at_most, at_least (n,): where the true difference is only known to be at most, at least d.
-    `Comparison("c", ("sgd/gn", "sgd/u"), d, (-0.05, 0.05)).interval(0.95)`"""
+    `Comparison("c", ("sgd/gn", "sgd/u"), d, (-0.05, 0.05)).interval(0.95)`
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> round(pair.mean, 3), pair.interval(0.95)[1] < 0
+    (-0.3, True)
+    """
 
     name: str  # seeds the random numbers
     pair: tuple[str, str]
@@ -350,7 +366,12 @@ def evidence(kind: str, comparisons: Sequence[Comparison]) -> tuple[float, float
     """p-values (for, against) of a claim of this `kind` (`KINDS`).
 
     Every pair must speak for it, one pair may speak against it (Bonferroni over the pairs); for an
-    order "against" is also that there is no practical effect. Raises `UnknownName`."""
+    order "against" is also that there is no practical effect. Raises `UnknownName`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> evidence("order", [pair])[0] == 1 / 256
+    True
+    """
     if kind not in _EVIDENCE:
         raise unknown("kind of claim", kind, KINDS)
     support, against = zip(*map(_EVIDENCE[kind], comparisons))
@@ -359,13 +380,22 @@ def evidence(kind: str, comparisons: Sequence[Comparison]) -> tuple[float, float
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #32c4a4f3
 def claim_pvalue(kind: str, comparisons: Sequence[Comparison]) -> float:
-    "The p-value for Holm: either conclusion may be drawn, so twice the smaller of `evidence`."
+    """The p-value for Holm: either conclusion may be drawn, so twice the smaller of `evidence`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> claim_pvalue("order", [pair]) == 2 / 256
+    True
+    """
     return min(1.0, 2 * min(evidence(kind, comparisons)))
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #5a0315f5
 def is_inside(interval: Interval, region: Interval) -> bool:
-    "Whether `interval` lies inside an open `region`; an infinite end of the region excludes none."
+    """Whether `interval` lies inside an open `region`; an infinite end of the region excludes none.
+
+    >>> is_inside((-0.04, 0.04), (-0.05, 0.05))
+    True
+    """
     below = region[0] < interval[0] or region[0] == -np.inf
     above = interval[1] < region[1] or region[1] == np.inf
     return below and above
@@ -373,7 +403,12 @@ def is_inside(interval: Interval, region: Interval) -> bool:
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #9243e91f
 def holds(kind: str, comparison: Comparison, interval: Interval) -> bool:
-    "Whether an interval of the mean difference lies where a claim of this `kind` wants it."
+    """Whether an interval of the mean difference lies where a claim of this `kind` wants it.
+
+    >>> pair = Comparison("c", ("a", "b"), np.zeros(8), (-0.05, 0.05))
+    >>> holds("order", pair, (-0.3, -0.1))
+    True
+    """
     low, high = interval
     if kind == "order":
         return high < 0
@@ -416,7 +451,12 @@ def verdict(kind: str, comparisons: Sequence[Comparison], alpha: float = 0.05) -
 
     "reproduced", "direction only", "negligible gain", "contradicted", "no practical effect" or
     "undecided", by the rules above. Speaking against takes one pair at its share of `alpha`. Raises
-    `UnknownName`."""
+    `UnknownName`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> verdict("order", [pair]), verdict("no_gain", [pair])
+    ('reproduced', 'contradicted')
+    """
     if kind not in _EVIDENCE:
         raise unknown("kind of claim", kind, KINDS)
     intervals = [c.interval(1 - alpha) for c in comparisons]

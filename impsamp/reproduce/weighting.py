@@ -136,7 +136,12 @@ def expected_steps(
 
 # %% ../../nbs/14_reproduce/07_weighting.ipynb #8eda6a16
 def bias(steps: dict[str, torch.Tensor]) -> dict[str, float]:
-    "`cosine ARM` and `length ARM` of each expected step against the right one."
+    """`cosine ARM` and `length ARM` of each expected step against the right one.
+
+    >>> right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])
+    >>> bias(dict(detached=right, unweighted=wrong, undetached=right))["length unweighted"]
+    2.0
+    """
     right = steps["detached"]
     found = {}
     for arm in ("unweighted", "undetached"):

@@ -111,7 +111,11 @@ def keep_probabilities(
     Of expected sum `keep` n (float) or `keep` (int), or as a `VarianceBound` asks. `floor` in
     [0, 1]: pi_i >= floor times the uniform pi, so no weight exceeds 1/(floor keep n). Without a
     floor a row of score 0 is never kept: its gradient must be 0. All scores zero: the uniform pi,
-    with a warning. Second paper, Lemma 2."""
+    with a warning. Second paper, Lemma 2.
+
+    >>> keep_probabilities(np.array([1.0, 2.0, 5.0]), 2).round(3).tolist()
+    [0.333, 0.667, 1.0]
+    """
     return same_kind(_design(_floored(scores, floor), keep), scores)
 
 
@@ -139,7 +143,12 @@ def thin(
     seed, which gives the same coins at each call. Cost: no pass; saves backward work for the rows
     left out. The number of kept rows is random, may be zero (then still make the step), and has
     mean sum pi. Not to be used where the forward pass is most of the cost.
-    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
+    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input.
+
+    >>> draw = thin(np.array([0.0, 0.0, 5.0]), 1, generator=0)
+    >>> draw.idx.tolist(), round(float(draw.weight[0]), 3)
+    ([2], 0.333)
+    """
     pi = _design(_floored(scores, floor), keep)
     draw, _ = _coins(pi, as_generator(generator))
     if not isinstance(scores, torch.Tensor):
@@ -187,7 +196,18 @@ class Thinning:
     pass under `skip_zero_rows()` is what turns fewer rows into less time. Under
     DistributedDataParallel each rank thins its own batch with its own generator; audits see the
     local gradient. Gradients add to what `.grad` holds, as `backward` does. `ignored` counts the
-    batches with a score that was not finite: all their rows are kept."""
+    batches with a score that was not finite: all their rows are kept.
+
+    >>> model = torch.nn.Linear(2, 3)
+    >>> thinning = Thinning(model.parameters(), 0.5, generator=0)
+    >>> with skip_zero_rows():
+    ...     output = model(torch.ones(8, 2))
+    >>> target = torch.zeros(8, dtype=torch.long)
+    >>> losses = torch.nn.functional.cross_entropy(output, target, reduction="none")
+    >>> draw = thinning.backward(losses, output)
+    >>> len(draw.idx) <= 8 and model.weight.grad is not None
+    True
+    """
 
     def __init__(
         self,

@@ -37,7 +37,12 @@ def _graph_tensors(output: object) -> list[Tensor]:
 def read_by(losses: Tensor, output: object) -> list[Tensor]:
     """The tensors of `output` that `losses` depends on other than through one another.
 
-    `InvalidArgument` if there is none."""
+    `InvalidArgument` if there is none.
+
+    >>> logits = torch.ones(2, 3, requires_grad=True)
+    >>> [t is logits for t in read_by(logits.sum(1), (logits, None))]
+    [True]
+    """
     tensors = _graph_tensors(output)
     edges = [get_gradient_edge(t) for t in tensors]
     ends = {edge.node for edge in edges}
@@ -106,7 +111,12 @@ def row_scores(losses: Tensor, output: object) -> Tensor:
     The graph stays usable. Costs the loss's own backward twice, no layer's; once for the cross
     entropy of logits (n, C). `InvalidShape` for
     losses that are not one per row, `UnsupportedModel` where an entry of the output belongs to
-    several samples, or the loss is compiled so that its graph can be walked only once."""
+    several samples, or the loss is compiled so that its graph can be walked only once.
+
+    >>> output = torch.tensor([[3.0, 4.0], [0.0, 1.0]], requires_grad=True)
+    >>> row_scores(output.square().sum(1) / 2, output).tolist()
+    [5.0, 1.0]
+    """
     check_losses(losses)
     large = _large(losses)
     try:
@@ -126,7 +136,10 @@ def row_scores(losses: Tensor, output: object) -> Tensor:
 
 # %% ../../nbs/09_thinning/03_scoring.ipynb #02f2424b
 def check_losses(losses: Tensor) -> None:
-    "`InvalidShape` unless `losses` is (n,)."
+    """`InvalidShape` unless `losses` is (n,).
+
+    >>> check_losses(torch.ones(3))
+    """
     if not isinstance(losses, Tensor) or losses.dim() != 1:
         found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise InvalidShape(
@@ -144,7 +157,11 @@ NAMED: dict[str, ScoreFunction] = {"output": row_scores, "loss": _loss_values}
 
 # %% ../../nbs/09_thinning/03_scoring.ipynb #9301ef8a
 def score_function(scores: str | ScoreFunction) -> ScoreFunction:
-    "Of a name, 'output' or 'loss', or of the function (losses, output) -> (n,) itself."
+    """Of a name, 'output' or 'loss', or of the function (losses, output) -> (n,) itself.
+
+    >>> score_function("output") is row_scores
+    True
+    """
     if callable(scores):
         return scores
     if scores not in NAMED:
