@@ -14,6 +14,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +183,7 @@ def row(name, figures):
 def heading(figures):
     "Names above their columns, a word a line."
     words = [name.split() for name in figures]
-    lines = [[w[i] if i < len(w) else "" for w in words] for i in range(max(map(len, words)))]
+    lines = zip_longest(*words, fillvalue="")
     return "\n".join(f"{'':36}" + "".join(f"{w:>9}"[1:] for w in line) for line in lines)
 
 
