@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import impsamp.gradnorms.placement as placement
+import impsamp.gradnorms.placement as placements
 from impsamp.errors import UnsupportedModel
 from impsamp.gradnorms.contractions import LinearRule
 from impsamp.gradnorms.placement import (
@@ -280,7 +280,7 @@ def looked_at(monkeypatch, calls, proof, params, n=8):
         sizes.append(len(uses[0].b))
         return parameter_squares(uses, param, scale)
 
-    monkeypatch.setattr(placement, "parameter_squares", counted)
+    monkeypatch.setattr(placements, "parameter_squares", counted)
     return ghost_squares(n, calls, proof, params), set(sizes)
 
 
@@ -289,7 +289,7 @@ def test_samples_without_a_gradient_are_left_out(monkeypatch):
     found, sizes = looked_at(monkeypatch, calls, proof, params)
     assert sizes == {2}
     assert found.nonzero().flatten().tolist() == [1, 6]
-    monkeypatch.setattr(placement, "_with_gradient", lambda placed, n: [None])
+    monkeypatch.setattr(placements, "_with_gradient", lambda placed, n: [None])
     whole, sizes = looked_at(monkeypatch, calls, proof, params)
     assert sizes == {8} and torch.equal(found, whole)
 
