@@ -109,8 +109,8 @@ class SwitchOn(Composite):
     Cost: that of `inner` during trials (trial/every of all steps, less while off) and while on.
     Unbiased if `inner` is. Not to be used for runs of a few periods, where another process disturbs
     the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock
-    runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they count passes, here
-    they are timed."""
+    runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they
+    count passes, here they are timed."""
 
     calibrates = True
 
