@@ -103,14 +103,14 @@ class SwitchOn(Composite):
     inner scheme's `every`) and `trial` off; after each decision for off the next period is twice as
     long, up to `backoff` * `every`. The ratio is one of scores: exact if they are norms; `memory`
     is its past's weight per estimate. `replay` is the `log` of an earlier run, whose decisions are
-    then repeated. `due()` opens a step for the clock: call it once per step, before scoring;
-    where it says no there is no pool either.
+    then repeated. `due()` opens a step for the clock: call it once per step, before scoring; where
+    it says no there is no pool either.
 
     Cost: that of `inner` during trials (trial/every of all steps, less while off) and while on.
-    Unbiased if `inner` is. Not to be used for runs of a few periods, where another process
-    disturbs the clock, or where batches are drawn far ahead of their step (a loader with workers):
-    the clock runs from draw to draw. The idea of switching on is in
-    Katharopoulos and Fleuret 2018; they count passes, here they are timed."""
+    Unbiased if `inner` is. Not to be used for runs of a few periods, where another process disturbs
+    the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock
+    runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they
+    count passes, here they are timed."""
 
     calibrates = True
 
