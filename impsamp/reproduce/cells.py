@@ -132,6 +132,7 @@ class Racing:
     arm: str
     costs: Costs
     root: str | None = None
+    jobs: int = 1  # runs side by side: they count steps, so that neighbours cost nothing
 
     @property
     def budget(self) -> float:
@@ -148,7 +149,7 @@ class Racing:
     ) -> list[Row]:
         "One row for each (setting, seconds) of `wanted` and each seed, run or read."
         configs = [self._config(*w, seed) for w, seed in product(wanted, seeds)]
-        found = run_all(contest_run, configs, experiment="contest", jobs=1, root=self.root)
+        found = run_all(contest_run, configs, experiment="contest", jobs=self.jobs, root=self.root)
         rows = []
         for config, result in zip(configs, found):
             values = {name: value.item() for name, value in result.items()}
