@@ -93,7 +93,16 @@ def certify(
     turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
     is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
     not fresh ones. `verbose` True, False or None: tell how far it is always (a log gets lines),
-    never, or on a terminal. First paper, Algorithm 1."""
+    never, or on a terminal. First paper, Algorithm 1.
+
+    >>> from impsamp.schemes import Loss
+    >>> model = torch.nn.Linear(1, 1)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> x = torch.arange(6.0)[:, None]
+    >>> certify(Loss(), model, loss_fn, (x, x), batch=2, steps=4, every=2, verbose=False)
+    Assessment('Loss', 3 evaluations, scope='visits')
+    """
     check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")

@@ -53,6 +53,7 @@ def _is_one_draw(one_draw: bool, two_draws: bool | None) -> bool:
     return not two_draws
 
 
+# %% ../../nbs/10_optimizers/03_saga.ipynb #853ae448
 def _check_memory(n: int, params: list[Tensor], max_bytes: int) -> int:
     "The table's bytes; `InvalidArgument` if they exceed `max_bytes`."
     numbers = sum(p.numel() for p in params)
@@ -90,7 +91,18 @@ class SAGA(VarianceReduced):
 
     Departure: the analysis wants |J| = `table_updates(n, b, alpha(L, p, v))`. The L_i are unknown
     here, so the default reads them off p, as Lemma 2 has it; give `table_size` if you know them.
-    `two_draws` is deprecated, the opposite of `one_draw`."""
+    `two_draws` is deprecated, the opposite of `one_draw`.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - idx) ** 2).sum()
+    >>> optimizer = SAGA([x], NiceSampling(3, 1), lr=0.3, generator=0)
+    >>> for _ in range(60):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 2)
+    1.0
+    """
 
     def __init__(
         self,

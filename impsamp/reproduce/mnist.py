@@ -57,6 +57,7 @@ class _Images:
         return loss, error, _loss_and_error(model, self.x_test, self.y_test)[1]
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #cc1188cf
 def _loss_and_error(model, x, y):
     "(mean loss, error rate)"
     with torch.no_grad():
@@ -64,6 +65,7 @@ def _loss_and_error(model, x, y):
     return _loss(out, y).double().mean().item(), (out.argmax(1) != y).double().mean().item()
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #de97bb5a
 def _mlp(inputs, width):
     "inputs - width - width - 10 with ReLU."
     return nn.Sequential(
@@ -75,16 +77,19 @@ def _mlp(inputs, width):
     )
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #b461e2e7
 def _refuse_divergence(done):
     if not done.finite:
         raise Diverged("the loss is not finite any more: lower the learning rate")
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #d236be08
 def _columns(names, rows):
     "name -> array: the columns of `rows`, a list of tuples."
     return {name: np.array(column) for name, column in zip(names, zip(*rows), strict=True)}
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #72630ff3
 class _RunStream(CounterStream):
     "The random numbers of a run of this notebook: keys of its own for draws and epochs."
 
@@ -107,6 +112,7 @@ def _keep_of(arm):
     raise unknown("arm", arm, ("full", "eps 0.1", "uniform 0.15"))
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #6e393196
 class _ThinnedRun:
     "The way back of a thinned run, step by step, and what is measured on it."
 
@@ -152,6 +158,7 @@ class _ThinnedRun:
         self.step += 1
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #c91bcf44
 def thinning_run(
     data: str,
     optimizer: str,
@@ -217,6 +224,7 @@ def _gains(p, norms, sample):
     return at_u / np.mean(norms**2 / (len(p) * p[sample])), at_u / ideal
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #8124372d
 def stale_run(
     data: str,
     optimizer: str,

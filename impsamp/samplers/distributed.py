@@ -46,7 +46,11 @@ def _is_running() -> bool:
 
 
 def ranks_of(group: Group = None) -> tuple[int, int]:
-    "(rank, number of ranks) of this process in `group`; (0, 1) without torch.distributed."
+    """(rank, number of ranks) of this process in `group`; (0, 1) without torch.distributed.
+
+    >>> ranks_of()
+    (0, 1)
+    """
     if not _is_running():
         return 0, 1
     return dist.get_rank(group), dist.get_world_size(group)
@@ -63,7 +67,11 @@ def _wire(group: Group) -> torch.device:
 def gather_rows(rows: torch.Tensor, size: int, group: Group = None) -> torch.Tensor:
     """`rows` (k_r, c) of all ranks r, one below the other in rank order: (sum k_r, c) float64.
 
-    k_r <= `size`, which is the same on all ranks. One all-gather. Raises `InvalidShape`."""
+    k_r <= `size`, which is the same on all ranks. One all-gather. Raises `InvalidShape`.
+
+    >>> gather_rows(torch.ones(2, 1), 3).tolist()
+    [[1.0], [1.0]]
+    """
     world = ranks_of(group)[1]
     if len(rows) > size:
         raise InvalidShape(f"{len(rows)} rows to gather, but the ranks agreed on at most {size}")
@@ -96,7 +104,11 @@ def _feed(h: _Hash, x: object) -> None:
 
 
 def digest(content: object) -> int:
-    "48 bits of the SHA-256 of numbers, strings, arrays and tensors in dicts and lists."
+    """48 bits of the SHA-256 of numbers, strings, arrays and tensors in dicts and lists.
+
+    >>> digest([1, np.ones(2)]) == digest([1, torch.ones(2, dtype=torch.float64)])
+    True
+    """
     h = sha256()
     _feed(h, content)
     return int.from_bytes(h.digest()[:6], "big")
@@ -106,7 +118,10 @@ def digest(content: object) -> int:
 def agree(group: Group = None, **facts: int) -> None:
     """Compare whole numbers below 2^53 over all ranks, one gather.
 
-    `InvalidArgument` on every rank that differs from another, naming what differs."""
+    `InvalidArgument` on every rank that differs from another, naming what differs.
+
+    >>> agree(seed=3, steps=10)  # silent where all ranks agree
+    """
     rank = ranks_of(group)[0]
     numbers = [float(v) for v in facts.values()]
     mine = torch.tensor([numbers], dtype=torch.float64)
@@ -125,7 +140,11 @@ def agree(group: Group = None, **facts: int) -> None:
 
 # %% ../../nbs/08_samplers/06_distributed.ipynb #3ab6dd0d
 def lag_number(lag: int | None) -> int:
-    "A lag as a number that ranks can compare: -1 for None."
+    """A lag as a number that ranks can compare: -1 for None.
+
+    >>> lag_number(None), lag_number(2)
+    (-1, 2)
+    """
     return -1 if lag is None else lag
 
 
@@ -169,7 +188,13 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
     the lag: checked once, by a gather. `update` takes this rank's scores and gathers those of all;
     every rank must call it at the same step, also with an empty slice. State dicts are the same on
     all ranks and load under any world size. Raises `InvalidArgument` where torch.distributed is not
-    initialised or the ranks disagree."""
+    initialised or the ranks disagree.
+
+    >>> DistributedImportanceBatchSampler([0.5, 0.5], 2, steps=1, generator=0)
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: torch.distributed is not initialised: ...
+    """
 
     group: Group
 
@@ -261,7 +286,13 @@ class DistributedGradNorm:
     Call it with the model. `loss_fn(model(x), y)` -> (n,); `loss_fn`, `method` and `chunk_size` as
     in `grad_norms`. All ranks must hold the same parameters and call it together. Cost: n/R forward
     and backward passes and one all-gather of n numbers. Without torch.distributed it is
-    `grad_norms`. Alain et al. 2016. Raises `InvalidShape`, and what `grad_norms` raises."""
+    `grad_norms`. Alain et al. 2016. Raises `InvalidShape`, and what `grad_norms` raises.
+
+    >>> loss = lambda out, y: (out - y)[:, 0]
+    >>> scorer = DistributedGradNorm(loss, torch.tensor([[3.0], [4.0]]), torch.zeros(2, 1))
+    >>> scorer(torch.nn.Linear(1, 1, bias=False)).tolist()
+    [3.0, 4.0]
+    """
 
     x: torch.Tensor  # of this rank's items, as y
     y: torch.Tensor

@@ -57,7 +57,12 @@ class Draw(NamedTuple):
     `prob` is the draw probability (with replacement) or the inclusion probability (random subset)
     of each item, `step` the number of the step. The estimate of a mean is
     `(draw.weight * values).sum()`; B may be 0 for a random subset, and the step is then made with
-    a zero estimate."""
+    a zero estimate.
+
+    >>> draw = Draw(torch.tensor([2, 0]), torch.tensor([0.5, 0.25]), torch.tensor([0.25, 0.5]))
+    >>> draw.estimate(torch.tensor([10.0, 4.0]))
+    tensor(6.)
+    """
 
     idx: torch.Tensor
     weight: torch.Tensor
@@ -95,7 +100,13 @@ class DrawnBatch(list):
     """Indices of one batch (a plain list, for any data set); `.draw` is the `Draw` they belong to.
 
     It is pickled as arrays: tensors would go to a worker through shared files, one descriptor
-    each."""
+    each.
+
+    >>> draw = make_draw(np.array([2, 0]), np.array([0.25, 0.5]), n=4, batch=2)
+    >>> batch = DrawnBatch(draw)
+    >>> batch, batch.draw is draw
+    ([2, 0], True)
+    """
 
     draw: Draw
 
@@ -126,7 +137,11 @@ def weights_of(
     """The weight (B,) of each drawn item from its own `prob` (B,); formula of `importance_weights`.
 
     Nothing is checked and no other item looked at: samplers that hold p in a structure of their own
-    come here. `target` (B,) holds t_i of each drawn item; None is 1/n for all."""
+    come here. `target` (B,) holds t_i of each drawn item; None is 1/n for all.
+
+    >>> weights_of(np.array([0.1, 0.4]), n=4, batch=2)
+    array([1.25  , 0.3125])
+    """
     t = 1 / n if target is None else target
     expected_count = batch * prob if replacement else prob
     if beta == 1:
@@ -136,17 +151,22 @@ def weights_of(
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #2da68610
 def check_rows(idx: Items, n: int) -> np.ndarray:
-    "`idx` (k,), a vector of integers in [0, n), as an int64 array; `InvalidShape` otherwise."
-    rows = np.asarray(idx.detach().cpu() if isinstance(idx, torch.Tensor) else idx)
+    """`idx` (k,), a vector of integers in [0, n), as an int64 array; `InvalidShape` otherwise.
+
+    >>> check_rows([3, 0], 4)
+    array([3, 0])
+    """
+    rows = idx.detach().cpu().numpy() if isinstance(idx, torch.Tensor) else np.asarray(idx)
     if rows.ndim != 1:
         raise InvalidShape(f"idx must have 1 dimension, got shape {rows.shape}")
     refuse_mask(rows)
     if rows.size and rows.dtype.kind not in "iu":
         raise InvalidShape(f"idx must hold integers, got {rows.dtype}")
-    if rows.size and (rows.min() < 0 or rows.max() >= n):
+    whole = rows.astype(np.int64, copy=False)
+    if rows.size and whole.view(np.uint64).max() >= n:  # one look: read so, -1 is very large
         strange = rows.max() if rows.max() >= n else rows.min()
         raise InvalidShape(f"idx holds {strange}, outside the {n} items 0..{n - 1}")
-    return rows.astype(np.int64, copy=False)
+    return whole
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #dd5fec51
@@ -162,7 +182,11 @@ ROUNDING = 1e-9  # how far above 1 an inclusion probability that should be 1 may
 
 
 def inclusion(p: np.ndarray) -> np.ndarray:
-    "Inclusion probabilities (n,), clipped to 1 where they are above by rounding."
+    """Inclusion probabilities (n,), clipped to 1 where they are above by rounding.
+
+    >>> inclusion(np.array([0.5, 1 + 1e-12])).tolist()
+    [0.5, 1.0]
+    """
     if (p > 1 + ROUNDING).any():
         raise InvalidProbabilities(
             f"inclusion probability {p.max():.9g} above 1 at index {int(p.argmax())}: cap it at 1"
@@ -271,7 +295,12 @@ def draw_points(size: int, generator: Seeded, method: str = "multinomial") -> np
 
     `method`: independent ("multinomial"), one in each cell ("stratified") or one shift through all
     cells ("systematic"). Each has E(points in [a, b)) = size (b - a), which is all that unbiased
-    weights need. Raises `UnknownName`."""
+    weights need. Raises `UnknownName`.
+
+    >>> points = draw_points(4, 0, "stratified")
+    >>> np.floor(4 * points).tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
     if method not in _POINTS:
         raise unknown("draw method", method, _POINTS)
     return _POINTS[method](size, as_generator(generator))
@@ -287,14 +316,22 @@ def make_draw(
     step: int = 0,
     replacement: bool = True,
 ) -> Draw:
-    "A `Draw` of `rows` (B,) with probabilities `prob` (B,), weighted for a plain mean."
+    """A `Draw` of `rows` (B,) with probabilities `prob` (B,), weighted for a plain mean.
+
+    >>> make_draw(np.array([0, 3]), np.array([0.1, 0.4]), n=4, batch=2)
+    Draw(idx=[0, 3], weight=[1.25, 0.3125], prob=[0.1, 0.4], step=0)
+    """
     w = weights_of(prob, n=n, batch=batch, replacement=replacement)
     return _draw_of(rows, w, prob, step)
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #b7a82308
 def check_law(p: Vector, name: str = "p", *, total: float | None = 1.0) -> np.ndarray:
-    "`check_probabilities` and no subnormal entries; the vector (n,) that a sampler may keep."
+    """`check_probabilities` and no subnormal entries; the vector (n,) that a sampler may keep.
+
+    >>> check_law([0.25, 0.75])
+    array([0.25, 0.75])
+    """
     q = check_probabilities(p, name, total=total)
     tiny = (q > 0) & (q < np.finfo(np.float64).tiny)
     if tiny.any():
@@ -341,6 +378,10 @@ class InverseCDF(Sampler):
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #04cc4d71
 def aligned_zeros(size: int) -> np.ndarray:
-    "`size` float64 zeros that start on a cache line: rows of 2, 4 or 8 never straddle two."
+    """`size` float64 zeros that start on a cache line: rows of 2, 4 or 8 never straddle two.
+
+    >>> aligned_zeros(3).ctypes.data % 64
+    0
+    """
     raw = np.zeros(size + 8)
     return raw[(-raw.ctypes.data // 8) % 8 :][:size]

@@ -44,7 +44,11 @@ __all__ = [
 
 # %% ../../nbs/08_samplers/08_enumeration.ipynb #2fae691a
 class Script(np.random.Generator):
-    "A generator whose uniforms are given: `values` in order, then 1/2 for ever."
+    """A generator whose uniforms are given: `values` in order, then 1/2 for ever.
+
+    >>> Script([0.25, 0.5]).random(2)
+    array([0.25, 0.5 ])
+    """
 
     def __init__(self, values: Iterable[float]) -> None:
         super().__init__(np.random.PCG64(0))
@@ -97,7 +101,11 @@ def scripts(sampler: object, size: int = 1, **options: str) -> Scripts:
 
     A finite list for few items and rational p; `size` draws and `options` of `draw` for samplers
     with replacement. Raises `UnsupportedModel`, and `InvalidArgument` where the probabilities have
-    no common denominator up to 100 000."""
+    no common denominator up to 100 000.
+
+    >>> [(str(chance), values) for chance, values in scripts(NiceSampling(2, 1))]
+    [('1/2', [0.25]), ('1/2', [0.75])]
+    """
     raise UnsupportedModel(f"no enumeration is written for {type(sampler).__name__}")
 
 
@@ -228,7 +236,11 @@ def expected_coefficients(
     """E of sum_{k: idx_k = i} weight_k, (n,), exact sums rounded once.
 
     1/n in every entry proves the estimate unbiased for every choice of the g_i. Raises
-    `UnsupportedModel`, `InvalidArgument` as `scripts`."""
+    `UnsupportedModel`, `InvalidArgument` as `scripts`.
+
+    >>> expected_coefficients(InverseCDF([0.25, 0.75]), 2).tolist()
+    [0.5, 0.5]
+    """
     total = [Fraction(0)] * sampler.n
     for chance, d in outcomes(sampler, size, **options):
         for i, w in zip(d.idx.tolist(), d.weight.tolist()):
@@ -236,8 +248,13 @@ def expected_coefficients(
     return np.array(total, dtype=float)
 
 
+# %% ../../nbs/08_samplers/08_enumeration.ipynb #dc01be8c
 def enumerated_pairs(sampler: RandomSubset) -> np.ndarray:
-    "P_ij = P(i and j in S) of a random subset by enumeration, (n, n), fractions rounded once."
+    """P_ij = P(i and j in S) of a random subset by enumeration, (n, n), fractions rounded once.
+
+    >>> enumerated_pairs(NiceSampling(3, 2)).round(3)[0].tolist()
+    [0.667, 0.333, 0.333]
+    """
     P = np.full((sampler.n, sampler.n), Fraction(0))
     for chance, d in outcomes(sampler):
         items = d.idx.numpy()

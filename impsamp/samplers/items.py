@@ -21,27 +21,42 @@ __all__ = ["Fetched", "MapStyleData", "WithDraw"]
 
 # %% ../../nbs/08_samplers/04_items.ipynb #bfe574e2
 class MapStyleData(Protocol):
-    "A map-style data set, `torch.utils.data.Dataset` or not."
+    """A map-style data set, `torch.utils.data.Dataset` or not.
+
+    >>> rows: MapStyleData = [10.0, 11.0]
+    >>> len(rows), rows[1]
+    (2, 11.0)
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> object: ...
 
 
+# %% ../../nbs/08_samplers/04_items.ipynb #bc955361
 class Fetched(NamedTuple):
-    "What a worker fetched for one batch: its items, their draw, and how they become a batch."
+    """What a worker fetched for one batch: its items, their draw, and how they become a batch.
+
+    >>> Fetched._fields
+    ('items', 'draw', 'collate')
+    """
 
     items: list
     draw: Draw
     collate: Callable[[list], object]
 
 
+# %% ../../nbs/08_samplers/04_items.ipynb #7e0fd382
 class WithDraw(Dataset):
     """A map-style `data` set whose batches come as `(batch, draw)`.
 
     `collate_fn` is how the data set's own items become a batch. The DataLoader may be given
     `collate_fn=data.collate`; its default does the same. Raises `InvalidArgument` for batches of
-    another batch sampler."""
+    another batch sampler.
+
+    >>> WithDraw([10.0, 11.0, 12.0])
+    WithDraw(list of 3 items)
+    """
 
     def __init__(
         self, data: MapStyleData, collate_fn: Callable[[list], object] = default_collate

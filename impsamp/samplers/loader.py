@@ -53,7 +53,12 @@ class _Identity(TypedDict):
 
 
 class SamplerState(_Identity):
-    "The state of a batch sampler after `step`, in tensors and numbers."
+    """The state of a batch sampler after `step`, in tensors and numbers.
+
+    >>> state = ImportanceBatchSampler([0.5, 0.5], 2, steps=3, generator=0).state_dict()
+    >>> state["step"], state["stop"], state["batch_size"]
+    (-1, 3, 2)
+    """
 
     seed: int
     step: int
@@ -83,7 +88,12 @@ def _seed_of(generator: Seeded, world_size: int) -> int:
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #016b3412
 class Epoch(Iterator[DrawnBatch]):
-    "One pass over an `ImportanceBatchSampler`: its batches up to the end of the epoch."
+    """One pass over an `ImportanceBatchSampler`: its batches up to the end of the epoch.
+
+    >>> epoch = iter(ImportanceBatchSampler([0.0, 1.0], 2, steps=3, generator=0))
+    >>> next(epoch), epoch.state_dict()
+    ([1, 1], {'next': 1})
+    """
 
     def __init__(self, sampler: ImportanceBatchSampler) -> None:
         self.sampler = sampler

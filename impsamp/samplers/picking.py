@@ -25,20 +25,31 @@ def draw_batch(
     """(idx, weight, prob), each (b,): items at the uniforms `point` (b,), by inverse CDF of `p`.
 
     `weight` is 1/(b n p_i), or as `importance_weights` has it with the power `beta` and another
-    `target` (n,)."""
+    `target` (n,).
+
+    >>> idx, weight, prob = draw_batch([0.25, 0.75], np.array([0.2, 0.5]))
+    >>> idx.tolist(), weight.round(3).tolist()
+    ([0, 1], [1.0, 0.333])
+    """
     q = to_float64(p, "p", ndim=1)
     idx = np.asarray(inverse_cdf(q, point))
     weight = importance_weights(q, idx, batch=len(point), beta=beta, target=target)
     return idx, np.asarray(weight), q[idx]
 
 
+# %% ../../nbs/08_samplers/04_picking.ipynb #f380c7d2
 def picked_batch(
     scheme: Scheme, p: Vector, uniforms_of: Callable[[int], np.ndarray], batch: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(idx, weight, prob), each (b,): `batch` draws of `scheme` from its `p` (n,).
 
     `uniforms_of(k)` gives k uniforms and is called once; a scheme that `Picks` decides itself what
-    to make of them, and may return fewer items than `batch` (the end of its epoch)."""
+    to make of them, and may return fewer items than `batch` (the end of its epoch).
+
+    >>> idx, weight, _ = picked_batch(Scheme().init(2), [0.5, 0.5], np.zeros, 2)
+    >>> idx.tolist(), weight.tolist()
+    ([0, 0], [0.5, 0.5])
+    """
     target = getattr(scheme, "target", None)
     if not isinstance(scheme, Picks):
         return draw_batch(p, uniforms_of(batch), scheme.beta, target)

@@ -43,7 +43,11 @@ SavedReport: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | 
 
 
 class Report(NamedTuple):
-    "Scores (k,) of the items `idx` (k,) drawn at `step`, and the probabilities of that draw."
+    """Scores (k,) of the items `idx` (k,) drawn at `step`, and the probabilities of that draw.
+
+    >>> Report(3, np.array([1]), np.array([0.5]), None).as_tensors()
+    (3, tensor([1]), tensor([0.5000], dtype=torch.float64), None)
+    """
 
     step: int
     idx: np.ndarray
@@ -65,7 +69,11 @@ def _columns(saved: object, size: int, what: str) -> tuple:
 
 
 def report_of(saved: object, n: int) -> Report:
-    "The report that `Report.as_tensors` wrote, of items 0 .. n - 1."
+    """The report that `Report.as_tensors` wrote, of items 0 .. n - 1.
+
+    >>> report_of((3, torch.tensor([1]), torch.tensor([0.5]), None), 2).step
+    3
+    """
     step, idx, scores, prob = _columns(saved, 4, "report")
     rows = check_rows(idx, n)
     s = check_scores(scores) if rows.size else np.empty(0)
@@ -75,8 +83,14 @@ def report_of(saved: object, n: int) -> Report:
     return Report(check_count(step, "step of a report", low=0), rows, s, q)
 
 
+# %% ../../nbs/08_samplers/04_reports.ipynb #041df3c2
 def draw_of(saved: object, n: int) -> Draw:
-    "The draw whose fields a state keeps as a tuple, of items 0 .. n - 1."
+    """The draw whose fields a state keeps as a tuple, of items 0 .. n - 1.
+
+    >>> half = torch.tensor([0.5])
+    >>> draw_of((torch.tensor([1]), half, half, 3), 2)
+    Draw(idx=[1], weight=[0.5], prob=[0.5], step=3)
+    """
     idx, weight, prob, step = _columns(saved, 4, "draw")
     rows = check_rows(idx, n)
     if rows.size:
@@ -89,7 +103,11 @@ def draw_of(saved: object, n: int) -> Draw:
 
 # %% ../../nbs/08_samplers/04_reports.ipynb #0d3a7fc5
 class Told(NamedTuple):
-    "What `update` was told: items and scores (k,), the step and probabilities if it knows them."
+    """What `update` was told: items and scores (k,), the step and probabilities if it knows them.
+
+    >>> told_by([3, 1], [1.0, 2.0], 7, 5).step
+    7
+    """
 
     rows: np.ndarray
     scores: np.ndarray
@@ -99,24 +117,28 @@ class Told(NamedTuple):
     finite: bool  # whether all scores are
 
 
+# %% ../../nbs/08_samplers/04_reports.ipynb #5448dbd5
 def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, n: int) -> Told:
-    "The arguments of `update`, checked."
+    """The arguments of `update`, checked.
+
+    >>> told_by([3, 1], [1.0, np.inf], None, 5).finite
+    False
+    """
     draw: Draw | None = None
     if isinstance(drawn, DrawnBatch):
         draw = drawn.draw
     elif isinstance(drawn, Draw):
         draw = drawn
-    else:
-        rows = check_rows(drawn, n)
-    if draw is not None:
-        rows = check_rows(draw.idx, n)
+    rows = check_rows(drawn if draw is None else draw.idx, n)  # type: ignore[arg-type]
     s = per_item(scores)
     if rows.size != s.size:
         raise InvalidShape(f"{s.size} scores for {rows.size} items")
     s = s.copy()
-    finite = bool(np.isfinite(s).all())
-    if finite and s.size and s.min() < 0:
-        check_scores(s)  # says which
+    finite = True
+    if s.size and not (s.min() >= 0 and s.max() < np.inf):
+        finite = bool(np.isfinite(s).all())
+        if finite:
+            check_scores(s)  # says which is negative
     step = draw.step if step is None and draw is not None else step
     prob = None if draw is None else to_float64(draw.prob, "prob").copy()
     return Told(rows.copy(), s, step, prob, draw, finite)
@@ -141,7 +163,15 @@ class Account:
     """What was drawn, what was reported, and what waits in between.
 
     `lag`: reports of step s act on draws from s + 1 + lag on; None: on the next draw, whenever they
-    come. `keeps`: whether draws are kept until they are reported (not where p never changes)."""
+    come. `keeps`: whether draws are kept until they are reported (not where p never changes).
+
+    >>> account, p = Account(lag=1), torch.tensor([0.5])
+    >>> for step in range(3):
+    ...     account.add(Draw(torch.tensor([step]), p, p, step))
+    >>> account.hear(account.find([0]), stop=9)
+    >>> account.drawn, account.seen, account.depth
+    (3, 0, 2)
+    """
 
     lag: int | None = None
     keeps: bool = True

@@ -140,7 +140,11 @@ class NiceSampling(_Sampling):
     """Uniform minibatch of exactly `b` of `n` items, 1 <= b <= n.
 
     p_i = b/n, P_ij = b(b-1)/(n(n-1)), v_i = (n-b)/(n-1) (0 at n = 1). Second paper, section 2.1.
-    Raises `InvalidArgument`."""
+    Raises `InvalidArgument`.
+
+    >>> NiceSampling(4, 2).pairwise_probabilities()[0].round(3).tolist()
+    [0.5, 0.167, 0.167, 0.167]
+    """
 
     b: int
 
@@ -269,7 +273,12 @@ class ApproximateIndependentSampling(_Sampling):
     c = k(a-1)/(a(k-1)), v_i = 1 - c p_i (0 where p_i = 1); the size varies less than that of
     independent coins. O(a) a draw: where the largest p below 1 is large, a is near k and
     `IndependentSampling` is faster.
-    Second paper, section 2.1. Raises `InvalidProbabilities`, `InvalidShape`."""
+    Second paper, section 2.1. Raises `InvalidProbabilities`, `InvalidShape`.
+
+    >>> sampling = ApproximateIndependentSampling([0.5, 0.25, 1.0, 0.05])
+    >>> sampling.a, sampling.c, sampling.v.round(3).tolist()
+    (2, 0.75, [0.625, 0.812, 0.0, 0.962])
+    """
 
     k: int  # items with p < 1
     a: int  # how many of them are candidates in one draw
@@ -318,7 +327,11 @@ class SystematicSampling(_Sampling):
     Madow 1949, items in file order, O(b log n) a draw. P_ij = common length of the arcs
     [C_{i-1}, C_i) and [C_{j-1}, C_j) mod 1, may be 0. v: `variance_factors` up to n = 1000, beyond
     that the bound |S| = b of Lemma 1 (0 where p_i = 1). Raises `InvalidProbabilities` where the sum
-    is not whole, `InvalidShape`."""
+    is not whole, `InvalidShape`.
+
+    >>> SystematicSampling([0.5, 0.25, 0.75, 0.5]).pairwise_probabilities()[0].tolist()
+    [0.5, 0.0, 0.5, 0.0]
+    """
 
     b: int
 
@@ -365,7 +378,11 @@ class SystematicSampling(_Sampling):
 class SerialSampling(_Sampling):
     """One item with probability p_i (sum 1): P = Diag(p), v = 1.
 
-    v = 0 at n = 1, where nothing is random. Raises `InvalidProbabilities`, `InvalidShape`."""
+    v = 0 at n = 1, where nothing is random. Raises `InvalidProbabilities`, `InvalidShape`.
+
+    >>> SerialSampling([0.9, 0.1]).v.tolist()
+    [1.0, 1.0]
+    """
 
     def __init__(self, p: Vector) -> None:
         super().__init__(p, total=1.0)

@@ -111,7 +111,11 @@ def _check_size(weights: np.ndarray, n: int) -> np.ndarray:
 
 # %% ../../nbs/08_samplers/03_sumtree.ipynb #9dcfcb49
 class TreeState(TypedDict):
-    "What a checkpoint needs of a tree."
+    """What a checkpoint needs of a tree.
+
+    >>> sorted(SumTree([1.0, 2.0]).state_dict())
+    ['n', 'weights']
+    """
 
     n: int
     weights: torch.Tensor  # (n,)

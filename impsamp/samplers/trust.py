@@ -36,8 +36,13 @@ class Trust(NamedTuple):
     against_uniform: float
 
 
+# %% ../../nbs/08_samplers/08_trust.ipynb #2e8c378b
 def trust_of(weights: Vector, scores: Vector) -> Trust:
-    "The `Trust` in draws with `weights` (m,) whose items have `scores` (m,), both >= 0."
+    """The `Trust` in draws with `weights` (m,) whose items have `scores` (m,), both >= 0.
+
+    >>> trust_of([0.5, 0.5], [1.0, 3.0]).effective
+    1.6
+    """
     w = to_float64(weights, "weights", ndim=1)
     s = to_float64(scores, "scores", ndim=1)
     c = w * s
@@ -57,13 +62,25 @@ _WORSE = 2.0  # times the second moment of uniform draws
 
 
 def is_doubtful(trust: Trust) -> bool:
-    "Whether a few draws carry the estimate, and the weights are to blame."
+    """Whether a few draws carry the estimate, and the weights are to blame.
+
+    >>> is_doubtful(Trust(1000, 50.0, 0.05, 3.0))
+    True
+    """
     few = trust.effective < _FEWEST * trust.draws
     return trust.against_uniform > _WORSE and (few or trust.largest > _SHARE)
 
 
+# %% ../../nbs/08_samplers/08_trust.ipynb #5bf0f9ae
 class TrustWindow:
-    "The weights and scores of the last `WINDOW` draws or a batch more, as `draw` by draw came."
+    """The weights and scores of the last `WINDOW` draws or a batch more, as `draw` by draw came.
+
+    >>> window = TrustWindow()
+    >>> half = np.array([0.5, 0.5])
+    >>> window.add(Draw(np.array([0, 1]), half, half))
+    >>> window.measure()
+    Trust(draws=2, effective=2.0, largest=0.5, against_uniform=1.0)
+    """
 
     def __init__(self) -> None:
         self.draws = 0
@@ -91,8 +108,13 @@ class TrustWindow:
         return trust_of(*np.concatenate(list(self._batches), 1))
 
 
+# %% ../../nbs/08_samplers/08_trust.ipynb #0fba071d
 def doubt(trust: Trust) -> str:
-    "`trust` in words, with the cure."
+    """`trust` in words, with the cure.
+
+    >>> doubt(Trust(1000, 50.0, 0.2, 3.0))[:40]
+    'the last 1000 draws are worth 50 equal o'
+    """
     return (
         f"the last {trust.draws} draws are worth {trust.effective:.0f} equal ones, a single one "
         f"carries {trust.largest:.0%} of the estimate, and uniform draws would have had "
