@@ -117,7 +117,12 @@ class PlainCell(Cell):
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #59c916b0
 class GRUCell(Cell):
-    "$r, z = \\sigma(a + c)$, $u = \\tanh(a_u + r c_u)$, $h' = (1 - z) u + z h$."
+    """$r, z = \\sigma(a + c)$, $u = \\tanh(a_u + r c_u)$, $h' = (1 - z) u + z h$.
+
+    >>> one, gates = torch.ones(1, 1), torch.zeros(1, 3)
+    >>> GRUCell().forward(gates, gates, one, one)[0].item()  # (1 - 1/2) tanh 0 + 1/2
+    0.5
+    """
 
     gates = 3
 
@@ -145,7 +150,12 @@ class GRUCell(Cell):
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #bb7d8266
 class LSTMCell(Cell):
-    "$i, f, o = \\sigma(a + c)$, $g = \\tanh(a_g + c_g)$, $m' = f m + i g$, $h' = o \\tanh m'$."
+    """$i, f, o = \\sigma(a + c)$, $g = \\tanh(a_g + c_g)$, $m' = f m + i g$, $h' = o \\tanh m'$.
+
+    >>> one, gates = torch.ones(1, 1), torch.zeros(1, 4)
+    >>> LSTMCell().forward(gates, gates, one, one)[1].item()  # 1/2 * 1 + 1/2 tanh 0
+    0.5
+    """
 
     gates = 4
 
@@ -397,25 +407,50 @@ def _recurrent(cell: Cell, args: Sequence[object]) -> tuple[Tensor, ...]:
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #3cf94f34
 def lstm(*args: object) -> tuple[Tensor, ...]:
-    "`torch.lstm`, padded or packed."
+    """`torch.lstm`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.LSTM(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = lstm(x, [zero, zero], layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(LSTMCell(), args)
 
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #1bb48b15
 def gru(*args: object) -> tuple[Tensor, ...]:
-    "`torch.gru`, padded or packed."
+    """`torch.gru`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.GRU(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = gru(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(GRUCell(), args)
 
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #1fc7f3db
 def rnn_tanh(*args: object) -> tuple[Tensor, ...]:
-    "`torch.rnn_tanh`, padded or packed."
+    """`torch.rnn_tanh`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.RNN(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = rnn_tanh(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(PlainCell(torch.tanh), args)
 
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #c03856f4
 def rnn_relu(*args: object) -> tuple[Tensor, ...]:
-    "`torch.rnn_relu`, padded or packed."
+    """`torch.rnn_relu`, padded or packed.
+
+    >>> layer = torch.nn.RNN(2, 1, nonlinearity="relu")
+    >>> x, zero = torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = rnn_relu(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(PlainCell(torch.relu), args)
 
 
@@ -443,7 +478,12 @@ def lstm_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    "`torch.lstm_cell`."
+    """`torch.lstm_cell`.
+
+    >>> cell, x, zero = torch.nn.LSTMCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(lstm_cell(x, (zero, zero), *cell.parameters())[0], cell(x)[0])
+    True
+    """
     return _one_step(LSTMCell(), x, states[0], states[1], ih, hh, *biases)
 
 
@@ -455,7 +495,12 @@ def gru_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.gru_cell`."
+    """`torch.gru_cell`.
+
+    >>> cell, x, zero = torch.nn.GRUCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(gru_cell(x, zero, *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(GRUCell(), x, h, h, ih, hh, *biases)[0]
 
 
@@ -467,7 +512,12 @@ def rnn_tanh_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.rnn_tanh_cell`."
+    """`torch.rnn_tanh_cell`.
+
+    >>> cell, x, zero = torch.nn.RNNCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(rnn_tanh_cell(x, zero, *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(PlainCell(torch.tanh), x, h, h, ih, hh, *biases)[0]
 
 
@@ -479,7 +529,12 @@ def rnn_relu_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.rnn_relu_cell`."
+    """`torch.rnn_relu_cell`.
+
+    >>> cell, x = torch.nn.RNNCell(2, 1, nonlinearity="relu"), torch.ones(1, 2)
+    >>> torch.allclose(rnn_relu_cell(x, torch.zeros(1, 1), *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(PlainCell(torch.relu), x, h, h, ih, hh, *biases)[0]
 
 

@@ -8,13 +8,13 @@ LOWER = [n for n in library() if str(n.relative_to(NBS)) < "09"]
 UPPER = [n for n in library() if n not in LOWER]
 CEILINGS = {
     "lower": {
-        "cell median": 13,
+        "cell median": 12,
         "cell max": 260,
-        "too long": 8,
-        "crowded cells": 40,
+        "too long": 7,
+        "crowded cells": 1,
         "patches": 0,
-        "missing outputs": 12,
-        "no example": 313,
+        "missing outputs": 5,
+        "no example": 25,
     },
     "upper": {
         "cell median": 18,
@@ -27,7 +27,7 @@ CEILINGS = {
     },
 }
 FLOORS = {
-    "lower": {"use per line": 0.3, "words per line": 2.0, "pictures": 6},
+    "lower": {"use per line": 0.45, "words per line": 2.3, "pictures": 47},
     "upper": {"use per line": 0.13, "words per line": 1.5, "pictures": 6},
 }
 HALVES = {"lower": LOWER, "upper": UPPER}
