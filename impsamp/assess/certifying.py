@@ -69,6 +69,13 @@ def _states(
         yield step + 1, done.choice.p
 
 
+# %% ../../nbs/13_assess/07_certifying.ipynb #44f475f1
+def _stream_of(generator: Seeded) -> SequentialStream:
+    "The draws of `generator` in turn; without one those of a generator that is always the same."
+    own_draws = counter_generator(0) if generator is None else as_generator(generator)
+    return SequentialStream(own_draws)
+
+
 # %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
     scheme: ForeignScheme,
@@ -120,8 +127,7 @@ def certify(
         optimizer=optimizer,
         name=name or scheme_name(scheme),
     )
-    own_draws = counter_generator(0) if generator is None else as_generator(generator)
-    stream = SequentialStream(own_draws)
+    stream = _stream_of(generator)
     with progress(steps, f"certify {callback.assessment.scheme}", verbose=verbose) as told:
         for step, p in _states(own, model, loss_fn, (x, y), optimizer, batch, stream, steps):
             in_use = own.scope == "all" and not own.due()

@@ -79,6 +79,15 @@ def _with_row(rows: Gradient, k: int, size: int, gradient: Gradient) -> Gradient
     return rows
 
 
+# %% ../../nbs/10_optimizers/03_saga.ipynb #bcdc2776
+def _estimate(state: dict, items: Tensor, total: Tensor, new: Gradient) -> Gradient:
+    "v for one parameter: the weighted differences from its table, and the table's mean."
+    if new is None and not state["reached"]:
+        return None
+    difference = -state["table"][items] if new is None else new - state["table"][items]
+    return torch.tensordot(total.to(difference), difference, 1) + state["mean"]
+
+
 # %% ../../nbs/10_optimizers/03_saga.ipynb #2b34cf04
 class SAGA(VarianceReduced):
     """v = G_S(grad f_i(x) - table_i) + mean(table);  x <- x - lr (v + decay x);  then J moves.
@@ -166,21 +175,14 @@ class SAGA(VarianceReduced):
         total = torch.zeros(len(items), dtype=torch.float64)
         total.index_add_(0, place, weight)
         losses, new = self._item_gradients(closure, items)
-        direction = [self._estimate(p, items, total, g) for p, g in zip(params, new)]
+        tables = [self.state[p] for p in params]
+        direction = [_estimate(t, items, total, g) for t, g in zip(tables, new)]
         if not self.one_draw:
             items = self._uniform_items(self.table_size)
             _, new = self._item_gradients(closure, items)
         self._moved = items, new
         loss = (total * losses).sum()
         return _Step(loss, direction, inner=0)
-
-    def _estimate(self, p: Tensor, items: Tensor, total: Tensor, new: Gradient) -> Gradient:
-        "v for one parameter: the weighted differences from the table, and the table's mean."
-        state = self.state[p]
-        if new is None and not state["reached"]:
-            return None
-        difference = -state["table"][items] if new is None else new - state["table"][items]
-        return torch.tensordot(total.to(difference), difference, 1) + state["mean"]
 
     @torch.no_grad()
     def _move(self, direction: list[Gradient]) -> None:

@@ -341,6 +341,20 @@ def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     return torch.cat([g.flatten(1) for g in grads.values()], 1)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #27766012
+def _promises(model, loss, grads, *, lr, uniforms):
+    "The row of one look: the log loss, `mean_log_step` of each scheme, second moments over u's."
+    g = grads.double().norm(dim=1).numpy()
+    laws = _laws(g)
+    moment = {k: second_moment(p, g) for k, p in laws.items()}
+    row = {"log_loss": math.log(loss(model))}
+    for name, p in laws.items():
+        row[name] = mean_log_step(model, loss, grads, p, lr=lr, uniforms=uniforms)
+    row["ratio_gn"] = moment["gn"] / moment["u"]
+    row["ratio_half"] = moment["half"] / moment["u"]
+    return row
+
+
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #2259543f
 def predicted_gain(
     *,
@@ -370,15 +384,7 @@ def predicted_gain(
     def look(m):
         points = counter_generator(seed, _LOOK, next(looks)).random((draws, batch))
         grads = flat_gradients(m, split)
-        g = grads.double().norm(dim=1).numpy()
-        laws = _laws(g)
-        moment = {k: second_moment(p, g) for k, p in laws.items()}
-        row = {"log_loss": math.log(loss(m))}
-        for name, p in laws.items():
-            row[name] = mean_log_step(m, loss, grads, p, lr=lr / (1 - momentum), uniforms=points)
-        row["ratio_gn"] = moment["gn"] / moment["u"]
-        row["ratio_half"] = moment["half"] / moment["u"]
-        return row
+        return _promises(m, loss, grads, lr=lr / (1 - momentum), uniforms=points)
 
     history = train(
         model,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -99,6 +100,13 @@ class _RunStream(CounterStream):
         return counter_generator(self.seed, 1, step).random(size)
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #e2ba09b8
+def _stepper(scheme, model, images, learner, batch, seed):
+    "`training_step` on all images with the random numbers of `seed`, but for `step` and the way."
+    task = (scheme, model, _loss, images.x, images.y, learner)
+    return partial(training_step, *task, batch=batch, stream=_RunStream(seed))
+
+
 # %% ../../nbs/14_reproduce/09_mnist.ipynb #aa43bb08
 def _keep_of(arm):
     """What a thinned run keeps: "full", "eps 0.1" (a bound) or "uniform 0.15" (rows at random)."""
@@ -180,24 +188,11 @@ def thinning_run(
     model = seeded(lambda: _mlp(images.x.shape[1], width), seed)
     learner = _LEARNERS[optimizer](model.parameters())
     run = _ThinnedRun(model, arm, seed, measure_every)
-    scheme = Shuffle().init(n)
+    make_step = _stepper(Shuffle().init(n), model, images, learner, batch, seed)
     per_epoch = math.ceil(n / batch)
     ends = []
     for t in range(epochs * per_epoch):
-        done = training_step(
-            scheme,
-            model,
-            _loss,
-            images.x,
-            images.y,
-            learner,
-            batch=batch,
-            stream=_RunStream(seed),
-            step=t,
-            forward_with=run.forward,
-            look=run.look,
-            backward=run.backward,
-        )
+        done = make_step(step=t, forward_with=run.forward, look=run.look, backward=run.backward)
         _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, run.rows, *images.evaluate(model)))
@@ -248,6 +243,7 @@ def stale_run(
     scheme = STALE_ARMS[arm]().init(n)
     model = seeded(lambda: _mlp(images.x.shape[1], width), seed)
     learner = _LEARNERS[optimizer](model.parameters())
+    make_step = _stepper(scheme, model, images, learner, batch, seed)
     sample = counter_generator(seed, 3).permutation(n)[:measured]
     per_epoch = n // batch
     looked = []
@@ -256,19 +252,7 @@ def stale_run(
         if t % max(1, per_epoch // looks) == 0:
             norms = grad_norms(model, _loss, images.x[sample], images.y[sample]).numpy()
             looked.append((t, *_gains(scheme.probabilities(), norms, sample)))
-        done = training_step(
-            scheme,
-            model,
-            _loss,
-            images.x,
-            images.y,
-            learner,
-            batch=batch,
-            stream=_RunStream(seed),
-            step=t,
-            free=output_scores,
-            drop_last=True,
-        )
+        done = make_step(step=t, free=output_scores, drop_last=True)
         _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, *images.evaluate(model)))

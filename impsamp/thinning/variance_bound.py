@@ -121,10 +121,8 @@ class VarianceBound:
         self.spent: list[float] = []  # audited V over the mean squared score, of thinned steps
 
     def __repr__(self) -> str:
-        return (
-            f"VarianceBound({self.eps}, audit_every={self.audit_every}, warm_up={self.warm_up}, "
-            f"low={self.low})"
-        )
+        more = f"audit_every={self.audit_every}, warm_up={self.warm_up}, low={self.low}"
+        return f"VarianceBound({self.eps}, {more})"
 
     @property
     def scale(self) -> float | None:
