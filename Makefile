@@ -76,9 +76,10 @@ $(DOCS)/.installed: docs/requirements.lock $(STAMP)
 	$(PY) -m pip install --quiet --no-deps --upgrade --target $(DOCS) -r $<
 	@touch $@
 
-integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard: their tests and notebooks
+integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard, gymnasium: their tests and notebooks
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) $(PY) -m pytest tests/integrations tests/samplers/test_integrations.py
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/15_integrations --flags integrations --n_workers 1
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/tutorials/05_replay.ipynb --flags integrations --n_workers 1
 
 $(FRAMES)/.installed: integrations.lock $(STAMP)
 	@rm -rf $(FRAMES)
