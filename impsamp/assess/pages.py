@@ -167,7 +167,11 @@ _FORMULAS = {"p^GN": "$p^{GN}$", "p^1/2": "$p^{1/2}$", "chi2(": r"$\chi^2$("}
 
 # %% ../../nbs/13_assess/02_pages.ipynb #009e7e27
 def as_formula(text: str) -> str:
-    "`text` of a page as a picture shows it."
+    """`text` of a page as a picture shows it.
+
+    >>> as_formula("best: p^GN")
+    'best: $p^{GN}$'
+    """
     for plain, formula in _FORMULAS.items():
         text = text.replace(plain, formula)
     return text
