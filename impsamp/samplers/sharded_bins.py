@@ -149,4 +149,5 @@ class ShardedStale:
         "Restore this rank's part; `InvalidArgument` for that of another rank or other shards."
         mine = {"rank": self.rank, "sizes": self.sizes}
         check_owner(state, "sharded scheme", mine)
-        self.inner.load_state_dict(state_value(state, "part", "sharded scheme"))
+        part: Any = state_value(state, "part", "sharded scheme")
+        self.inner.load_state_dict(part)
