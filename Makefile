@@ -58,8 +58,9 @@ export: $(STAMP)  ## notebooks -> impsamp/*.py, outputs of experiments removed
 	jupyter nbconvert --log-level WARN --clear-output --inplace $(COMPUTE)
 	nbdev_clean --fname nbs
 
-run: $(STAMP)  ## execute one library notebook in place: make run NB=nbs/03_theory/01_convergence.ipynb
-	jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NB)
+run: $(STAMP)  ## execute one notebook in place, a tutorial in full: make run NB=nbs/03_theory/01_convergence.ipynb
+	IMPSAMP_TUTORIAL=full jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NB)
+	$(PY) docs/smaller.py $(NB)
 	nbdev_clean --fname $(NB)
 
 bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of benchmarks/peers.lock

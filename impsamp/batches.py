@@ -50,13 +50,21 @@ def _mapped(change: Callable[[Tensor], Tensor], batch: object) -> object:
 def batch_map(change: Callable[[Tensor], Tensor], batch: BatchT) -> BatchT:
     """`batch` with `change` applied to each of its tensors; the structure stays.
 
-    Mappings come back as dicts, so a tokenizer's own mapping may be given."""
+    Mappings come back as dicts, so a tokenizer's own mapping may be given.
+
+    >>> batch_map(lambda t: 2 * t, {"x": torch.ones(2), "flag": None})
+    {'x': tensor([2., 2.]), 'flag': None}
+    """
     return cast("BatchT", _mapped(change, batch))
 
 
 # %% ../nbs/02_batches.ipynb #4167d17a
 def batch_tensors(batch: object) -> Iterator[Tensor]:
-    "The tensors of a batch, in its order."
+    """The tensors of a batch, in its order.
+
+    >>> [tuple(t.shape) for t in batch_tensors((torch.ones(3, 2), {"y": torch.ones(3)}))]
+    [(3, 2), (3,)]
+    """
     if isinstance(batch, Tensor):
         yield batch
         return
@@ -72,7 +80,11 @@ def batch_tensors(batch: object) -> Iterator[Tensor]:
 def batch_length(batch: object, name: str = "x") -> int:
     """The number n of samples, the length of the first axis of every tensor of `batch`.
 
-    `InvalidShape`, which names `name`, if it holds no tensor or its tensors disagree."""
+    `InvalidShape`, which names `name`, if it holds no tensor or its tensors disagree.
+
+    >>> batch_length((torch.ones(3, 2), {"y": torch.ones(3)}))
+    3
+    """
     shapes = [tuple(t.shape) for t in batch_tensors(batch)]
     if not shapes:
         raise InvalidShape(
@@ -87,7 +99,11 @@ def batch_length(batch: object, name: str = "x") -> int:
 
 # %% ../nbs/02_batches.ipynb #dc4d2bdc
 def batch_items(batch: BatchT, idx: Items | slice) -> BatchT:
-    "The items `idx` (b,), or a slice, of every tensor of `batch`, wherever it lies."
+    """The items `idx` (b,), or a slice, of every tensor of `batch`, wherever it lies.
+
+    >>> batch_items({"x": torch.tensor([5, 6, 7])}, [2, 0])
+    {'x': tensor([7, 5])}
+    """
     if isinstance(idx, slice):
         return batch_map(lambda t: t[idx], batch)
     rows = idx if isinstance(idx, Tensor) else torch.from_numpy(np.asarray(idx, dtype=np.int64))
@@ -96,7 +112,11 @@ def batch_items(batch: BatchT, idx: Items | slice) -> BatchT:
 
 # %% ../nbs/02_batches.ipynb #6ee28058
 def batch_call(model: Callable[..., object], x: object) -> object:
-    "`model(**x)` for a dict, `model(*x)` for a tuple, else `model(x)`."
+    """`model(**x)` for a dict, `model(*x)` for a tuple, else `model(x)`.
+
+    >>> batch_call(torch.add, (torch.tensor([1]), torch.tensor([2])))
+    tensor([3])
+    """
     if isinstance(x, Mapping):
         return model(**x)
     if isinstance(x, (tuple, list)):

@@ -45,7 +45,11 @@ def _is_tensor(x: object) -> TypeGuard[torch.Tensor]:
 def to_float64(x: object, name: str = "x", ndim: int | None = None) -> np.ndarray:
     """`x` as a float64 numpy array; it may be an array, a sequence or a tensor of any device.
 
-    Raises `InvalidShape`, which names `name`, if it is not numeric or not `ndim`-dimensional."""
+    Raises `InvalidShape`, which names `name`, if it is not numeric or not `ndim`-dimensional.
+
+    >>> to_float64([1, 2]).dtype
+    dtype('float64')
+    """
     array = x.detach().cpu().double().numpy() if _is_tensor(x) else np.asarray(x)
     try:
         array = array.astype(np.float64, copy=False)
@@ -62,7 +66,11 @@ def same_kind(values: np.ndarray, like: ArrayT) -> ArrayT: ...
 @overload
 def same_kind(values: np.ndarray, like: object) -> Array: ...
 def same_kind(values: np.ndarray, like: object) -> Array:
-    "`values` as a float64 tensor on the device of `like` if that is a tensor, else as they are."
+    """`values` as a float64 tensor on the device of `like` if that is a tensor, else as they are.
+
+    >>> same_kind(np.ones(2), torch.ones(2))
+    tensor([1., 1.], dtype=torch.float64)
+    """
     if not _is_tensor(like):
         return values
     import torch
@@ -87,7 +95,11 @@ def check_probabilities(
     """`p` as float64 `(n,)`: every entry in [0, inf), sum within `atol * max(1, total)` of `total`.
 
     `total=None` allows any sum, `positive=True` refuses zeros as well. Raises
-    `InvalidProbabilities` or `InvalidShape`. Example: `check_probabilities([0.25, 0.75])`."""
+    `InvalidProbabilities` or `InvalidShape`. Example: `check_probabilities([0.25, 0.75])`.
+
+    >>> check_probabilities([0.25, 0.75])
+    array([0.25, 0.75])
+    """
     q = to_float64(p, name, ndim=1)
     if q.size == 0:
         raise InvalidShape(f"{name} is empty: give at least one probability")
@@ -113,7 +125,11 @@ def check_scores(
     """`s` as float64 `(n,)`, finite and nonnegative.
 
     `allow_zero=False` refuses a vector that is zero everywhere. Raises `InvalidScores` or
-    `InvalidShape`. Example: `check_scores([0.0, 3.0], n=2)`."""
+    `InvalidShape`. Example: `check_scores([0.0, 3.0], n=2)`.
+
+    >>> check_scores([0.0, 3.0], n=2)
+    array([0., 3.])
+    """
     q = to_float64(s, name, ndim=1)
     if n is not None and q.size != n:
         raise InvalidShape(f"{name} has {q.size} entries, expected {n}")
@@ -133,7 +149,13 @@ def per_item(scores: Vector, name: str = "scores") -> np.ndarray:
     """`scores` as float64 (b,), finite or not, of any length.
 
     Raises `InvalidShape`; for a single number (a loss already averaged) it says how to get one per
-    item."""
+    item.
+
+    >>> per_item(0.7, "losses")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidShape: losses is a single number, the mean or sum of a batch: ...
+    """
     s = to_float64(scores, name)
     if s.ndim == 0:
         raise InvalidShape(
@@ -164,7 +186,11 @@ def _whole(k: object) -> int | None:
 
 
 def check_count(k: object, name: str, *, low: int = 1, high: float | None = None) -> int:
-    "`k` as an int in [low, high]; `InvalidArgument` otherwise."
+    """`k` as an int in [low, high]; `InvalidArgument` otherwise.
+
+    >>> check_count(3.0, "steps")
+    3
+    """
     count = _whole(k)
     if count is None:
         raise InvalidArgument(f"{name} must be a whole number, got {k!r}")
@@ -185,7 +211,11 @@ def check_number(
 ) -> float:
     """`x` as a finite float with low < x <= high, or low <= x if not `strict`.
 
-    Raises `InvalidArgument` otherwise."""
+    Raises `InvalidArgument` otherwise.
+
+    >>> check_number("0.5", "lr")
+    0.5
+    """
     try:
         value = float(x)
     except (TypeError, ValueError) as e:
@@ -200,7 +230,14 @@ def check_number(
 
 # %% ../nbs/01_checks.ipynb #119c9607
 def refuse_mask(idx: object, name: str = "idx") -> None:
-    "`InvalidShape` where `idx` is a boolean mask: items are named by their numbers."
+    """`InvalidShape` where `idx` is a boolean mask: items are named by their numbers.
+
+    >>> refuse_mask([0, 1])
+    >>> refuse_mask([True, False])
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidShape: idx is a boolean mask, but items are named by their numbers: ...
+    """
     first = idx[0] if isinstance(idx, (list, tuple)) and idx else idx
     if _is_truth(first):
         raise InvalidShape(
@@ -214,15 +251,25 @@ State: TypeAlias = "Mapping[str, object]"
 
 
 class Stateful(Protocol):
-    "What has a state to save and load; loading does all, or raises and changes nothing."
+    """What has a state to save and load; loading does all, or raises and changes nothing.
+
+    >>> owner: Stateful = torch.nn.Linear(1, 1)
+    >>> sorted(owner.state_dict())
+    ['bias', 'weight']
+    """
 
     def state_dict(self) -> dict: ...
 
     def load_state_dict(self, state: dict, /) -> object: ...
 
 
+# %% ../nbs/01_checks.ipynb #1348ca65
 def state_value(state: State, key: str, kind: str) -> object:
-    '`state[key]` of a `kind` ("scheme", say); `InvalidArgument` if there is none.'
+    """`state[key]` of a `kind` ("scheme", say); `InvalidArgument` if there is none.
+
+    >>> state_value({"n": 3}, "n", "scheme")
+    3
+    """
     if not isinstance(state, Mapping):
         raise InvalidArgument(f"a {kind} state is a dict, got {type(state).__name__}")
     if key not in state:
@@ -230,8 +277,13 @@ def state_value(state: State, key: str, kind: str) -> object:
     return state[key]
 
 
+# %% ../nbs/01_checks.ipynb #51553553
 def state_entries(state: State, key: str, kind: str, count: int | None = None) -> list[object]:
-    "The list (`count` long, if that is known) that `state` keeps; `InvalidArgument` otherwise."
+    """The list (`count` long, if that is known) that `state` keeps; `InvalidArgument` otherwise.
+
+    >>> state_entries({"parts": (1, 2)}, "parts", "scheme", 2)
+    [1, 2]
+    """
     entries = state_value(state, key, kind)
     fits = isinstance(entries, (list, tuple)) and count in (None, len(entries))
     if not fits or not isinstance(entries, (list, tuple)):
@@ -244,7 +296,14 @@ def state_entries(state: State, key: str, kind: str, count: int | None = None) -
 def check_owner(state: State, kind: str, mine: State, cure: str = "") -> None:
     """The values of `mine` are those of `state` as well; `InvalidArgument` names one that is not.
 
-    `kind` says what has the state ("scheme"), `cure` what to do about a foreign one."""
+    `kind` says what has the state ("scheme"), `cure` what to do about a foreign one.
+
+    >>> check_owner({"n": 3, "more": 0}, "scheme", {"n": 3})
+    >>> check_owner({"n": 4}, "scheme", {"n": 3})
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: this scheme state is not for here: its n is 4, expected 3
+    """
     for key, here in mine.items():
         there = state_value(state, key, kind)
         if type(there) is not type(here) or there != here:
@@ -258,7 +317,13 @@ def check_owner(state: State, kind: str, mine: State, cure: str = "") -> None:
 def load_together(loads: Iterable[tuple[Stateful, dict]]) -> None:
     """Load each state into its owner; where one is refused, all owners have again what they had.
 
-    Each owner's own `load_state_dict` must change nothing where it raises."""
+    Each owner's own `load_state_dict` must change nothing where it raises.
+
+    >>> a, b = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    >>> load_together([(a, b.state_dict())])
+    >>> bool(a.weight == b.weight)
+    True
+    """
     before: list[tuple[Stateful, dict]] = []
     try:
         for owner, state in loads:

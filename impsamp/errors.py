@@ -36,67 +36,144 @@ __all__ = [
 
 # %% ../nbs/00_errors.ipynb #92fac4d3
 class ImpsampError(Exception):
-    "Base of every error that this package raises on purpose."
+    """Base of every error that this package raises on purpose.
+
+    >>> issubclass(InvalidScores, ImpsampError), issubclass(InvalidScores, ValueError)
+    (True, True)
+    """
 
 
 # %% ../nbs/00_errors.ipynb #dd979b30
 class InvalidProbabilities(ImpsampError, ValueError):
-    "No probabilities: NaN, negative, of a wrong sum, or zero where they must be positive."
+    """No probabilities: NaN, negative, of a wrong sum, or zero where they must be positive.
+
+    >>> from impsamp.checks import check_probabilities
+    >>> check_probabilities([0.5, 0.6])
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidProbabilities: p sums to 1.1, expected 1; normalise it (p / p.sum())
+    """
 
 
+# %% ../nbs/00_errors.ipynb #7dee5a05
 class InvalidScores(ImpsampError, ValueError):
-    "Scores (norms, losses, priorities, smoothness constants) that no scheme can use."
+    """Scores (norms, losses, priorities, smoothness constants) that no scheme can use.
+
+    >>> from impsamp.checks import check_scores
+    >>> check_scores([1.0, -2.0])
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidScores: scores is negative at index 1 (1 in all)
+    """
 
 
+# %% ../nbs/00_errors.ipynb #d36a037c
 class InvalidShape(ImpsampError, ValueError):
-    "Arrays whose shapes or lengths do not fit together."
+    """Arrays whose shapes or lengths do not fit together.
+
+    >>> from impsamp.checks import check_scores
+    >>> check_scores([1.0, 2.0], n=3)
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidShape: scores has 2 entries, expected 3
+    """
 
 
 # %% ../nbs/00_errors.ipynb #21b69196
 class InvalidArgument(ImpsampError, ValueError):
-    "A number or option outside its range."
+    """A number or option outside its range.
+
+    >>> from impsamp.checks import check_count
+    >>> check_count(2.5, "steps")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: steps must be a whole number, got 2.5
+    """
 
 
+# %% ../nbs/00_errors.ipynb #1c7a8090
 class UnknownName(ImpsampError, ValueError):
-    "A scheme, optimizer, data set, profile or parameter that does not exist."
+    """A scheme, optimizer, data set, profile or parameter that does not exist.
+
+    >>> raise unknown("scheme", "GradNrom", ["GradNorm", "Uniform"])
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.UnknownName: unknown scheme 'GradNrom': did you mean 'GradNorm'? ...
+    """
 
 
 # %% ../nbs/00_errors.ipynb #3ad1255d
 class UnsupportedModel(ImpsampError, TypeError):
-    "A model or loss for which the question has no answer (for example samples that interact)."
+    """A model or loss for which the question has no answer (for example samples that interact).
+
+    >>> issubclass(UnsupportedModel, TypeError)
+    True
+    """
 
 
 # %% ../nbs/00_errors.ipynb #af243f66
 class DataError(ImpsampError, OSError):
-    "A file that is missing, truncated or not what it should be."
+    """A file that is missing, truncated or not what it should be.
+
+    >>> issubclass(DataError, OSError)
+    True
+    """
 
 
+# %% ../nbs/00_errors.ipynb #fcc59e11
 class ChecksumError(DataError):
-    "A file whose content is not the expected one."
+    """A file whose content is not the expected one.
+
+    >>> issubclass(ChecksumError, DataError)
+    True
+    """
 
 
+# %% ../nbs/00_errors.ipynb #a20ca0c7
 class DataUnavailable(DataError):
-    "A data set that is neither here nor to be downloaded; nothing that was found is wrong."
+    """A data set that is neither here nor to be downloaded; nothing that was found is wrong.
+
+    >>> issubclass(DataUnavailable, DataError), issubclass(ChecksumError, DataUnavailable)
+    (True, False)
+    """
 
 
 # %% ../nbs/00_errors.ipynb #227a1ddf
 class RecordError(ImpsampError, RuntimeError):
-    "An experiment whose records are incomplete or do not match what was asked."
+    """An experiment whose records are incomplete or do not match what was asked.
+
+    >>> issubclass(RecordError, RuntimeError)
+    True
+    """
 
 
+# %% ../nbs/00_errors.ipynb #39d3b894
 class Diverged(ImpsampError, ArithmeticError):
-    "A computation that left the finite numbers; the message holds the step and the remedy."
+    """A computation that left the finite numbers; the message holds the step and the remedy.
+
+    >>> issubclass(Diverged, ArithmeticError)
+    True
+    """
 
 
+# %% ../nbs/00_errors.ipynb #b45b4791
 class MissingExtra(ImpsampError, ImportError):
-    "A module of an extra is not installed; the message names what to install."
+    """A module of an extra is not installed; the message names what to install.
+
+    >>> issubclass(MissingExtra, ImportError)
+    True
+    """
 
 
 # %% ../nbs/00_errors.ipynb #ff931671
 def unknown(kind: str, name: object, choices: Iterable[object]) -> UnknownName:
     """The error for a `kind` of name that is not among `choices`, with the nearest one first.
 
-    It is returned, not raised: `raise unknown("scheme", "GradNrom", SCHEMES)`."""
+    It is returned, not raised: `raise unknown("scheme", "GradNrom", SCHEMES)`.
+
+    >>> unknown("scheme", "GradNrom", ["GradNorm", "Uniform"])
+    UnknownName("unknown scheme 'GradNrom': did you mean 'GradNorm'? choose from GradNorm, Uniform")
+    """
     from difflib import get_close_matches
 
     names = sorted(map(str, choices))
@@ -107,7 +184,11 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UnknownName:
 
 # %% ../nbs/00_errors.ipynb #307bbe2b
 def version_numbers(version: str) -> tuple[int, ...]:
-    "(1, 2, 0) of '1.2.0'; `InvalidArgument` for what is no version."
+    """(1, 2, 0) of '1.2.0'; `InvalidArgument` for what is no version.
+
+    >>> version_numbers("0.10.0") > version_numbers("0.9.3")
+    True
+    """
     parts = version.split(".")
     if not all(part.isdecimal() for part in parts):
         raise InvalidArgument(f"a version is numbers and dots, such as 1.2.0; got {version!r}")
@@ -143,7 +224,14 @@ def deprecated(
     `since` the version that deprecates it, `removed_in` the one that no longer has it, `instead`
     what to use. The warning is a `FutureWarning` at the caller's line. What is decorated has
     `__deprecated__` (the sentence, as in PEP 702) and `__removed_in__`, by which a test finds what
-    is overdue. Raises `InvalidArgument` where `removed_in` does not come after `since`."""
+    is overdue. Raises `InvalidArgument` where `removed_in` does not come after `since`.
+
+    >>> @deprecated(since="0.2.0", removed_in="0.4.0", instead="twice")
+    ... def double(x):
+    ...     return 2 * x
+    >>> double.__deprecated__
+    'double is deprecated since 0.2.0 and will be removed in 0.4.0: use twice'
+    """
     if version_numbers(removed_in) <= version_numbers(since):
         raise InvalidArgument(f"removed_in {removed_in} must come after since {since}")
 

@@ -56,7 +56,10 @@ def _install(missing: list[str]) -> str:
 
 
 def require(*modules: str) -> None:
-    "Raise `MissingExtra` unless all of `modules` (of `EXTRAS` or `CORE`) can be imported."
+    """Raise `MissingExtra` unless all of `modules` (of `EXTRAS` or `CORE`) can be imported.
+
+    >>> require("numba", "pandas")
+    """
     missing = [module for module in modules if not _is_there(module)]
     if not missing:
         return

@@ -45,7 +45,12 @@ _OFF = ("0", "off", "no", "false")
 
 
 def kernel_root() -> Path | None:
-    "The folder that `IMPSAMP_KERNEL_CACHE` names, else one in this user's cache; None for off."
+    """The folder that `IMPSAMP_KERNEL_CACHE` names, else one in this user's cache; None for off.
+
+    >>> root = kernel_root()
+    >>> root is None or root.is_absolute()
+    True
+    """
     value = os.environ.get("IMPSAMP_KERNEL_CACHE", "").strip()
     if value.lower() in _OFF:
         return None
@@ -60,7 +65,11 @@ def kernel_root() -> Path | None:
 
 # %% ../nbs/02_kernels.ipynb #a6f97cad
 def source_digest() -> str:
-    "sha256 of every source file of this library, or '' where there are none (a zip file)."
+    """sha256 of every source file of this library, or '' where there are none (a zip file).
+
+    >>> len(source_digest())
+    64
+    """
     digest = hashlib.sha256()
     package = Path(impsamp.__path__[0])
     files = sorted(package.rglob("*.py"))
@@ -107,12 +116,18 @@ def _version() -> str:
 
 # %% ../nbs/02_kernels.ipynb #51bf1a43
 def is_private(status: os.stat_result) -> bool:
-    "Whether this user owns it and nobody else has any right; True where there are no owners."
+    """Whether this user owns it and nobody else has any right; True where there are no owners.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     is_private(os.stat(folder))
+    True
+    """
     if not hasattr(os, "geteuid"):
         return True
     return status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
+# %% ../nbs/02_kernels.ipynb #374d268c
 _NOT_PRIVATE = (
     "compiled kernels are not kept, because {} is not this user's alone (it must be a folder that "
     "this user owns, with mode 0700): remove it, or let IMPSAMP_KERNEL_CACHE name another folder, "
@@ -142,7 +157,12 @@ def kernel_folder() -> Path | None:
     """Where this process keeps compiled kernels, a private folder; None: they are not kept.
 
     None where `IMPSAMP_KERNEL_CACHE` says off, where the folder cannot be made, and, with a
-    warning, where others could write to it."""
+    warning, where others could write to it.
+
+    >>> folder = kernel_folder()
+    >>> folder is None or folder.is_dir()
+    True
+    """
     root = kernel_root()
     if root is None or not _SOURCES:
         return None
@@ -182,7 +202,13 @@ def _file_of(folder: Path, key: str) -> Path:
 
 
 def write_kernel(folder: Path, key: str, payload: bytes) -> None:
-    "Keep `payload` under `key`; whole or not at all. Raises `OSError`."
+    """Keep `payload` under `key`; whole or not at all. Raises `OSError`.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_kernel(Path(folder), "slope of float64", b"code")
+    ...     read_kernel(Path(folder), "slope of float64")
+    b'code'
+    """
     body = len(key.encode()).to_bytes(8, "little") + key.encode() + payload
     handle, name = tempfile.mkstemp(dir=folder)
     try:
@@ -196,7 +222,12 @@ def write_kernel(folder: Path, key: str, payload: bytes) -> None:
 
 # %% ../nbs/02_kernels.ipynb #c7af8e04
 def read_kernel(folder: Path, key: str) -> bytes | None:
-    "What was kept under `key`; None if nothing, if it is damaged, or if it may be another's."
+    """What was kept under `key`; None if nothing, if it is damaged, or if it may be another's.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read_kernel(Path(folder), "never written") is None
+    True
+    """
     try:
         with open(_file_of(folder, key), "rb") as f:
             if not is_private(os.fstat(f.fileno())):
@@ -242,7 +273,12 @@ class _Compiled(Protocol):
 
 # %% ../nbs/02_kernels.ipynb #16bf645f
 class KernelCache:
-    "The kept machine code of one function of this library, in the words of numba's own caches."
+    """The kept machine code of one function of this library, in the words of numba's own caches.
+
+    >>> cache = KernelCache(source_digest)
+    >>> cache.name.split(":")[0]
+    'impsamp.kernels.source_digest'
+    """
 
     def __init__(self, function: Callable[..., object]) -> None:
         line = function.__code__.co_firstlineno
@@ -339,7 +375,13 @@ def cached_njit(
 # %% ../nbs/02_kernels.ipynb #6975f701
 @cache
 def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
-    "`kernel` compiled by numba, kept for later processes; numba is imported here and not before."
+    """`kernel` compiled by numba, kept for later processes; numba is imported here and not before.
+
+    >>> def twice(x):
+    ...     return 2 * x
+    >>> compiled(twice)(4)
+    8
+    """
     return cached_njit()(kernel)
 
 
@@ -348,7 +390,12 @@ def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits for the end of the block and is raised there, by whatever handler it has.
 
-    Only the main thread is ever interrupted; elsewhere nothing happens."""
+    Only the main thread is ever interrupted; elsewhere nothing happens.
+
+    >>> with uninterrupted():
+    ...     1 + 1
+    2
+    """
     waiting = []
     mine = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT) if mine else None

@@ -22,7 +22,11 @@ __all__ = ["Progress", "check_verbose", "is_watched", "progress"]
 
 # %% ../nbs/02_progress.ipynb #ceda5a62
 class Progress(Protocol):
-    "What tells how far it is."
+    """What tells how far it is.
+
+    >>> with progress(10, "steps", verbose=False) as told:
+    ...     told.to(10)
+    """
 
     def to(self, done: float, words: str = "") -> None:
         "`done` of the total is behind us; `words` are shown beside it."
@@ -70,12 +74,23 @@ class _Lines:
 
 # %% ../nbs/02_progress.ipynb #925f27fd
 def is_watched() -> bool:
-    "Whether standard error is a terminal."
+    """Whether standard error is a terminal.
+
+    >>> is_watched() in (True, False)
+    True
+    """
     return bool(getattr(sys.stderr, "isatty", lambda: False)())
 
 
+# %% ../nbs/02_progress.ipynb #403347c1
 def check_verbose(verbose: object) -> None:
-    "`InvalidArgument` unless `verbose` is None, True or False."
+    """`InvalidArgument` unless `verbose` is None, True or False.
+
+    >>> check_verbose("yes")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: verbose must be True (always tell), ..., got 'yes'
+    """
     if verbose is not None and not isinstance(verbose, bool):
         raise InvalidArgument(
             "verbose must be True (always tell), False (never) or None (on a terminal), "
@@ -92,7 +107,11 @@ def progress(
 
     `total` > 0 in units of `unit`; `verbose` None: a bar where standard error is a terminal,
     silence elsewhere; True: a line at each tenth there; False: silence. Raises
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> with progress(10, "steps", verbose=False) as told:
+    ...     told.to(5, "half")
+    """
     check_verbose(verbose)
     if verbose is False or not (verbose or is_watched()):
         yield _Silence()

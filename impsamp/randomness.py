@@ -49,7 +49,11 @@ def _no_generator(x: object) -> InvalidArgument:
 def uniforms(generator: Generator, size: int | tuple[int, ...]) -> np.ndarray:
     """`size` float64 uniforms in [0, 1) from a numpy or torch generator, as a numpy array.
 
-    Raises `InvalidArgument` for anything else. Example: `uniforms(np.random.default_rng(0), 3)`."""
+    Raises `InvalidArgument` for anything else. Example: `uniforms(np.random.default_rng(0), 3)`.
+
+    >>> uniforms(np.random.default_rng(0), 3).shape
+    (3,)
+    """
     if isinstance(generator, np.random.Generator):
         return generator.random(size)
     import torch
@@ -65,7 +69,11 @@ def uniforms(generator: Generator, size: int | tuple[int, ...]) -> np.ndarray:
 def invert_cdf(F: np.ndarray, points: np.ndarray) -> np.ndarray:
     """First i with F_i > points * F_n, for a cumulative sum `F` (n,); int64, of the points' shape.
 
-    `points` in [0, 1). Never beyond the last item with p > 0, never one with p = 0."""
+    `points` in [0, 1). Never beyond the last item with p > 0, never one with p = 0.
+
+    >>> invert_cdf(np.cumsum([0.25, 0.0, 0.75]), np.array([0.2, 0.25])).tolist()
+    [0, 2]
+    """
     total = F[-1]
     rows = np.searchsorted(F, points * total, side="right")
     last = np.searchsorted(F, total, side="left")
@@ -77,7 +85,11 @@ def counter_generator(*key: int) -> np.random.Generator:
     """The numpy generator that belongs to `key`: nonnegative integers, for example seed and step.
 
     Counter-based, so the stream of step t is had without drawing the steps before it. Example:
-    `counter_generator(seed, step)`."""
+    `counter_generator(seed, step)`.
+
+    >>> bool(counter_generator(7, 3).random() == counter_generator(7, 3).random())
+    True
+    """
     seeds = np.random.SeedSequence(tuple(int(k) for k in key))
     return np.random.Generator(np.random.Philox(seeds))
 
@@ -87,7 +99,11 @@ def as_numpy_generator(generator: Seeded) -> np.random.Generator:
     """A numpy generator for code that draws with numpy.
 
     A numpy generator is returned as it is, a torch generator seeds one by a draw of its own, an int
-    is a seed, None a fresh one. Raises `InvalidArgument` for anything else."""
+    is a seed, None a fresh one. Raises `InvalidArgument` for anything else.
+
+    >>> bool(as_numpy_generator(7).random() == as_numpy_generator(7).random())
+    True
+    """
     if isinstance(generator, np.random.Generator):
         return generator
     if generator is None:
@@ -107,7 +123,11 @@ def as_generator(generator: Seeded) -> Generator:
     """The generator of one draw: numpy's or torch's as it is, an int as a seed, None a fresh one.
 
     Raises `InvalidArgument` for anything else. An int gives the same draw each time, so code that
-    draws again and again makes its generator once."""
+    draws again and again makes its generator once.
+
+    >>> type(as_generator(torch.Generator())).__name__
+    'Generator'
+    """
     loaded = sys.modules.get("torch")
     if loaded is not None and isinstance(generator, loaded.Generator):
         return generator
@@ -116,7 +136,14 @@ def as_generator(generator: Seeded) -> Generator:
 
 # %% ../nbs/02_randomness.ipynb #72422c53
 def generator_state(generator: Generator) -> torch.Tensor | str:
-    "The state of a numpy generator as text, of torch's as its byte tensor."
+    """The state of a numpy generator as text, of torch's as its byte tensor.
+
+    >>> rng = np.random.default_rng(0)
+    >>> state, first = generator_state(rng), rng.random()
+    >>> set_generator_state(rng, state)
+    >>> bool(rng.random() == first)
+    True
+    """
     if isinstance(generator, np.random.Generator):
         return json.dumps(generator.bit_generator.state, default=np.ndarray.tolist)
     return generator.get_state()
@@ -145,7 +172,13 @@ def _load_numpy(generator: np.random.Generator, text: str) -> None:
 def set_generator_state(generator: Generator, state: torch.Tensor | str) -> None:
     """Go on from `generator_state`; `InvalidArgument` for the state of another kind of generator.
 
-    Nothing changes then."""
+    Nothing changes then.
+
+    >>> set_generator_state(np.random.default_rng(0), "no state")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: the saved state does not belong to a Generator of this kind: ...
+    """
     try:
         if isinstance(generator, np.random.Generator):
             _load_numpy(generator, state)  # type: ignore[arg-type]  # what is no text is refused
@@ -189,6 +222,7 @@ class Stream(Protocol):
         "A random order of 0..n-1: the items of `epoch`."
 
 
+# %% ../nbs/02_randomness.ipynb #73341e5e
 _EPOCH = 2**31  # keys of streams that no step number reaches
 _POOL = 2**31 + 1
 

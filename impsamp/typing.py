@@ -47,7 +47,13 @@ LossFunction: TypeAlias = "Callable[..., torch.Tensor]"
 
 # %% ../nbs/00_typing.ipynb #03551ac5
 class Drawn(Protocol):
-    "Items and what each weighs in the plain weighted sum."
+    """Items and what each weighs in the plain weighted sum.
+
+    >>> from impsamp.samplers import AliasTable
+    >>> drawn: Drawn = AliasTable([0.5, 0.5]).draw(3, np.random.default_rng(0))
+    >>> len(drawn.idx), len(drawn.weight)
+    (3, 3)
+    """
 
     @property
     def idx(self) -> Array: ...
@@ -59,7 +65,12 @@ class Drawn(Protocol):
 # %% ../nbs/00_typing.ipynb #34a755a3
 @runtime_checkable
 class Sampler(Protocol):
-    "Draws `size` items with replacement; `samplers.AliasTable`, `SumTree`, `InverseCDF`."
+    """Draws `size` items with replacement; `samplers.AliasTable`, `SumTree`, `InverseCDF`.
+
+    >>> from impsamp.samplers import AliasTable
+    >>> isinstance(AliasTable([0.5, 0.5]), Sampler), isinstance([0.5, 0.5], Sampler)
+    (True, False)
+    """
 
     @property
     def p(self) -> Array: ...
@@ -70,14 +81,25 @@ class Sampler(Protocol):
 # %% ../nbs/00_typing.ipynb #d8968e9f
 @runtime_checkable
 class KnowsPairs(Protocol):
-    "Knows P_ij = P(i and j are drawn), which is all that `theory.variance_factors` asks for."
+    """Knows P_ij = P(i and j are drawn), which is all that `theory.variance_factors` asks for.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> isinstance(NiceSampling(3, 2), KnowsPairs)
+    True
+    """
 
     def pairwise_probabilities(self) -> Array: ...
 
 
+# %% ../nbs/00_typing.ipynb #c11ac333
 @runtime_checkable
 class SubsetSampling(KnowsPairs, Protocol):
-    "Draws a random set; `samplers.NiceSampling`, `IndependentSampling` and their kin."
+    """Draws a random set; `samplers.NiceSampling`, `IndependentSampling` and their kin.
+
+    >>> from impsamp.samplers import AliasTable, NiceSampling
+    >>> [isinstance(s, SubsetSampling) for s in (NiceSampling(3, 2), AliasTable([1.0]))]
+    [True, False]
+    """
 
     @property
     def inclusion_probabilities(self) -> Array: ...

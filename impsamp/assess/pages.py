@@ -39,6 +39,7 @@ __all__ = [
     "FREE",
     "Assessment",
     "OptimizerLike",
+    "as_formula",
     "payment",
     "plot_evolution",
     "plot_histograms",
@@ -160,20 +161,32 @@ def _bins(values: np.ndarray, linear: bool = False) -> tuple[np.ndarray, bool]:
     return np.linspace(0, high * 1.02 or 1, 21), False
 
 
-# %% ../../nbs/13_assess/02_pages.ipynb #ca60593e
+# %% ../../nbs/13_assess/02_pages.ipynb #f1bc37b1
+_FORMULAS = {"p^GN": "$p^{GN}$", "p^1/2": "$p^{1/2}$", "chi2(": r"$\chi^2$("}
+
+
+# %% ../../nbs/13_assess/02_pages.ipynb #009e7e27
+def as_formula(text: str) -> str:
+    "`text` of a page as a picture shows it."
+    for plain, formula in _FORMULAS.items():
+        text = text.replace(plain, formula)
+    return text
+
+
+# %% ../../nbs/13_assess/02_pages.ipynb #91d21c52
 def _histogram_title(measure: str, infinite: int) -> str:
     title = MEASURES[measure].replace("(p, ", "(·, ").replace(", p)", ", ·)")
+    title = as_formula(title)
     return f"{title}\n{infinite} infinite" if infinite else title
 
 
-# %% ../../nbs/13_assess/02_pages.ipynb #c78ee522
 def _draw_histogram(ax: Axes, assessment: Assessment, measure: str) -> None:
     "The distances of u and of p over all evaluations, over one another."
     rows = assessment.rows
     found = {name: _column(rows, f"{measure}_{name}") for name in "up"}
     both = np.concatenate(list(found.values()))
     bins, log = _bins(both, linear=measure == "tv")
-    labels = {"u": "uniform", "p": assessment.scheme}
+    labels = {"u": "uniform", "p": as_formula(assessment.scheme)}
     for name, values in found.items():
         finite = values[np.isfinite(values)]
         ax.hist(
@@ -225,7 +238,7 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
     steps = [r.get("step", i) for i, r in enumerate(rows)]
 
     def line(ax: Axes, key: str, ink: str, label: str) -> None:
-        ax.plot(steps, _column(rows, key), color=_INK[ink], label=label)
+        ax.plot(steps, _column(rows, key), color=_INK[ink], label=as_formula(label))
 
     ratio = _column(rows, "second_moment_ratio")
     band = np.exp(2 * _column(rows, "log_ratio_se"))
@@ -233,7 +246,7 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
     line(top, "second_moment_ratio", "p", "H(p)/H(u)")
     line(top, "best_ratio", "best", "best: p^GN")
     top.axhline(1, color=_INK["u"], lw=1, label="uniform")
-    top.set(yscale="log", title=assessment.scheme)
+    top.set(yscale="log", title=as_formula(assessment.scheme))
     line(low, "tv_p", "p", "TV(p, p^GN)")
     line(low, "tv_u", "u", "TV(u, p^GN)")
     low.set_xlabel("step")

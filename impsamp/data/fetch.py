@@ -53,7 +53,12 @@ def project_root(start: str | PathLike[str] | None = None) -> Path:
 def data_dir() -> Path | None:
     """The folder that `IMPSAMP_DATA` names, or None.
 
-    A relative path is taken from the project's root if it does not exist here."""
+    A relative path is taken from the project's root if it does not exist here.
+
+    >>> folder = data_dir()
+    >>> folder is None or folder.name != ""
+    True
+    """
     value = os.environ.get("IMPSAMP_DATA")
     if not value:
         return None
@@ -63,6 +68,7 @@ def data_dir() -> Path | None:
     return (project_root() / folder).resolve()
 
 
+# %% ../../nbs/04_data/01_fetch.ipynb #fb0cc1ad
 def resolve_data_env() -> Path | None:
     "Make `IMPSAMP_DATA` absolute for this process and its children; returns it or None."
     folder = data_dir()
@@ -73,7 +79,11 @@ def resolve_data_env() -> Path | None:
 
 # %% ../../nbs/04_data/01_fetch.ipynb #49194a16
 def cache_dir() -> Path:
-    "Where downloads are kept: the user's cache folder, as pooch defines it."
+    """Where downloads are kept: the user's cache folder, as pooch defines it.
+
+    >>> cache_dir().is_absolute()
+    True
+    """
     import pooch
 
     return Path(pooch.os_cache("impsamp"))
@@ -137,7 +147,12 @@ def read_bytes(path: str | PathLike[str], sha256: str | None = None) -> bytes:
 
 # %% ../../nbs/04_data/01_fetch.ipynb #94f704ac
 def check_data_dir() -> Path | None:
-    "The folder that `IMPSAMP_DATA` names, or None; `DataError` if it is not a folder."
+    """The folder that `IMPSAMP_DATA` names, or None; `DataError` if it is not a folder.
+
+    >>> folder = check_data_dir()
+    >>> folder is None or folder.is_dir()
+    True
+    """
     folder = data_dir()
     if folder is not None and not folder.is_dir():
         remedy = "correct it or unset it to download"
@@ -145,10 +160,15 @@ def check_data_dir() -> Path | None:
     return folder
 
 
+# %% ../../nbs/04_data/01_fetch.ipynb #1d8746d5
 def find_local(name: str, subfolder: str = "") -> Path | None:
     """The path of `name`, plain or compressed, in the folder that `IMPSAMP_DATA` names.
 
-    Or in its `subfolder`; None if not there. Raises `DataError` if the folder does not exist."""
+    Or in its `subfolder`; None if not there. Raises `DataError` if the folder does not exist.
+
+    >>> find_local("no such file") is None
+    True
+    """
     folder = check_data_dir()
     if folder is None:
         return None

@@ -41,7 +41,12 @@ def _idx_shape(content: bytes, start: int) -> tuple[int, ...]:
 
 
 def parse_idx(content: bytes, name: str = "content") -> np.ndarray:
-    "uint8 array from the bytes of an IDX file; `DataError` if the header or the length is wrong."
+    r"""uint8 array from the bytes of an IDX file; `DataError` if the header or the length is wrong.
+
+    >>> header = b"\x00\x00\x08\x01\x00\x00\x00\x02"  # one dimension of two bytes
+    >>> parse_idx(header + b"\x05\x07").tolist()
+    [5, 7]
+    """
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{name} is no uint8 IDX file: it starts with {content[:4].hex()}")
     start = 4 + 4 * content[3]
@@ -56,7 +61,11 @@ def parse_idx(content: bytes, name: str = "content") -> np.ndarray:
 
 # %% ../../nbs/04_data/03_mnist.ipynb #b221dd60
 class Split(NamedTuple):
-    "Training and test part: x (n, 1, 28, 28) float32, y (n,) int64."
+    """Training and test part: x (n, 1, 28, 28) float32, y (n,) int64.
+
+    >>> load_mnist01()._fields
+    ('x_train', 'y_train', 'x_test', 'y_test')
+    """
 
     x_train: torch.Tensor
     y_train: torch.Tensor
@@ -164,7 +173,12 @@ def zeros_and_ones(
     """The items with label 0 or 1, in file order: all, or `per_class` of each.
 
     Those are the first, or drawn without replacement by `generator`. `images` (n, ...),
-    `labels` (n,)."""
+    `labels` (n,).
+
+    >>> labels = np.array([3, 1, 0, 0, 1])
+    >>> zeros_and_ones(labels, labels, per_class=1)[1].tolist()
+    [1, 0]
+    """
     by_class = [np.flatnonzero(labels == digit) for digit in (0, 1)]
     kept = [_some(items, per_class, generator) for items in by_class]
     order = np.sort(np.concatenate(kept))
@@ -219,5 +233,9 @@ def load_mnist01(*, subset: str = "first", seed: int | None = None, scale: str =
 def constant_accuracy(y: torch.Tensor) -> float:
     """Accuracy of the best constant answer, which a classifier must beat; `y` (n,) int64.
 
-    For the paper's test part 1 135 / 2 115 = 0.537."""
+    For the paper's test part 1 135 / 2 115 = 0.537.
+
+    >>> constant_accuracy(torch.tensor([0, 1, 1, 1]))
+    0.75
+    """
     return float(y.bincount().max()) / len(y)

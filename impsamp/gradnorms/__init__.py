@@ -224,7 +224,12 @@ def grad_norms(
     (method). Source: first paper, section 2.1; ghost norms after Goodfellow 2015, Rochette et al.
     2019, Li et al. 2022.
 
-    Example: `grad_norms(model, nn.CrossEntropyLoss(reduction="none"), x, y)`."""
+    Example: `grad_norms(model, nn.CrossEntropyLoss(reduction="none"), x, y)`.
+
+    >>> net, x = nn.Linear(1, 1), torch.tensor([[0.0], [3.0]])
+    >>> grad_norms(net, lambda out, y: out[:, 0], x, x).round(decimals=4).tolist()  # ||(x, 1)||
+    [1.0, 3.1623]
+    """
     if method not in NORM_METHODS:
         raise unknown("method", method, NORM_METHODS)
     if chunk_size is not None:
@@ -252,7 +257,11 @@ def choose_method(
     """name -> "ghost", "vmap" or "loop" for each trainable parameter: what `method="auto"` does.
 
     With a batch, the answer is the proved plan. Without one, or with an empty one, it is a forecast
-    by layer type, "ghost" where the layer's own forward is known to a rule, "vmap" elsewhere."""
+    by layer type, "ghost" where the layer's own forward is known to a rule, "vmap" elsewhere.
+
+    >>> choose_method(nn.Linear(1, 1))
+    {'weight': 'ghost', 'bias': 'ghost'}
+    """
     model = unwrap(model)
     params = trainable(model)
     if x is None or loss_fn is None or y is None:
@@ -321,7 +330,13 @@ def per_sample_grads(
     """name -> (n, *param.shape): each sample's gradient, for small models.
 
     Arguments as `grad_norms`; `method` "vmap" or "loop".
-    `InvalidArgument` if the result would take more than `max_bytes`."""
+    `InvalidArgument` if the result would take more than `max_bytes`.
+
+    >>> net, x = nn.Linear(1, 1), torch.tensor([[0.0], [3.0]])
+    >>> grads = per_sample_grads(net, lambda out, y: out[:, 0], x, x)
+    >>> {name: g.flatten().tolist() for name, g in grads.items()}
+    {'weight': [0.0, 3.0], 'bias': [1.0, 1.0]}
+    """
     if method not in GRADS:
         raise unknown("method", method, GRADS)
     x, y = check_batch(x, y)

@@ -35,7 +35,11 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #57f0102d
 class FormedRule(Rule):
-    "A rule whose gradients are as small as the parameter: `squares` leaves it to `grads`."
+    """A rule whose gradients are as small as the parameter: `squares` leaves it to `grads`.
+
+    >>> FormedRule().squares("bias", torch.ones(1, 1), torch.ones(1, 1)) is None
+    True
+    """
 
     def squares(
         self,
@@ -52,7 +56,11 @@ class FormedRule(Rule):
 def sum_to(t: Tensor, shape: Sequence[int]) -> Tensor:
     """t (n, *big) -> (n, *shape).
 
-    Summed over every axis but the first along which `shape` would be broadcast to `big`."""
+    Summed over every axis but the first along which `shape` would be broadcast to `big`.
+
+    >>> sum_to(torch.ones(2, 3, 4), (4,)).tolist()
+    [[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0]]
+    """
     # axes of `big` that `shape` lacks, then those along which it has a single entry
     extra = t.dim() - 1 - len(shape)
     axes = [1 + j for j in range(extra)]
@@ -66,7 +74,12 @@ def sum_to(t: Tensor, shape: Sequence[int]) -> Tensor:
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #877f732b
 @dataclass(frozen=True)
 class LastAxesNormRule(FormedRule):
-    "`F.layer_norm` and `F.rms_norm`: the parameters have the shape of the last axes."
+    """`F.layer_norm` and `F.rms_norm`: the parameters have the shape of the last axes.
+
+    >>> a, b = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 5.0]])
+    >>> LastAxesNormRule(F.layer_norm).grads("weight", a, b, (2,), 0.0).tolist()
+    [[-2.0, 5.0]]
+    """
 
     # (input, shape, *, eps) -> the normalised input
     function: Callable[..., Tensor]
@@ -98,8 +111,13 @@ class LastAxesNormRule(FormedRule):
         return sum_to(b * normalised, shape)
 
 
+# %% ../../nbs/06_gradnorms/02_affine.ipynb #bf27ba6b
 class RMSNormRule(LastAxesNormRule):
-    "`F.rms_norm` has no bias."
+    """`F.rms_norm` has no bias.
+
+    >>> RMSNormRule(F.layer_norm).bind(torch.ones(2, 3), (3,)).slots
+    {'weight': None, 'bias': None}
+    """
 
     # the signature of F.rms_norm
     def bind(  # type: ignore[override]
@@ -116,7 +134,14 @@ class RMSNormRule(LastAxesNormRule):
 class ChannelRule(FormedRule):
     """Common to layers with one parameter per channel, axis 1.
 
-    Several inputs per sample, (n, k, C, *), are treated singly and summed."""
+    Several inputs per sample, (n, k, C, *), are treated singly and summed.
+
+    >>> class Total(ChannelRule):
+    ...     def single(self, slot, a, b):
+    ...         return b.flatten(2).sum(2)
+    >>> Total().grads("bias", torch.ones(1, 2, 3), torch.ones(1, 2, 3), axes=3).tolist()
+    [[3.0, 3.0]]
+    """
 
     # (slot, a, b, **setting) -> gradients (n, C) or (n, 1) with one input per sample
     single: Callable[..., Tensor]
@@ -144,7 +169,11 @@ def _over_space(t: Tensor) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #9b7362d1
 class NormCall(NamedTuple):
-    "What a call of a normalisation by channels says."
+    """What a call of a normalisation by channels says.
+
+    >>> _read_group(2).constants
+    (2, 1e-05)
+    """
 
     weight: Tensor | None
     bias: Tensor | None
@@ -156,7 +185,13 @@ class NormCall(NamedTuple):
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #e1baa873
 @dataclass(frozen=True)
 class ChannelNormRule(ChannelRule):
-    "`F.group_norm`, `F.instance_norm`, and `F.batch_norm` with running statistics."
+    """`F.group_norm`, `F.instance_norm`, and `F.batch_norm` with running statistics.
+
+    >>> rule = ChannelNormRule(_read_batch)
+    >>> bound = rule.bind(torch.tensor([[5.0]]), torch.tensor([1.0]), torch.tensor([4.0]), eps=0.0)
+    >>> rule.grads("weight", bound.input, torch.tensor([[3.0]]), **bound.setting).item()
+    6.0
+    """
 
     # (the arguments after the input) -> what they say
     read: Callable[..., NormCall]
@@ -253,7 +288,12 @@ def _read_batch(
 
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #d96bb1e0
 class PReLURule(ChannelRule):
-    "y = max(0, x) + w min(0, x), w (1,) or one entry per channel."
+    """y = max(0, x) + w min(0, x), w (1,) or one entry per channel.
+
+    >>> a, b = torch.tensor([[-1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    >>> PReLURule().grads("weight", a, b, axes=2, size=1).tolist()
+    [[-3.0]]
+    """
 
     def bind(self, input: Tensor, weight: Tensor) -> Bound | None:
         setting = {"axes": input.dim(), "size": weight.numel()}
@@ -274,7 +314,12 @@ class PReLURule(ChannelRule):
 
 # %% ../../nbs/06_gradnorms/02_affine.ipynb #bce6b9c0
 class BroadcastRule(FormedRule):
-    'A parameter w that is repeated along the samples; slot "bias" if added, "weight" if a factor.'
+    """A parameter w that is repeated along the samples; slot "bias" if added, "weight" if a factor.
+
+    >>> a, b = torch.tensor([[-1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    >>> BroadcastRule().grads("bias", a, b, (1,), False).tolist()
+    [[7.0]]
+    """
 
     def bound(self, w: Tensor, x: Tensor, slot: str) -> Bound | None:
         "None if w has an axis of its own for the samples; x has the shape of the output."
@@ -296,6 +341,7 @@ class BroadcastRule(FormedRule):
         return summed.reshape(len(b), *shape)
 
 
+# %% ../../nbs/06_gradnorms/02_affine.ipynb #706700bf
 def _rank(pair: tuple[Tensor, Tensor]) -> tuple[bool, int, int]:
     "A parameter rather than what was computed, the smaller rather than the larger."
     w = pair[0]
@@ -304,7 +350,12 @@ def _rank(pair: tuple[Tensor, Tensor]) -> tuple[bool, int, int]:
 
 @dataclass(frozen=True)
 class ElementwiseRule(BroadcastRule):
-    "y = x + w or y = x * w, w on either side."
+    """y = x + w or y = x * w, w on either side.
+
+    >>> a, b = torch.tensor([[-1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    >>> ElementwiseRule("weight").grads("weight", a, b, (2,), False).tolist()
+    [[-3.0, 8.0]]
+    """
 
     # of w
     slot: str
@@ -321,9 +372,15 @@ class ElementwiseRule(BroadcastRule):
         return None
 
 
+# %% ../../nbs/06_gradnorms/02_affine.ipynb #83fe6bf4
 @dataclass(frozen=True)
 class RepeatRule(BroadcastRule):
-    "y = w.expand(...): the same to every sample, as a class token is."
+    """y = w.expand(...): the same to every sample, as a class token is.
+
+    >>> token = torch.nn.Parameter(torch.ones(1, 1, 2))
+    >>> RepeatRule(Tensor.expand).bind(token, 5, -1, -1).input.shape
+    torch.Size([5, 1, 2])
+    """
 
     function: Callable[..., Tensor]
 

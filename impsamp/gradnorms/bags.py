@@ -20,7 +20,12 @@ __all__ = ["BAGS", "Bags", "EmbeddingBagRule", "bags_of"]
 
 # %% ../../nbs/06_gradnorms/02_bags.ipynb #66a91989
 class Bags(NamedTuple):
-    "All bags of a call: rows looked up, what each weighs, where a bag begins, how long it is."
+    """All bags of a call: rows looked up, what each weighs, where a bag begins, how long it is.
+
+    >>> bags = bags_of(torch.tensor([7, 8, 9]), torch.tensor([0, 1]), "sum", None, None)
+    >>> bags.length.tolist()
+    [1, 2]
+    """
 
     # (rows,)
     ids: Tensor
@@ -38,6 +43,7 @@ class Bags(NamedTuple):
         return self.start[bags][owner] + inside, owner
 
 
+# %% ../../nbs/06_gradnorms/02_bags.ipynb #53cb4138
 def bags_of(
     ids: Tensor,
     offsets: Tensor,
@@ -45,7 +51,11 @@ def bags_of(
     per_sample_weights: Tensor | None,
     padding_idx: int | None,
 ) -> Bags:
-    "ids (rows,), offsets (bags,): where each bag begins. Padding weighs nothing."
+    """ids (rows,), offsets (bags,): where each bag begins. Padding weighs nothing.
+
+    >>> bags_of(torch.tensor([7, 8, 9]), torch.tensor([0, 1]), "mean", None, None).weights.tolist()
+    [1.0, 0.5, 0.5]
+    """
     ends = torch.cat([offsets[1:], offsets.new_tensor([len(ids)])])
     length = ends - offsets
     kept = torch.ones(len(ids), dtype=torch.float64, device=ids.device)
@@ -62,7 +72,13 @@ def bags_of(
 
 # %% ../../nbs/06_gradnorms/02_bags.ipynb #2a39893b
 class EmbeddingBagRule(Rule):
-    "y = sums or means of W[x] over bags; what is caught as input are the bags' numbers."
+    """y = sums or means of W[x] over bags; what is caught as input are the bags' numbers.
+
+    >>> rule, table = EmbeddingBagRule(), torch.ones(2, 1)
+    >>> bound = rule.bind(torch.tensor([0, 0, 1]), table, torch.tensor([0, 2]), mode="sum")
+    >>> rule.squares("weight", bound.input, torch.tensor([[1.0], [3.0]]), **bound.setting).tolist()
+    [4.0, 9.0]
+    """
 
     def bind(
         self,

@@ -53,7 +53,14 @@ def loss_scores(
 ) -> Tensor:
     """The losses (n,) float64, detached, from one forward pass without a graph.
 
-    `loss_fn(model(x), y)` -> (n,). Loshchilov and Hutter 2015."""
+    `loss_fn(model(x), y)` -> (n,). Loshchilov and Hutter 2015.
+
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(net.weight)
+    >>> squared = lambda out, y: (out[:, 0] - y).square()
+    >>> loss_scores(net, squared, torch.tensor([[3.0], [5.0]]), torch.ones(2)).tolist()
+    [4.0, 16.0]
+    """
     x, y, model, loss_fn = _scored(x, y, model, loss_fn)
     if not batch_length(x):
         return _no_scores(x)
@@ -96,7 +103,14 @@ def output_gradient_norms(
 
     Over all floating tensors of the output, where the model returns a tuple, dict or object.
     If the model ends in a log-softmax this is a constant for the negative log-likelihood: use
-    `upper_bound_scores`, which looks before it."""
+    `upper_bound_scores`, which looks before it.
+
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(net.weight)
+    >>> squared = lambda out, y: (out[:, 0] - y).square()
+    >>> output_gradient_norms(net, squared, torch.tensor([[3.0], [5.0]]), torch.ones(2)).tolist()
+    [4.0, 8.0]
+    """
     x, y, model, loss_fn = _scored(x, y, model, loss_fn)
     if not batch_length(x):
         return _no_scores(x)
@@ -148,7 +162,12 @@ def output_scores(losses: torch.Tensor, output: object) -> torch.Tensor:
     merged with another one, or in any order: whose entry is whose is proved (`norms_by_owner`).
     `InvalidShape` for losses that are not one per sample; `UnsupportedModel` where an entry belongs
     to several samples, or where the losses were not computed from this very output (another pass,
-    no gradients, or model and loss compiled as one function: compile the model alone)."""
+    no gradients, or model and loss compiled as one function: compile the model alone).
+
+    >>> output = torch.tensor([[3.0], [5.0]], requires_grad=True)
+    >>> output_scores((output[:, 0] - 1).square(), output).tolist()
+    [4.0, 8.0]
+    """
     losses = _check_losses(losses)
     found = [t for t in _output_tensors(output) if t.requires_grad]
     scores = _joint_norms(losses, found) if found else None
@@ -187,7 +206,13 @@ def upper_bound_scores(
 
     One forward pass and one step back. The score of Katharopoulos and Fleuret 2018 (equation 20),
     up to its constants: proportional to an upper bound of the norm, not a bound itself.
-    `UnsupportedModel` if parameters reach the loss around the last layer."""
+    `UnsupportedModel` if parameters reach the loss around the last layer.
+
+    >>> net = torch.nn.Linear(1, 1)
+    >>> double = lambda out, y: 2 * out[:, 0]
+    >>> upper_bound_scores(net, double, torch.ones(3, 1), torch.ones(3)).tolist()
+    [2.0, 2.0, 2.0]
+    """
     x, y, model, loss_fn = _scored(x, y, model, loss_fn)
     params = trainable(model)
     if not batch_length(x):

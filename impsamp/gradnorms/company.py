@@ -30,12 +30,21 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/05_company.ipynb #638bfc06
 def tolerance(t: Tensor) -> float:
-    "What two runs must agree on, they must agree on up to the rounding of their dtype."
+    """What two runs must agree on, they must agree on up to the rounding of their dtype.
+
+    >>> tolerance(torch.ones(1)), tolerance(torch.ones(1, dtype=torch.bfloat16))
+    (0.001, 0.1)
+    """
     return 0.1 if t.dtype in (torch.float16, torch.bfloat16) else 1e-3
 
 
+# %% ../../nbs/06_gradnorms/05_company.ipynb #b47103f8
 def interaction(together: Tensor, alone: Tensor) -> str | None:
-    "What to say of a loss that depends on its company; None where it does not."
+    """What to say of a loss that depends on its company; None where it does not.
+
+    >>> interaction(torch.tensor(2.0), torch.tensor(2.0)) is None
+    True
+    """
     if not alone.isfinite():
         return None
     error = (together - alone).abs()
@@ -48,8 +57,12 @@ def interaction(together: Tensor, alone: Tensor) -> str | None:
     )
 
 
+# %% ../../nbs/06_gradnorms/05_company.ipynb #cfe859be
 def refuse_interaction(together: Tensor, alone: Tensor) -> None:
-    "`UnsupportedModel` if a sample's loss depends on its company."
+    """`UnsupportedModel` if a sample's loss depends on its company.
+
+    >>> refuse_interaction(torch.tensor(2.0), torch.tensor(2.0))
+    """
     found = interaction(together, alone)
     if found is not None:
         raise UnsupportedModel(found)
@@ -57,10 +70,15 @@ def refuse_interaction(together: Tensor, alone: Tensor) -> None:
 
 # %% ../../nbs/06_gradnorms/05_company.ipynb #09c70707
 def spread(n: int) -> list[int]:
-    "Up to three of n samples."
+    """Up to three of n samples.
+
+    >>> spread(9), spread(1)
+    ([0, 4, 8], [0])
+    """
     return sorted({0, n // 2, n - 1})
 
 
+# %% ../../nbs/06_gradnorms/05_company.ipynb #6113aac6
 def interactions(
     model: Module,
     loss_fn: LossFunction,
@@ -69,7 +87,14 @@ def interactions(
     losses: Tensor,
     chosen: Sequence[int],
 ) -> list[str]:
-    "What to say of the `chosen` samples whose loss in `losses` (n,) is another one alone."
+    """What to say of the `chosen` samples whose loss in `losses` (n,) is another one alone.
+
+    >>> x = torch.eye(3)
+    >>> mixing = lambda out, y: out[:, 0] - out[:, 0].mean()
+    >>> said = interactions(lambda x: x, mixing, x, x, mixing(x, x), [0])
+    >>> said[0][:16]
+    'samples interact'
+    """
     found = []
     for i in chosen:
         one = slice(i, i + 1)
@@ -91,7 +116,11 @@ def check_samples(
 ) -> None:
     """Raise if the losses are reduced, or if those of three samples depend on their company.
 
-    These are the checks of the plan, for methods that need none."""
+    These are the checks of the plan, for methods that need none.
+
+    >>> x = torch.eye(3)
+    >>> check_samples(lambda x: x, lambda out, y: out[:, 0], x, x)
+    """
     some = slice(0, _MOST)
     x = batch_items(x, some)
     y = batch_items(y, some)

@@ -37,7 +37,11 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #547912ad
 def gram_is_cheaper(T: int, d_in: int, d_out: int) -> bool:
-    "T^2 (d_in + d_out) < T d_in d_out: products in the Gram form against the direct form."
+    """T^2 (d_in + d_out) < T d_in d_out: products in the Gram form against the direct form.
+
+    >>> gram_is_cheaper(1, 8, 8), gram_is_cheaper(4, 8, 8)
+    (True, False)
+    """
     return T * (d_in + d_out) < d_in * d_out
 
 
@@ -66,7 +70,13 @@ def _formed_squares(a: Tensor, b: Tensor) -> Tensor:
 def gram_squares(a: Tensor, b: Tensor) -> Tensor | None:
     """a (n, T, i), b (n, T, o) -> (n,) float64: ||a^T b||^2 from the two Gram matrices.
 
-    None where rounding would show in more than a quarter of the samples."""
+    None where rounding would show in more than a quarter of the samples.
+
+    >>> a = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    >>> b = torch.tensor([[[2.0], [3.0]]])
+    >>> gram_squares(a, b).item()  # ||(5, 3)||^2
+    34.0
+    """
     gram = torch.bmm(a, a.transpose(1, 2))
     gram.mul_(torch.bmm(b, b.transpose(1, 2)))
     terms = gram.flatten(1)
@@ -88,7 +98,12 @@ def _unit(t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scaled_rank_one(a: Tensor, b: Tensor, D: Tensor) -> Tensor:
-    "a (n, i), b (n, o), D (o, i) -> (n,) float64: sum over o, j of (D[o, j] b[o] a[j])^2."
+    """a (n, i), b (n, o), D (o, i) -> (n,) float64: sum over o, j of (D[o, j] b[o] a[j])^2.
+
+    >>> one = torch.ones(1, 2)
+    >>> round(scaled_rank_one(one, one, torch.tensor([[1.0, 2.0], [3.0, 4.0]])).item(), 4)
+    30.0
+    """
     a, size_a = _unit(a)
     b, size_b = _unit(b)
     top = D.abs().max()
@@ -108,7 +123,12 @@ def _rows(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #1c4d50b5
 class LinearRule(Rule):
-    "y = x W^T + c with x (n, *, i), y (n, *, o), W (o, i), c (o,)."
+    """y = x W^T + c with x (n, *, i), y (n, *, o), W (o, i), c (o,).
+
+    >>> a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])
+    >>> LinearRule().grads("weight", a, b).tolist()
+    [[[3.0, 6.0]]]
+    """
 
     def bind(
         self,
@@ -147,7 +167,12 @@ class LinearRule(Rule):
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #967f6082
 class MatmulRule(LinearRule):
-    "y = x W with x (n, *, i), W (i, o), as in `x @ self.weight`."
+    """y = x W with x (n, *, i), W (i, o), as in `x @ self.weight`.
+
+    >>> a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])
+    >>> MatmulRule().grads("weight", a, b).tolist()
+    [[[3.0], [6.0]]]
+    """
 
     # the signature of torch.matmul, which has no bias
     def bind(self, input: Tensor, other: Tensor) -> Bound | None:  # type: ignore[override]
@@ -170,7 +195,11 @@ class MatmulRule(LinearRule):
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #c06799d0
 def suits_groups(C: int, O: int) -> bool:
-    "Both channel counts fill the vector units."
+    """Both channel counts fill the vector units.
+
+    >>> suits_groups(16, 8), suits_groups(5, 10)
+    (True, False)
+    """
     return C % 8 == 0 and O % 8 == 0
 
 
@@ -193,7 +222,12 @@ def grouped_weight_grads(
     groups: int,
     padding: str | Axes,
 ) -> Tensor:
-    "(n, O, C/groups, *kernel) by one library call, each sample a group of its own."
+    """(n, O, C/groups, *kernel) by one library call, each sample a group of its own.
+
+    >>> a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]])
+    >>> grouped_weight_grads(a, b, (1,), (1,), (1,), 1, (0,)).flatten().tolist()
+    [11.0]
+    """
     if isinstance(padding, str):
         a = pad_zeros(a, kernel, dilation, padding)
         padding = (0,) * len(kernel)
@@ -210,7 +244,12 @@ def grouped_weight_grads(
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #3754d430
 class ConvSetting(TypedDict):
-    "What a convolution's gradients need besides its numbers; tuples have one entry per axis."
+    """What a convolution's gradients need besides its numbers; tuples have one entry per axis.
+
+    >>> setting = ConvSetting(kernel=(1,), stride=(1,), dilation=(1,), groups=1, padding=(0,))
+    >>> setting["kernel"]
+    (1,)
+    """
 
     kernel: Axes
     stride: Axes
@@ -285,7 +324,13 @@ def _conv_squares(a: Tensor, b: Tensor, setting: ConvSetting) -> Tensor:
 class ConvRule(Rule):
     """Convolution over any number of axes, with stride, zero padding, dilation and groups.
 
-    x (n, C, *), W (O, C/groups, *kernel); `setting` as in `ConvSetting`."""
+    x (n, C, *), W (O, C/groups, *kernel); `setting` as in `ConvSetting`.
+
+    >>> a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]])
+    >>> setting = dict(kernel=(1,), stride=(1,), dilation=(1,), groups=1, padding=(0,))
+    >>> ConvRule().grads("weight", a, b, **setting).flatten().tolist()  # 1 * 3 + 2 * 4
+    [11.0]
+    """
 
     def bind(
         self,
@@ -349,7 +394,13 @@ class ConvRule(Rule):
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #24b028b1
 class TransposedConvRule(ConvRule):
-    "y = conv_transpose(x, W), W (C, O/groups, *kernel)."
+    """y = conv_transpose(x, W), W (C, O/groups, *kernel).
+
+    >>> a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]])
+    >>> setting = dict(kernel=(1,), stride=(1,), dilation=(1,), groups=1, padding=(0,))
+    >>> TransposedConvRule().grads("weight", a, b, **setting).flatten().tolist()
+    [11.0]
+    """
 
     # torch's own order of arguments, which is not that of a convolution
     def bind(  # type: ignore[override]
@@ -405,7 +456,12 @@ def _looked_up(a: Tensor, b: Tensor, padding_idx: int | None) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/01_contractions.ipynb #08c6b2e8
 class EmbeddingRule(Rule):
-    "y = W[x] with x (n, *) integers, W (V, d); the padding index gets no gradient."
+    """y = W[x] with x (n, *) integers, W (V, d); the padding index gets no gradient.
+
+    >>> a, b = torch.tensor([[1, 0, 1]]), torch.tensor([[[1.0], [5.0], [2.0]]])
+    >>> EmbeddingRule().grads("weight", a, b, 3, None).flatten().tolist()
+    [5.0, 3.0, 0.0]
+    """
 
     def bind(
         self,

@@ -29,7 +29,12 @@ __all__ = [
 
 # %% ../../nbs/06_gradnorms/02_derived.ipynb #03265503
 def nodes_below(t: Tensor) -> set[Node]:
-    "The nodes that a backward pass from `t` would run through."
+    """The nodes that a backward pass from `t` would run through.
+
+    >>> w = nn.Parameter(torch.ones(2))
+    >>> sorted(type(node).__name__ for node in nodes_below(w.exp()))
+    ['AccumulateGrad', 'ExpBackward0']
+    """
     seen: set[Node] = set()
     stack = [t.grad_fn]
     while stack:
@@ -41,14 +46,25 @@ def nodes_below(t: Tensor) -> set[Node]:
     return seen
 
 
+# %% ../../nbs/06_gradnorms/02_derived.ipynb #557060e2
 def leaves_among(nodes: Iterable[Node]) -> list[Tensor]:
-    "The leaf tensors that these nodes accumulate into."
+    """The leaf tensors that these nodes accumulate into.
+
+    >>> w = nn.Parameter(torch.ones(2))
+    >>> leaves_among(nodes_below(w.exp()))[0] is w
+    True
+    """
     return [node.variable for node in nodes if hasattr(node, "variable")]
 
 
 # %% ../../nbs/06_gradnorms/02_derived.ipynb #e1dabf09
 class Source(NamedTuple):
-    "Where a slot's tensor comes from."
+    """Where a slot's tensor comes from.
+
+    >>> w = nn.Parameter(torch.ones(1))
+    >>> Source("weight", 2 * w, w).pull(torch.tensor([[1.0], [3.0]])).tolist()
+    [[2.0], [6.0]]
+    """
 
     # of the rule that reads it
     slot: str
@@ -81,7 +97,12 @@ class Source(NamedTuple):
 # %% ../../nbs/06_gradnorms/02_derived.ipynb #b6fcfb8e
 @dataclass(frozen=True)
 class DerivedRule(Rule):
-    "`inner`, for a call in which the slots named in `sources` hold parameters' functions."
+    """`inner`, for a call in which the slots named in `sources` hold parameters' functions.
+
+    >>> from impsamp.gradnorms.contractions import LinearRule
+    >>> DerivedRule(LinearRule(), {})
+    DerivedRule(LinearRule())
+    """
 
     inner: Rule
     sources: Mapping[str, Source]
@@ -113,7 +134,11 @@ class DerivedRule(Rule):
 
 # %% ../../nbs/06_gradnorms/02_derived.ipynb #8f697c23
 class Derived(NamedTuple):
-    "What a call hands over to the graph below the tensors in its slots."
+    """What a call hands over to the graph below the tensors in its slots.
+
+    >>> Derived._fields
+    ('rule', 'names', 'slots', 'below')
+    """
 
     rule: DerivedRule
     # key of a source -> name of its parameter
@@ -123,6 +148,7 @@ class Derived(NamedTuple):
     below: set[Node]
 
 
+# %% ../../nbs/06_gradnorms/02_derived.ipynb #cfaf415a
 def derived_rule(
     rule: Rule,
     bound: Bound,
@@ -133,7 +159,14 @@ def derived_rule(
     """A rule for the slots of `bound` that hold functions of parameters; None if none does.
 
     `names`: id of a parameter -> its name; `caught`: node of a caught call -> the names that it
-    uses."""
+    uses.
+
+    >>> from impsamp.gradnorms.contractions import LinearRule
+    >>> w = nn.Parameter(torch.ones(3, 2))
+    >>> bound = LinearRule().bind(torch.ones(1, 3), w.t())
+    >>> derived_rule(LinearRule(), bound, {id(w): "w"}, {}).names
+    {'weight of w': 'w'}
+    """
     sources = {}
     given: set[Node] = set()
     for slot, value in bound.slots.items():
@@ -158,7 +191,11 @@ _ARRANGED = _VIEWS | {"Permute", "Transpose", "T", "Clone", "ToCopy"}
 
 
 def is_weight(t: Tensor) -> bool:
-    "A parameter, or its entries in another arrangement."
+    """A parameter, or its entries in another arrangement.
+
+    >>> is_weight(nn.Linear(2, 3).weight.t()), is_weight(torch.ones(2))
+    (True, False)
+    """
     if isinstance(t if t._base is None else t._base, nn.Parameter):
         return True
     node = t.grad_fn

@@ -46,15 +46,24 @@ def _advice() -> str:
 
 
 def takes_batch_statistics() -> str:
-    "What to say of batch statistics."
+    """What to say of batch statistics.
+
+    >>> takes_batch_statistics().split(",")[0]
+    'batch normalisation with batch statistics makes samples interact'
+    """
     return (
         "batch normalisation with batch statistics makes samples interact, "
         f"so no sample has a gradient of its own: {_advice()}"
     )
 
 
+# %% ../../nbs/06_gradnorms/00_evaluation.ipynb #4b721700
 def draws_random_numbers(how: str) -> str:
-    "What to say of a forward pass that draws random numbers."
+    """What to say of a forward pass that draws random numbers.
+
+    >>> "(dropout at '1')" in draws_random_numbers("dropout at '1'")
+    True
+    """
     return (
         f"the forward pass draws random numbers ({how}), so a sample's gradient is not a number: "
         f"{_advice()}"
@@ -63,12 +72,21 @@ def draws_random_numbers(how: str) -> str:
 
 # %% ../../nbs/06_gradnorms/00_evaluation.ipynb #570e559a
 def uses_the_batch(m: Module) -> bool:
-    "A batch normalisation that looks at the batch."
+    """A batch normalisation that looks at the batch.
+
+    >>> uses_the_batch(nn.BatchNorm1d(2)), uses_the_batch(nn.BatchNorm1d(2).eval())
+    (True, False)
+    """
     return isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)
 
 
+# %% ../../nbs/06_gradnorms/00_evaluation.ipynb #b695aa6f
 def draws_masks(m: Module) -> bool:
-    "One of torch's layers with dropout that is on."
+    """One of torch's layers with dropout that is on.
+
+    >>> draws_masks(nn.Dropout(0.5)), draws_masks(nn.Dropout(0.0))
+    (True, False)
+    """
     if not m.training:
         return False
     if isinstance(m, _DropoutNd):
@@ -161,7 +179,11 @@ def _batch_norm_switch(
 
 
 def is_switched_off(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    "A call of `F.batch_norm` uses running statistics, whatever it says."
+    """A call of `F.batch_norm` uses running statistics, whatever it says.
+
+    >>> is_switched_off((torch.ones(2, 1), torch.zeros(1), torch.ones(1)), {})
+    False
+    """
     return _INSIDE.get() and _batch_norm_switch(*args, **kwargs) is not None
 
 
@@ -174,7 +196,14 @@ _DENSE = {F.embedding: _Switch("sparse", 6, False), F.embedding_bag: _Switch("sp
 
 
 class DenseGradients(TorchFunctionMode):
-    "Embeddings have dense gradients."
+    """Embeddings have dense gradients.
+
+    >>> table = nn.Embedding(3, 2, sparse=True)
+    >>> with DenseGradients():
+    ...     table(torch.tensor([1])).sum().backward()
+    >>> table.weight.grad.is_sparse
+    False
+    """
 
     def __torch_function__(
         self,
@@ -200,7 +229,13 @@ def evaluation_statistics(model: Module) -> Iterator[Module]:
     evaluation form, which is not the network that training steps see: the difference is a bias of
     the scores (never of a gradient estimate, whose weights come from p alone). Measured in the
     notebook of `gradnorms`.
-    `UnsupportedModel` if a batch normalisation keeps no running statistics."""
+    `UnsupportedModel` if a batch normalisation keeps no running statistics.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    >>> with evaluation_statistics(net):
+    ...     [m.training for m in net]
+    [True, False]
+    """
     switched = []
     inside = _INSIDE.set(True)
     try:

@@ -129,7 +129,11 @@ def _walk(root: Node) -> tuple[list[Node], list[_Inputs]]:
 
 # %% ../../nbs/06_gradnorms/02_fingerprint.ipynb #865119a1
 class Fingerprint(NamedTuple):
-    "What two graphs have in common if they differ in their numbers only."
+    """What two graphs have in common if they differ in their numbers only.
+
+    >>> fingerprint(torch.ones(2))
+    Fingerprint(key=(), rowwise=False)
+    """
 
     key: tuple[object, ...]
     # no node moves rows by numbers that come with the batch
@@ -180,7 +184,13 @@ class _Graph(NamedTuple):
 def fingerprint(losses: Tensor, marks: Sequence[tuple[Node, object]] = ()) -> Fingerprint:
     """The fingerprint of the graph of `losses` (n,).
 
-    `marks` are nodes of it with something hashable to be remembered of each."""
+    `marks` are nodes of it with something hashable to be remembered of each.
+
+    >>> layer = torch.nn.Linear(3, 1)
+    >>> a, b = (fingerprint(layer(torch.randn(4, 3)).sum(1)) for _ in range(2))
+    >>> a == b, a.rowwise
+    (True, True)
+    """
     root = losses.grad_fn
     if root is None:
         return Fingerprint((), False)

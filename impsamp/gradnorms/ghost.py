@@ -36,7 +36,14 @@ RULES: dict[Callable[..., object], Rule] = {**CONTRACTIONS, **PRODUCTS, **BAGS, 
 # %% ../../nbs/06_gradnorms/03_ghost.ipynb #fea7f335
 @dataclass(eq=False)
 class Call:
-    "One use of parameters in the forward pass."
+    """One use of parameters in the forward pass.
+
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> with Catch(dict(layer.named_parameters())) as catch:
+    ...     losses = layer(torch.ones(3, 2)).sum(1)
+    >>> catch.calls
+    [Call(LinearRule(), {'weight': 'weight', 'bias': 'bias'}, x (3, 2))]
+    """
 
     rule: Rule
     # the input, detached
@@ -128,7 +135,14 @@ class _Reading:
 class Catch(TorchFunctionMode):
     """Collects the `calls` whose weights are among `params` (name -> Parameter).
 
-    `UnsupportedModel` on batch statistics."""
+    `UnsupportedModel` on batch statistics.
+
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> with Catch(dict(layer.named_parameters())) as catch:
+    ...     losses = layer(torch.ones(3, 2)).sum(1)
+    >>> catch
+    Catch(1 calls)
+    """
 
     def __init__(self, params: Parameters, shared: Collection[str] = ()):
         super().__init__()
@@ -235,7 +249,12 @@ def uncovered(
     calls: Sequence[Call],
     params: Parameters,
 ) -> set[str]:
-    "Names of the parameters that reach `losses` (n,) by a path outside the caught `calls`."
+    """Names of the parameters that reach `losses` (n,) by a path outside the caught `calls`.
+
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> uncovered(torch.ones(3, 2).div(w).sum(1), [], {"w": w})
+    {'w'}
+    """
     names = {id(p): name for name, p in params.items()}
     cut = {call.edge.node: call.inputs for call in calls}
     reached = map(id, _leaves(losses.grad_fn, cut))

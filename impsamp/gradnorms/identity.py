@@ -53,7 +53,12 @@ def _contents(cell: types.CellType) -> object:
 
 # %% ../../nbs/06_gradnorms/04_identity.ipynb #32bcd824
 def identity(value: object, depth: int = _DEPTH) -> object:
-    "Something hashable that is equal for values that make the same pass."
+    """Something hashable that is equal for values that make the same pass.
+
+    >>> from functools import partial
+    >>> identity(partial(max, 1)) == identity(partial(max, 1)), identity(1) == identity(True)
+    (True, False)
+    """
     if isinstance(value, _SIMPLE):
         return type(value), value
     if isinstance(value, Tensor):
@@ -101,7 +106,13 @@ def plan_key(
     y: Batch,
     params: Parameters,
 ) -> tuple[object, ...]:
-    "What a plan depends on: hashable, and equal where the same plan may be used."
+    """What a plan depends on: hashable, and equal where the same plan may be used.
+
+    >>> net, x = torch.nn.Linear(2, 1), torch.ones(3, 2)
+    >>> params = dict(net.named_parameters())
+    >>> plan_key(net, len, x, x, params) == plan_key(net, len, x[:2], x[:2], params)
+    True
+    """
     device = next(batch_tensors(x)).device.type
     modules = tuple(map(_of_module, model.modules()))
     leaves = tuple((id(p), bool(p._backward_hooks)) for p in params.values())

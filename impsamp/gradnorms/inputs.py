@@ -25,7 +25,11 @@ _WRAPPERS = {
 
 
 def unwrap(model: Module) -> Module:
-    "The module inside DataParallel, DistributedDataParallel or torch.compile."
+    """The module inside DataParallel, DistributedDataParallel or torch.compile.
+
+    >>> unwrap(torch.nn.DataParallel(torch.nn.Linear(1, 1)))
+    Linear(in_features=1, out_features=1, bias=True)
+    """
     attribute = _WRAPPERS.get(type(model).__name__)
     if attribute is None or not hasattr(model, attribute):
         return model
@@ -34,7 +38,11 @@ def unwrap(model: Module) -> Module:
 
 # %% ../../nbs/06_gradnorms/00_inputs.ipynb #204a64e8
 def uncompiled(loss_fn: LossFunction) -> LossFunction:
-    "The function or module that `torch.compile` was given; any other one as it is."
+    """The function or module that `torch.compile` was given; any other one as it is.
+
+    >>> uncompiled(len) is len
+    True
+    """
     if isinstance(loss_fn, Module):
         return unwrap(loss_fn)
     return getattr(loss_fn, "_torchdynamo_orig_callable", loss_fn)
@@ -42,7 +50,12 @@ def uncompiled(loss_fn: LossFunction) -> LossFunction:
 
 # %% ../../nbs/06_gradnorms/00_inputs.ipynb #d280c466
 def check_batch(x: BatchT, y: BatchT) -> tuple[BatchT, BatchT]:
-    "`x` and `y` without their graphs; `InvalidShape` if they are no batches of the same length."
+    """`x` and `y` without their graphs; `InvalidShape` if they are no batches of the same length.
+
+    >>> x, y = check_batch(torch.ones(2, 3), {"label": torch.zeros(2)})
+    >>> x.shape, list(y)
+    (torch.Size([2, 3]), ['label'])
+    """
     n = batch_length(x)
     found = batch_length(y, "y")
     if n != found:
@@ -58,5 +71,9 @@ def _plain(t: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/06_gradnorms/00_inputs.ipynb #253de156
 def device_of(x: Batch) -> torch.device:
-    "Where the first tensor of `x` is."
+    """Where the first tensor of `x` is.
+
+    >>> device_of({"ids": torch.ones(2)})
+    device(type='cpu')
+    """
     return next(batch_tensors(x)).device

@@ -27,7 +27,14 @@ class LastLayerScores:
     and told to a scheme that `needs` "norm" or "upper". Cost: the backward of the loss alone and,
     preconditioned, 2 b inputs outputs operations. A lower bound of the norm over all layers where
     plain. `UnsupportedModel` where the layer saw no (b, inputs) matrix of these items.
-    Last layers as scores: Katharopoulos and Fleuret 2018, section 3.2."""
+    Last layers as scores: Katharopoulos and Fleuret 2018, section 3.2.
+
+    >>> net = nn.Linear(1, 1)
+    >>> score = LastLayerScores(net)
+    >>> losses = net(torch.tensor([[0.0], [3.0]]))[:, 0]
+    >>> score(losses).round(decimals=4).tolist()  # sqrt(h^2 + 1)
+    [1.0, 3.1623]
+    """
 
     def __init__(
         self,

@@ -90,7 +90,14 @@ def per_sample_losses(
     """`loss_fn(model(x), y)` as (n,), with `model(*x)` for a tuple and `model(**x)` for a dict.
 
     `InvalidShape` if it is reduced or has another shape, `InvalidArgument` if x has a dtype that
-    the model refuses."""
+    the model refuses.
+
+    >>> loss = torch.nn.MSELoss()
+    >>> per_sample_losses(torch.nn.Linear(2, 1), loss, torch.ones(3, 2), torch.zeros(3, 1))
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidShape: loss_fn returned one number for 3 samples: ...
+    """
     losses = loss_fn(_forward(model, x), y)
     n = batch_length(x)
     if not isinstance(losses, Tensor):
@@ -118,7 +125,14 @@ def checked_losses(
     x: Batch,
     y: Batch,
 ) -> Tensor:
-    "`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them."
+    """`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them.
+
+    >>> net = torch.nn.Linear(1, 1)
+    >>> checked_losses(net, lambda out, y: out[:, 0].detach(), torch.ones(2, 1), torch.ones(2))
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.UnsupportedModel: the losses do not depend on a trainable parameter: ...
+    """
     losses = per_sample_losses(model, loss_fn, x, y)
     if not losses.requires_grad:
         raise UnsupportedModel(
@@ -146,7 +160,11 @@ def trainable(model: Module) -> dict[str, Parameter]:
     """name -> parameter, for the parameters with requires_grad.
 
     `UnsupportedModel` if there is none, or if the model has batch statistics, active dropout, an
-    embedding with max_norm or lazy parameters."""
+    embedding with max_norm or lazy parameters.
+
+    >>> list(trainable(torch.nn.Linear(2, 1)))
+    ['weight', 'bias']
+    """
     for name, m in model.named_modules():
         _refuse(name, m)
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -231,7 +249,12 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
     """Buffers and random state are as found after the `with`, also on failure.
 
     Gradients are enabled inside. `UnsupportedModel` if the forward pass drew random numbers or
-    changed a parameter in place."""
+    changed a parameter in place.
+
+    >>> net = torch.nn.Linear(2, 1)
+    >>> with untouched(net, torch.device("cpu")):
+    ...     out = net(torch.ones(1, 2))
+    """
     buffers = _buffers(model)
     versions = [(p, p._version) for p in model.parameters()]
     random = _RandomState(device)
@@ -251,7 +274,11 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #ce4f7eb4
 def dense(g: Tensor) -> Tensor:
-    "A gradient as a strided tensor; that of a sparse embedding is not."
+    """A gradient as a strided tensor; that of a sparse embedding is not.
+
+    >>> dense(torch.ones(2).to_sparse()).is_sparse
+    False
+    """
     return g.to_dense() if g.is_sparse else g
 
 
@@ -276,7 +303,13 @@ def loop_grads(
     y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
-    "name -> (n, *param.shape): each sample's gradient of its own loss, one sample at a time."
+    """name -> (n, *param.shape): each sample's gradient of its own loss, one sample at a time.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> params = dict(net.named_parameters())
+    >>> loop_grads(net, lambda out, y: out[:, 0], x, x, params)["weight"].flatten().tolist()
+    [1.0, 2.0]
+    """
     leaves = list(params.values())
     rows = []
     for i in range(batch_length(x)):
@@ -297,7 +330,13 @@ def vmap_grads(
 ) -> dict[str, Tensor]:
     """name -> (n, *param.shape), with respect to `params` alone.
 
-    By `vmap(grad(loss of one sample))` (torch.func)."""
+    By `vmap(grad(loss of one sample))` (torch.func).
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> params = dict(net.named_parameters())
+    >>> vmap_grads(net, lambda out, y: out[:, 0], x, x, params)["weight"].flatten().tolist()
+    [1.0, 2.0]
+    """
     state = itertools.chain(model.named_parameters(), model.named_buffers())
     held = {name: t.detach() for name, t in state if name not in params}
 
@@ -340,7 +379,13 @@ def missed(
     params: Parameters,
     grads: Mapping[str, Tensor],
 ) -> set[str]:
-    "Names of the parameters whose per-sample `grads` do not add up to the gradient of the batch."
+    """Names of the parameters whose per-sample `grads` do not add up to the gradient of the batch.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> missed(*batch, vmap_grads(*batch))
+    set()
+    """
     losses = checked_losses(model, loss_fn, x, y)
     generator = torch.Generator().manual_seed(0)
     weights = 0.5 + torch.rand(len(losses), generator=generator, dtype=torch.float64)
@@ -366,7 +411,13 @@ def checked_vmap_grads(
     y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
-    "`vmap_grads` if they add up to the gradient of the batch, else `loop_grads` and a warning."
+    """`vmap_grads` if they add up to the gradient of the batch, else `loop_grads` and a warning.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> checked_vmap_grads(*batch)["bias"].flatten().tolist()
+    [1.0, 1.0]
+    """
     grads = vmap_grads(model, loss_fn, x, y, params)
     lost = missed(model, loss_fn, x, y, params, grads)
     if not lost:
@@ -391,7 +442,13 @@ def formed_grads(
     y: Batch,
     params: Parameters,
 ) -> dict[str, Tensor]:
-    "name -> (n, *param.shape); `UnsupportedModel` where torch.func cannot run the model."
+    """name -> (n, *param.shape); `UnsupportedModel` where torch.func cannot run the model.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> formed_grads("loop", *batch)["weight"].flatten().tolist()
+    [1.0, 2.0]
+    """
     try:
         return GRADS[method](model, loss_fn, x, y, params)
     except (RuntimeError, NotImplementedError) as e:

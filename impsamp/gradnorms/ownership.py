@@ -47,7 +47,11 @@ def sample_codes(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Exponents (2 k, n) int64: `2.0 ** codes[j]` are loss weights that tell n samples apart.
 
     k = 1 for up to 121 samples in float32 and bfloat16 (1001 in float64, 11 in float16), else the
-    number of digits that n takes in that base. The last k rows are the first k, negated."""
+    number of digits that n takes in that base. The last k rows are the first k, negated.
+
+    >>> sample_codes(3).sum(0).tolist(), sorted(sample_codes(3)[0].tolist())
+    ([0, 0, 0], [-1, 0, 1])
+    """
     reach = _REACH[dtype]
     base = 2 * reach + 1
     generator = torch.Generator().manual_seed(n)
@@ -60,7 +64,11 @@ def sample_codes(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #3298d5e6
 def code_weights(codes: Tensor, like: Tensor) -> Tensor:
-    "2.0 ** codes, with the dtype and on the device of `like`."
+    """2.0 ** codes, with the dtype and on the device of `like`.
+
+    >>> code_weights(torch.tensor([-1, 0, 2]), torch.ones(1)).tolist()
+    [0.5, 1.0, 4.0]
+    """
     powers = torch.ldexp(torch.ones(codes.shape, dtype=torch.float64), codes)
     return powers.to(like)
 
@@ -113,7 +121,13 @@ def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def carries(ones: Tensor, coded: Tensor, codes: Tensor) -> bool:
     """Row i of `ones` (n, ...) belongs to sample i alone, for all i.
 
-    `ones` and `coded` are one gradient under loss weights one and `2.0 ** codes`, codes (n,)."""
+    `ones` and `coded` are one gradient under loss weights one and `2.0 ** codes`, codes (n,).
+
+    >>> ones = torch.tensor([[1.0, 3.0], [2.0, 5.0]])
+    >>> codes = torch.tensor([0, 1])
+    >>> carries(ones, ones * 2.0 ** codes[:, None], codes), carries(ones, ones.flip(0), codes)
+    (True, False)
+    """
     if not ones.numel():
         return True
     ones = _rowwise(ones)
@@ -196,7 +210,14 @@ def owners(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
     """(rows,) int64: the sample that each row belongs to, `FREE` or `MIXED`.
 
     `ones` (rows, d) is a gradient under loss weights one, `coded` the same under each of the
-    weightings `2.0 ** codes[j]`, codes (2 k, n) as `sample_codes` gives them."""
+    weightings `2.0 ** codes[j]`, codes (2 k, n) as `sample_codes` gives them.
+
+    >>> codes = sample_codes(3)
+    >>> powers = code_weights(codes, torch.ones(1))
+    >>> order = torch.tensor([2, 0, 1])
+    >>> owners(torch.ones(3, 1), [p[order, None] for p in powers], codes).tolist()
+    [2, 0, 1]
+    """
     codes = codes.to(ones.device)
     owner = _named_at_a_glance(ones, coded, codes)
     (rest,) = torch.where(owner == MIXED)
@@ -207,7 +228,12 @@ def owners(ones: Tensor, coded: Sequence[Tensor], codes: Tensor) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #bea6cf3d
 def squares_by_owner(ones: Tensor, owner: Tensor, n: int) -> Tensor:
-    "(n,) float64: sum of squares of the rows of `ones` (rows, d) that each sample owns."
+    """(n,) float64: sum of squares of the rows of `ones` (rows, d) that each sample owns.
+
+    >>> rows, owner = torch.tensor([[3.0], [4.0], [9.0]]), torch.tensor([0, 0, -1])
+    >>> squares_by_owner(rows, owner, 1).round().tolist()
+    [25.0]
+    """
     total = torch.zeros(n + 1, dtype=torch.float64, device=ones.device)
     # free rows go to a place of their own
     place = torch.where(owner >= 0, owner, n)
@@ -216,7 +242,11 @@ def squares_by_owner(ones: Tensor, owner: Tensor, n: int) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/01_ownership.ipynb #d42d9508
 def narrowest(*dtypes: torch.dtype) -> torch.dtype:
-    "Of the given dtypes, the one with the smallest range of exponents."
+    """Of the given dtypes, the one with the smallest range of exponents.
+
+    >>> narrowest(torch.float64, torch.float16)
+    torch.float16
+    """
     floating = [dtype for dtype in dtypes if dtype in _REACH]
     return min(floating, key=_REACH.__getitem__, default=torch.float32)
 
@@ -245,7 +275,13 @@ def norms_by_owner(
 
     `losses` (n,) with its graph, `at` of any shape, a tensor or its place in the graph. Two steps
     back from the losses to `at` where sample i is row i, else three or more.
-    `UnsupportedModel` if an entry belongs to several samples."""
+    `UnsupportedModel` if an entry belongs to several samples.
+
+    >>> out = torch.ones(2, 2, requires_grad=True)
+    >>> losses = (out * torch.tensor([[3.0], [4.0]])).sum(0)  # time first
+    >>> norms_by_owner(losses, out).round(decimals=6).tolist()
+    [5.0, 5.0]
+    """
 
     def back(weights: Tensor, keep: bool) -> Tensor:
         (g,) = torch.autograd.grad(losses, at, weights, retain_graph=keep, allow_unused=True)

@@ -48,7 +48,11 @@ __all__ = [
 class Layout:
     """Samples run along `axis`.
 
-    Where it also holds positions, `major` says that a sample's positions are next to each other."""
+    Where it also holds positions, `major` says that a sample's positions are next to each other.
+
+    >>> Layout(0, major=False).apply(torch.arange(6), 3).tolist()  # three samples, two positions
+    [[0, 3], [1, 4], [2, 5]]
+    """
 
     axis: int
     major: bool = True
@@ -66,7 +70,11 @@ class Layout:
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #51a93e29
 class Places(NamedTuple):
-    "Rows of some samples, filled up to the longest."
+    """Rows of some samples, filled up to the longest.
+
+    >>> named_rows(torch.tensor([1, 0, 1]), 1, 2).places(None).rows.tolist()
+    [[1, 0], [0, 2]]
+    """
 
     # (samples, T)
     rows: Tensor
@@ -74,9 +82,15 @@ class Places(NamedTuple):
     missing: Tensor | None
 
 
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #13272f13
 @dataclass(frozen=True, eq=False)
 class Rows:
-    "Each row of the first `lead` axes belongs to the sample `owner` (rows,) names."
+    """Each row of the first `lead` axes belongs to the sample `owner` (rows,) names.
+
+    >>> rows = named_rows(torch.tensor([1, 0, 1]), 1, 2)
+    >>> rows.counts.tolist()
+    [1, 2]
+    """
 
     owner: Tensor
     lead: int
@@ -110,8 +124,13 @@ class Rows:
         return rows if T == 1 else rows.unflatten(0, (-1, T))
 
 
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #61464463
 def named_rows(owner: Tensor, lead: int, n: int) -> Rows:
-    "`Rows` from owner (rows,): a sample's number, or a negative one for nobody."
+    """`Rows` from owner (rows,): a sample's number, or a negative one for nobody.
+
+    >>> named_rows(torch.tensor([1, 0, -1, 1]), 1, 2).order.tolist()
+    [1, 0, 3, 2]
+    """
     last = torch.where(owner >= 0, owner, n)
     counts = torch.bincount(last, minlength=n + 1)[:n]
     return Rows(owner, lead, last.argsort(stable=True), counts)
@@ -137,7 +156,11 @@ def output_gradients(
     *,
     retain_graph: bool = False,
 ) -> Sequence[Tensor | None]:
-    "Gradients of the outputs of `calls` under loss weights (n,); None where there is none."
+    """Gradients of the outputs of `calls` under loss weights (n,); None where there is none.
+
+    >>> output_gradients(torch.ones(2), [], torch.ones(2))
+    ()
+    """
     if not calls:
         return ()
     edges = [call.edge for call in calls]
@@ -171,7 +194,11 @@ def _find_layout(
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #6494a501
 class Proof(NamedTuple):
-    "What backward passes say about the calls of a batch."
+    """What backward passes say about the calls of a batch.
+
+    >>> Proof([Layout(0)], [None]).placements
+    [Layout(axis=0, major=True)]
+    """
 
     # one per call; None for a call whose rows belong to several samples
     placements: list[Placement | None]
@@ -236,7 +263,15 @@ def prove(losses: Tensor, calls: Sequence[Call]) -> Proof:
 
     The gradients are had on the way. Costs a backward pass to the outputs, a second where a call
     has no layout.
-    `UnsupportedModel` if an input of a layer was modified in place after its use."""
+    `UnsupportedModel` if an input of a layer was modified in place after its use.
+
+    >>> from impsamp.gradnorms.ghost import Catch
+    >>> net = torch.nn.Linear(1, 1)
+    >>> with Catch(dict(net.named_parameters())) as catch:
+    ...     losses = net(torch.tensor([[1.0], [2.0]]))[:, 0]
+    >>> prove(losses, catch.calls).placements
+    [Layout(axis=0, major=True)]
+    """
     _check_unchanged(calls)
     n = len(losses)
     ones = output_gradients(losses, calls, torch.ones_like(losses), retain_graph=n > 1)
@@ -268,14 +303,22 @@ def reuse(
     losses: Tensor,
     calls: Sequence[Call],
 ) -> Proof:
-    "The proof of another batch with this one's gradients."
+    """The proof of another batch with this one's gradients.
+
+    >>> reuse([], torch.ones(2), []).gradients
+    ()
+    """
     _check_unchanged(calls)
     return Proof(placements, output_gradients(losses, calls, torch.ones_like(losses)))
 
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #f19329c2
 def is_telling(proof: Proof, n: int) -> bool:
-    "Every call lies along an axis, and in each at least half of the samples have a gradient."
+    """Every call lies along an axis, and in each at least half of the samples have a gradient.
+
+    >>> is_telling(Proof([Layout(0)], [torch.ones(2, 1)]), 2)
+    True
+    """
     for placement, b in zip(proof.placements, proof.gradients):
         if b is None or not isinstance(placement, Layout):
             return False
@@ -313,12 +356,36 @@ class _Placed(NamedTuple):
         return (a, b) if samples is None else (a[samples], b[samples])
 
 
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #91171f54
+def _shown(one: _Placed, n: int) -> Tensor:
+    "(n,) bool: whose output gradient is not zero."
+    return one.placement.apply(one.b, n).reshape(n, -1).any(1)
+
+
+def _with_gradient(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
+    "The samples that need to be looked at, as one group or none; None for all."
+    smallest = min(placed, key=lambda one: one.b.numel())
+    # a look that costs nothing, and settles most batches
+    if 2 * int(_shown(smallest, n).sum()) > n:
+        return [None]
+    shown = torch.stack([_shown(one, n) for one in placed]).any(0)
+    (silent,) = (~shown).nonzero(as_tuple=True)
+    if 2 * len(silent) < n:
+        return [None]
+    inputs = (one.placement.apply(one.call.x, n)[silent] for one in placed)
+    if not all(bool(a.isfinite().all()) for a in inputs):
+        return [None]
+    return [shown.nonzero()[:, 0]] if shown.any() else []
+
+
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #f2723042
 def _groups(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
     "Samples to be taken together; None for all."
+    if not placed:
+        return []
     counts = [p.placement.counts for p in placed if isinstance(p.placement, Rows)]
     if not counts:
-        return [None]
+        return _with_gradient(placed, n)
     size = torch.stack(counts).sum(0)
     if int(size.max()) * n <= 2 * int(size.sum()):
         return [None]
@@ -353,7 +420,13 @@ def parameter_squares(
 ) -> Tensor:
     """(n,) float64: squared norms of one parameter's per-sample gradients.
 
-    `uses` and `scale` as in `direct_squares`."""
+    `uses` and `scale` as in `direct_squares`.
+
+    >>> from impsamp.gradnorms.contractions import LinearRule
+    >>> use = Use(LinearRule(), "weight", torch.tensor([[2.0]]), torch.tensor([[3.0]]), {})
+    >>> round(parameter_squares([use], torch.ones(1, 1)).item(), 6)
+    36.0
+    """
     found = None
     if len(uses) == 1:
         rule, slot, a, b, setting = uses[0]
@@ -373,7 +446,16 @@ def ghost_squares(
     """(n,) float64: squared norms of each sample's gradient over the parameters in `calls`.
 
     `proof` of these calls, `skip` the parameters to leave out, `scales` name -> D for ||D g||.
-    Calls without a placement or a gradient are left out."""
+    Calls without a placement or a gradient are left out.
+
+    >>> from impsamp.gradnorms.ghost import Catch
+    >>> net = torch.nn.Linear(1, 1)
+    >>> params = dict(net.named_parameters())
+    >>> with Catch(params) as catch:
+    ...     losses = net(torch.tensor([[1.0], [2.0]]))[:, 0]
+    >>> ghost_squares(2, catch.calls, prove(losses, catch.calls), params).round(decimals=6).tolist()
+    [2.0, 5.0]
+    """
     placed = [
         _Placed(call, placement, b)
         for call, placement, b in zip(calls, *proof)

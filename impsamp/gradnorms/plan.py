@@ -68,7 +68,11 @@ class _Known:
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #8000314c
 @dataclass(eq=False)
 class GhostPlan:
-    "What covers each parameter of one model on one kind of batch."
+    """What covers each parameter of one model on one kind of batch.
+
+    >>> GhostPlan({"weight": "ghost", "v": "vmap"}, floats=3, proved=True)
+    GhostPlan(1 ghost, 1 vmap; 3 floats a sample, proved=True)
+    """
 
     # parameter -> "ghost", "vmap" or "loop"
     methods: dict[str, str]
@@ -112,7 +116,7 @@ class GhostPlan:
             return reuse(known.placements, losses, calls)
         found = prove(losses, calls)
         self.reordered |= any(isinstance(p, Rows) for p in found.placements)
-        if seen.rowwise and is_telling(found, n):
+        if seen.rowwise and (is_telling(found, n) or _confirms(found, known)):
             self._remember(seen.key, found.placements)
         return found
 
@@ -120,6 +124,13 @@ class GhostPlan:
         if key not in self._known and len(self._known) >= _GRAPHS:
             self._known.pop(next(iter(self._known)))
         self._known[key] = _Known(placements)
+
+
+def _confirms(found: Proof, known: _Known | None) -> bool:
+    "Few gradients tell little by themselves, but may say again what many told; none say nothing."
+    if known is None or known.placements != found.placements:
+        return False
+    return any(b is not None and bool(b.any()) for b in found.gradients)
 
 
 def _mark(call: Call) -> object:
@@ -246,7 +257,13 @@ def make_ghost_plan(
     """A `GhostPlan` from three samples of the batch (fewer if there are fewer).
 
     `UnsupportedModel` if samples interact, `InvalidShape` if the loss is reduced,
-    `InvalidArgument` on a wrong dtype."""
+    `InvalidArgument` on a wrong dtype.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0], [3.0]])
+    >>> params = dict(net.named_parameters())
+    >>> make_ghost_plan(net, lambda out, y: out[:, 0], x, x, params).methods
+    {'weight': 'ghost', 'bias': 'ghost'}
+    """
     trial = _try_out(model, loss_fn, x, y, params)
     shared: frozenset[str] = frozenset()
     if trial.mixed:
@@ -294,7 +311,13 @@ def plan_for(
     y: Batch,
     params: Parameters,
 ) -> GhostPlan:
-    "The plan for this model and this kind of batch; made and, if proved, remembered."
+    """The plan for this model and this kind of batch; made and, if proved, remembered.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0], [3.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> plan_for(*batch) is plan_for(*batch)  # remembered
+    True
+    """
     plans = _PLANS.setdefault(model, {})
     key = plan_key(model, loss_fn, x, y, params)
     if key in plans:
@@ -317,7 +340,13 @@ def explicit_squares(
     params: Parameters,
     scales: Scales | None = None,
 ) -> Tensor:
-    "(n,) float64 squared norms over `params` from the gradients themselves, by vmap or loop."
+    """(n,) float64 squared norms over `params` from the gradients themselves, by vmap or loop.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> explicit_squares("loop", *batch).round(decimals=6).tolist()
+    [2.0, 5.0]
+    """
     grads = formed_grads(method, model, loss_fn, x, y, params)
     if scales is None:
         return add_up(squared_norms(g) for g in grads.values())
@@ -379,7 +408,13 @@ def planned_squares(
     params: Parameters,
     scales: Scales | None = None,
 ) -> Tensor:
-    "(n,) float64 squared norms of each sample's gradient; `scales` name -> D gives those of D g."
+    """(n,) float64 squared norms of each sample's gradient; `scales` name -> D gives those of D g.
+
+    >>> net, x = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0]])
+    >>> batch = (net, lambda out, y: out[:, 0], x, x, dict(net.named_parameters()))
+    >>> planned_squares(plan_for(*batch), *batch).round(decimals=6).tolist()
+    [2.0, 5.0]
+    """
     ghost = plan.left("ghost")
     vmap = plan.left("vmap")
     loop = plan.left("loop")

@@ -92,7 +92,15 @@ def preconditioner_of(
     rate). Adam, AdamW: $\hat v = v / (1 - \beta_2^t)$ (amsgrad: its running maximum); RMSprop: $v$
     (centered: minus the squared mean); Adagrad: the sum. `clip` bounds D at `clip` times its
     median over all coordinates.
-    `InvalidArgument` before the first step, `UnsupportedModel` for other optimizers."""
+    `InvalidArgument` before the first step, `UnsupportedModel` for other optimizers.
+
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> adam = torch.optim.Adam(net.parameters(), eps=0.0)
+    >>> net(torch.tensor([[4.0]])).sum().backward()
+    >>> adam.step()
+    >>> round(preconditioner_of(adam, net)["weight"].item(), 4)  # 1 / |g|
+    0.25
+    """
     groups = _groups_by_parameter(optimizer)
     found = {}
     for name, p in model.named_parameters():
@@ -127,7 +135,12 @@ def read_preconditioner(precondition: Preconditioner, params: Parameters) -> dic
     A mapping from names, or one entry per trainable parameter in order; each a number or a tensor
     that broadcasts.
     `InvalidArgument` if entries are missing or not finite, `InvalidShape` if one does not
-    broadcast."""
+    broadcast.
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> read_preconditioner([2.0], {"weight": net.weight})["weight"].tolist()
+    [[2.0, 2.0]]
+    """
     entries = _by_name(precondition, params)
     found = {}
     for name, p in params.items():

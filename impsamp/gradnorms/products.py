@@ -19,7 +19,12 @@ __all__ = ["PRODUCTS", "AddmmRule", "BilinearRule"]
 
 # %% ../../nbs/06_gradnorms/02_products.ipynb #821dc1cd
 class AddmmRule(MatmulRule):
-    "y = c + x W with x (rows, i), W (i, o), c (o,)."
+    """y = c + x W with x (rows, i), W (i, o), c (o,).
+
+    >>> bound = AddmmRule().bind(torch.zeros(2), torch.ones(1, 3), torch.ones(3, 2))
+    >>> AddmmRule().grads("bias", bound.input, torch.tensor([[1.0, 10.0]])).tolist()
+    [[1.0, 10.0]]
+    """
 
     # the signature of torch.addmm
     def bind(  # type: ignore[override]
@@ -53,7 +58,13 @@ class AddmmRule(MatmulRule):
 
 # %% ../../nbs/06_gradnorms/02_products.ipynb #56747e5d
 class BilinearRule(Rule):
-    "y = x W z + c with x (n, *, i), z (n, *, j), W (o, i, j), c (o,)."
+    """y = x W z + c with x (n, *, i), z (n, *, j), W (o, i, j), c (o,).
+
+    >>> one = torch.ones(1, 1, 1)
+    >>> bound = BilinearRule().bind(torch.tensor([[3.0]]), torch.tensor([[5.0]]), one)
+    >>> BilinearRule().grads("weight", bound.input, torch.tensor([[2.0]]), **bound.setting).item()
+    30.0
+    """
 
     def bind(
         self,

@@ -43,7 +43,11 @@ Steps: TypeAlias = list[tuple[int, int]]
 
 
 def steps_of(sizes: Sequence[int]) -> Steps:
-    "Where the rows of each step lie, given their numbers."
+    """Where the rows of each step lie, given their numbers.
+
+    >>> steps_of([3, 2, 2])
+    [(0, 3), (3, 2), (5, 2)]
+    """
     found = []
     start = 0
     for size in sizes:
@@ -58,7 +62,11 @@ Kept: TypeAlias = tuple[Tensor, ...]
 
 
 class Cell:
-    "One step of a recurrent layer; `a` and `c` are the two pre-activations, h and m the states."
+    """One step of a recurrent layer; `a` and `c` are the two pre-activations, h and m the states.
+
+    >>> PlainCell(torch.tanh).gates, GRUCell().gates, LSTMCell().gates
+    (1, 3, 4)
+    """
 
     # pre-activations for each number of the state
     gates: int
@@ -79,7 +87,12 @@ class Cell:
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #c166fda2
 class PlainCell(Cell):
-    "$h' = f(a + c)$ with f tanh or ReLU."
+    """$h' = f(a + c)$ with f tanh or ReLU.
+
+    >>> one = torch.ones(1, 1)
+    >>> PlainCell(torch.relu).forward(one, one, one, one)[0].item()
+    2.0
+    """
 
     gates = 1
 
@@ -104,7 +117,12 @@ class PlainCell(Cell):
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #59c916b0
 class GRUCell(Cell):
-    "$r, z = \\sigma(a + c)$, $u = \\tanh(a_u + r c_u)$, $h' = (1 - z) u + z h$."
+    """$r, z = \\sigma(a + c)$, $u = \\tanh(a_u + r c_u)$, $h' = (1 - z) u + z h$.
+
+    >>> one, gates = torch.ones(1, 1), torch.zeros(1, 3)
+    >>> GRUCell().forward(gates, gates, one, one)[0].item()  # (1 - 1/2) tanh 0 + 1/2
+    0.5
+    """
 
     gates = 3
 
@@ -132,7 +150,12 @@ class GRUCell(Cell):
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #bb7d8266
 class LSTMCell(Cell):
-    "$i, f, o = \\sigma(a + c)$, $g = \\tanh(a_g + c_g)$, $m' = f m + i g$, $h' = o \\tanh m'$."
+    """$i, f, o = \\sigma(a + c)$, $g = \\tanh(a_g + c_g)$, $m' = f m + i g$, $h' = o \\tanh m'$.
+
+    >>> one, gates = torch.ones(1, 1), torch.zeros(1, 4)
+    >>> LSTMCell().forward(gates, gates, one, one)[1].item()  # 1/2 * 1 + 1/2 tanh 0
+    0.5
+    """
 
     gates = 4
 
@@ -249,7 +272,11 @@ class _PaddedRecurrence(_Recurrence):
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #77948ff1
 class Weights(NamedTuple):
-    "Of one layer in one direction."
+    """Of one layer in one direction.
+
+    >>> Weights(torch.ones(2, 3), torch.ones(2, 2), None, None).ih.shape
+    torch.Size([2, 3])
+    """
 
     ih: Tensor
     hh: Tensor
@@ -257,8 +284,13 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #a7689421
 class Rows(NamedTuple):
-    "How the rows of the steps lie in a tensor: (T, n, *), (n, T, *), or packed."
+    """How the rows of the steps lie in a tensor: (T, n, *), (n, T, *), or packed.
+
+    >>> Rows(None, True).flat(torch.ones(4, 5, 3)).shape  # (n, T, d) -> (T n, d)
+    torch.Size([20, 3])
+    """
 
     # rows in each step; None for a padded tensor
     sizes: list[int] | None
@@ -291,7 +323,14 @@ def run_layer(
     rows: Rows,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "(output shaped like x, last h, last m) of one layer in one direction; h, m (n, H)."
+    """(output shaped like x, last h, last m) of one layer in one direction; h, m (n, H).
+
+    >>> one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> weights = Weights(one, one, None, None)
+    >>> x = torch.ones(3, 1, 1)  # three steps of one sequence
+    >>> run_layer(PlainCell(torch.relu), x, zero, zero, weights, Rows(None, False))[1].item()
+    3.0
+    """
     n = len(h)
     a = rows.flat(F.linear(x, weights.ih, weights.bias_ih))
     h = h.to(a.dtype)
@@ -368,22 +407,50 @@ def _recurrent(cell: Cell, args: Sequence[object]) -> tuple[Tensor, ...]:
 
 # %% ../../nbs/06_gradnorms/02_recurrent.ipynb #3cf94f34
 def lstm(*args: object) -> tuple[Tensor, ...]:
-    "`torch.lstm`, padded or packed."
+    """`torch.lstm`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.LSTM(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = lstm(x, [zero, zero], layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(LSTMCell(), args)
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #1bb48b15
 def gru(*args: object) -> tuple[Tensor, ...]:
-    "`torch.gru`, padded or packed."
+    """`torch.gru`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.GRU(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = gru(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(GRUCell(), args)
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #1fc7f3db
 def rnn_tanh(*args: object) -> tuple[Tensor, ...]:
-    "`torch.rnn_tanh`, padded or packed."
+    """`torch.rnn_tanh`, padded or packed.
+
+    >>> layer, x, zero = torch.nn.RNN(2, 1), torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = rnn_tanh(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(PlainCell(torch.tanh), args)
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #c03856f4
 def rnn_relu(*args: object) -> tuple[Tensor, ...]:
-    "`torch.rnn_relu`, padded or packed."
+    """`torch.rnn_relu`, padded or packed.
+
+    >>> layer = torch.nn.RNN(2, 1, nonlinearity="relu")
+    >>> x, zero = torch.ones(3, 1, 2), torch.zeros(1, 1, 1)
+    >>> out = rnn_relu(x, zero, layer._flat_weights, True, 1, 0.0, False, False, False)[0]
+    >>> torch.allclose(out, layer(x)[0])
+    True
+    """
     return _recurrent(PlainCell(torch.relu), args)
 
 
@@ -411,10 +478,16 @@ def lstm_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    "`torch.lstm_cell`."
+    """`torch.lstm_cell`.
+
+    >>> cell, x, zero = torch.nn.LSTMCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(lstm_cell(x, (zero, zero), *cell.parameters())[0], cell(x)[0])
+    True
+    """
     return _one_step(LSTMCell(), x, states[0], states[1], ih, hh, *biases)
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #6203d56e
 def gru_cell(
     x: Tensor,
     h: Tensor,
@@ -422,10 +495,16 @@ def gru_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.gru_cell`."
+    """`torch.gru_cell`.
+
+    >>> cell, x, zero = torch.nn.GRUCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(gru_cell(x, zero, *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(GRUCell(), x, h, h, ih, hh, *biases)[0]
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #77cbb8a8
 def rnn_tanh_cell(
     x: Tensor,
     h: Tensor,
@@ -433,10 +512,16 @@ def rnn_tanh_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.rnn_tanh_cell`."
+    """`torch.rnn_tanh_cell`.
+
+    >>> cell, x, zero = torch.nn.RNNCell(2, 1), torch.ones(1, 2), torch.zeros(1, 1)
+    >>> torch.allclose(rnn_tanh_cell(x, zero, *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(PlainCell(torch.tanh), x, h, h, ih, hh, *biases)[0]
 
 
+# %% ../../nbs/06_gradnorms/02_recurrent.ipynb #116ce3d6
 def rnn_relu_cell(
     x: Tensor,
     h: Tensor,
@@ -444,7 +529,12 @@ def rnn_relu_cell(
     hh: Tensor,
     *biases: Tensor | None,
 ) -> Tensor:
-    "`torch.rnn_relu_cell`."
+    """`torch.rnn_relu_cell`.
+
+    >>> cell, x = torch.nn.RNNCell(2, 1, nonlinearity="relu"), torch.ones(1, 2)
+    >>> torch.allclose(rnn_relu_cell(x, torch.zeros(1, 1), *cell.parameters()), cell(x))
+    True
+    """
     return _one_step(PlainCell(torch.relu), x, h, h, ih, hh, *biases)[0]
 
 
@@ -464,7 +554,13 @@ _LAYERS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 
 def weights_of(function: Callable[..., object], args: Sequence[Any]) -> Sequence[Tensor]:
-    "The weights in a call of one of `RECURRENT`; none if it has projections, which stay torch's."
+    """The weights in a call of one of `RECURRENT`; none if it has projections, which stay torch's.
+
+    >>> rnn, x, h = torch.nn.RNN(1, 1), torch.ones(2, 1, 1), torch.zeros(1, 1, 1)
+    >>> call = (x, h, rnn._flat_weights, True, 1, 0.0, False, False, False)
+    >>> len(weights_of(torch.rnn_tanh, call))
+    4
+    """
     if function not in _LAYERS:
         return args[2:]
     arguments = _read(args)

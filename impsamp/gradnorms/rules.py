@@ -37,7 +37,11 @@ Scales: TypeAlias = Mapping[str, Tensor]
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #dc92468d
 class Bound(NamedTuple):
-    "What a rule read from one call of its function."
+    """What a rule read from one call of its function.
+
+    >>> Bound(torch.ones(2, 3), {"weight": None}, {}, 1).lead
+    1
+    """
 
     # what the layer was applied to
     input: Tensor
@@ -51,7 +55,14 @@ class Bound(NamedTuple):
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #725c5973
 class Rule:
-    "One kind of layer; a (n, ...) is its input and b (n, ...) the gradient of its output."
+    """One kind of layer; a (n, ...) is its input and b (n, ...) the gradient of its output.
+
+    >>> class Scale(Rule):
+    ...     def grads(self, slot, a, b):
+    ...         return a * b
+    >>> Scale()
+    Scale()
+    """
 
     # (the arguments of the call) -> what it read, or None for a call that the rule does not cover
     bind: Callable[..., Bound | None]
@@ -68,12 +79,21 @@ class Rule:
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #87921d29
 def real(t: Tensor) -> Tensor:
-    "A complex tensor with real and imaginary parts along a last axis; a real one as it is."
+    """A complex tensor with real and imaginary parts along a last axis; a real one as it is.
+
+    >>> real(torch.tensor([3 + 4j])).tolist()
+    [[3.0, 4.0]]
+    """
     return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
 
 
+# %% ../../nbs/06_gradnorms/00_rules.ipynb #5ecf6f1e
 def squared_norms(t: Tensor) -> Tensor:
-    "t (n, ...) -> (n,) float64: the sum of squares of each row, free of underflow in float32."
+    """t (n, ...) -> (n,) float64: the sum of squares of each row, free of underflow in float32.
+
+    >>> round(squared_norms(torch.tensor([[3.0, 4.0]])).item(), 9)
+    25.0
+    """
     t = real(t)
     rows = t.flatten(1) if t.dim() > 1 else t[:, None]
     if rows.dtype == torch.float64:
@@ -83,13 +103,23 @@ def squared_norms(t: Tensor) -> Tensor:
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #30b8b7c5
 def wide(t: Tensor) -> Tensor:
-    "`t`, in half precision as float32."
+    """`t`, in half precision as float32.
+
+    >>> wide(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 # %% ../../nbs/06_gradnorms/00_rules.ipynb #ae683d4b
 class Use(NamedTuple):
-    "One use of a parameter: the rule of its call, and the call's numbers with the samples first."
+    """One use of a parameter: the rule of its call, and the call's numbers with the samples first.
+
+    >>> from impsamp.gradnorms.contractions import LinearRule
+    >>> use = Use(LinearRule(), "weight", torch.tensor([[2.0]]), torch.tensor([[3.0]]), {})
+    >>> use.grads(slice(None)).tolist()
+    [[[6.0]]]
+    """
 
     rule: Rule
     slot: str
@@ -102,8 +132,13 @@ class Use(NamedTuple):
         return self.rule.grads(self.slot, self.a[part], self.b[part], **self.setting)
 
 
+# %% ../../nbs/06_gradnorms/00_rules.ipynb #940056f2
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    "The sum of one term or more, holding one term at a time."
+    """The sum of one term or more, holding one term at a time.
+
+    >>> add_up(iter([torch.ones(2), torch.ones(2)])).tolist()
+    [2.0, 2.0]
+    """
     return functools.reduce(torch.add, terms)
 
 
@@ -119,7 +154,13 @@ def direct_squares(
     """(n,) float64: ||scale * sum over uses of the per-sample gradient||^2.
 
     `uses` are all of one parameter of shape `shape`: the cross terms of tied weights are in the
-    sum. About `CELLS` numbers at most are materialised at a time."""
+    sum. About `CELLS` numbers at most are materialised at a time.
+
+    >>> from impsamp.gradnorms.contractions import LinearRule
+    >>> use = Use(LinearRule(), "weight", torch.tensor([[2.0]]), torch.tensor([[3.0]]), {})
+    >>> round(direct_squares([use, use], (1, 1)).item(), 9)  # (6 + 6)^2
+    144.0
+    """
     n = len(uses[0].b)
     rows = max(1, CELLS // math.prod(shape))
     found = []

@@ -27,7 +27,11 @@ def _check_tokens(logits: Tensor, labels: Tensor) -> None:
 def token_losses(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
     """Cross entropy of each token, (n, T), zero where `labels` (n, T) are `ignore_index`.
 
-    `logits` (n, T, V). Raises `InvalidShape`."""
+    `logits` (n, T, V). Raises `InvalidShape`.
+
+    >>> token_losses(torch.zeros(1, 2, 4), torch.tensor([[3, -100]]))
+    tensor([[1.3863, 0.0000]])
+    """
     _check_tokens(logits, labels)
     flat = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=ignore_index, reduction="none"
@@ -63,7 +67,11 @@ class SequenceLoss:
 
 # %% ../../nbs/06_gradnorms/08_sequences.ipynb #e44fd7b9
 def token_scores(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
-    """||softmax(z_t) - e_y|| of each token, (n, T), zero on padding; detached, no pass."""
+    """||softmax(z_t) - e_y|| of each token, (n, T), zero on padding; detached, no pass.
+
+    >>> token_scores(torch.zeros(1, 2, 2), torch.tensor([[1, -100]]))
+    tensor([[0.7071, 0.0000]])
+    """
     _check_tokens(logits, labels)
     r = logits.detach().softmax(-1)
     real = labels != ignore_index
@@ -72,6 +80,7 @@ def token_scores(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Te
     return squares.sqrt() * real
 
 
+# %% ../../nbs/06_gradnorms/08_sequences.ipynb #6870b2a5
 def sequence_scores(scores: Tensor, mask: Tensor | None = None, bound: str = "sum") -> Tensor:
     """Scores (n,) of sequences from those of their tokens, `scores` (n, T), >= 0; float64.
 

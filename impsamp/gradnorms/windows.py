@@ -59,7 +59,12 @@ def shifted_windows(
 ) -> Iterator[Tensor]:
     """`a` (n, C, *spatial), already padded, seen from each offset of the kernel.
 
-    One view (n, C * k_last, T) for each offset along all axes but the last."""
+    One view (n, C * k_last, T) for each offset along all axes but the last.
+
+    >>> row = torch.arange(4.0).reshape(1, 1, 4)
+    >>> [w[0].tolist() for w in shifted_windows(row, (2,), (3,), (1,), (1,))]
+    [[[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]]
+    """
     unfolded = _unfold_last(a, kernel[-1], out[-1], stride[-1], dilation[-1])
     n, C, k = unfolded.shape[:3]
     whole = slice(None)
@@ -89,7 +94,11 @@ def pad_zeros(
     dilation: Axes,
     padding: str | Axes,
 ) -> Tensor:
-    "`a` (n, C, *spatial) with zeros around, as the convolution pads it."
+    """`a` (n, C, *spatial) with zeros around, as the convolution pads it.
+
+    >>> pad_zeros(torch.ones(1, 1, 2), (3,), (1,), (1,)).tolist()
+    [[[0.0, 1.0, 1.0, 0.0]]]
+    """
     sides = _sides(kernel, dilation, padding)
     if not any(map(any, sides)):
         return a

@@ -128,7 +128,7 @@ class _VRLinear(BaseEstimator):
             X, weight = X[here], weight[here]
             for job in jobs:
                 job.targets = job.targets[here]
-        X = as_rows(X)
+        X = as_rows(X, thin=how.method == "auto")
         name = type(self).__name__
         watch = [watcher(name, job.name, self.verbose, self.callback) for job in jobs]
         tasks = [delayed(solved)(job, X, weight, how, w) for job, w in zip(jobs, watch)]

@@ -23,7 +23,7 @@ from impsamp.linear.second_order import (
 )
 
 from .composites import Composite
-from .sparsity import MOST, on_working_sets
+from .sparsity import MOST, by_columns, on_working_sets
 from .stochastic import stochastic
 
 # %% auto #0
@@ -44,7 +44,7 @@ AFFORDABLE = 5e7  # of one Newton step: some milliseconds
 DIRECT = 2e10  # of a direct least squares: seconds
 WIDEST = 1200  # features up to which a matrix k x k serves as preconditioner
 FRESH = 30  # iterations of L-BFGS for which a matrix is kept at first, then twice as many
-TINY = 3e5  # entries times scores up to which epochs cannot save a millisecond
+TINY = 1e6  # entries times scores up to which epochs cost more than they save
 
 
 def _stored(X):
@@ -186,11 +186,11 @@ def _smooth(f, at, run, rng, sampling):
 # %% ../../nbs/11_linear/07_strategy.ipynb #df79d004
 def _with_l1(f, at, run, rng, sampling):
     wide = entries(f) * f.K > TINY and f.k * f.K > 200
-    if wide:
+    if wide and not by_columns(f):
         at = stochastic(f, at, run, rng, epochs=8, patience=True, sampling=sampling)
     if not run.done:
         at = on_working_sets(f, at, run)
-    if not run.done and f.k * f.K > MOST:
+    if not run.done and f.k * f.K > MOST and not by_columns(f):
         at = stochastic(f, at, run, rng, sampling=sampling)
     return at
 

@@ -48,7 +48,15 @@ class FiniteSum:
     Inputs (n, ...), targets (n, ...); `loss_fn` returns (m,) for m items. Parameters as one vector
     (d,) float64 in the order of `named_parameters()`; `start` holds the module's own values.
     L: a number or (n,), if known. `chunk_size` items at a time. Raises `InvalidShape`,
-    `DataError`, `UnsupportedModel` (no parameters, or items that interact)."""
+    `DataError`, `UnsupportedModel` (no parameters, or items that interact).
+
+    >>> squared = lambda out, y: (out[:, 0] - y).square()
+    >>> problem = FiniteSum(nn.Linear(1, 1), squared, torch.ones(4, 1), torch.zeros(4))
+    >>> problem
+    FiniteSum(Linear, n=4, d=2, L unknown)
+    >>> problem.loss(np.array([1.0, 1.0]))
+    4.0
+    """
 
     def __init__(
         self,

@@ -54,7 +54,11 @@ LOSSES = ("logistic", "sigmoid01", "sigmoidpm", "squared")
 
 
 def loss_value(kind: str, z: np.ndarray, s: np.ndarray) -> np.ndarray:
-    "phi(z, s) for margins `z` and labels `s`, both (n,); `kind` one of `LOSSES`."
+    """phi(z, s) for margins `z` and labels `s`, both (n,); `kind` one of `LOSSES`.
+
+    >>> loss_value("logistic", np.zeros(1), np.ones(1)).round(4)  # ln 2
+    array([0.6931])
+    """
     if kind == "logistic":
         return np.logaddexp(0, -s * z)
     if kind == "sigmoid01":
@@ -66,7 +70,11 @@ def loss_value(kind: str, z: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/05_problems/01_linear.ipynb #66ee6972
 def loss_slope(kind: str, z: np.ndarray, s: np.ndarray) -> np.ndarray:
-    "d phi(z, s) / dz, (n,)."
+    """d phi(z, s) / dz, (n,).
+
+    >>> loss_slope("logistic", np.zeros(1), np.ones(1))
+    array([-0.5])
+    """
     if kind == "logistic":
         return -s * expit(-s * z)
     if kind == "sigmoid01":
@@ -80,7 +88,11 @@ def loss_slope(kind: str, z: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/05_problems/01_linear.ipynb #90e5d3ec
 def loss_curvature(kind: str, s: np.ndarray) -> np.ndarray:
-    "The bound c on |phi''| for each label, (n,)."
+    """The bound c on |phi''| for each label, (n,).
+
+    >>> loss_curvature("logistic", np.ones(1))
+    array([0.25])
+    """
     if kind == "logistic":
         return np.full(s.shape, 0.25)
     if kind == "sigmoid01":
@@ -186,14 +198,8 @@ def _check_strength(value: Vector | float, name: str) -> None:
 
 
 # %% ../../nbs/05_problems/01_linear.ipynb #ef23e343
-class LinearSum:
-    """f(x) = (1/n) sum_i w_i phi(a_i'x, y_i) + r(x): losses of a margin, regularised.
-
-    r(x) = 1/2 sum_j l2_j x_j^2 + nonconvex sum_j x_j^2 / (1 + x_j^2).
-    X (n, k) dense or CSR (never made dense), y (n,), `l2` a number or (k,), `sample_weight` (n,)
-    nonnegative, scaled to mean one. Parameters x (d,): d = k, or k + 1 with an intercept (last,
-    unpenalised). L (n,) smoothness constants of f_i = w_i phi_i + r. Second paper, equation 1 and
-    section 5. Raises `DataError`, `InvalidShape`, `InvalidArgument`."""
+class _LinearData:
+    "What a linear sum is made of: rows, labels, weights, regulariser, and their constants."
 
     kind: str = "squared"  # one of `LOSSES`; subclasses choose
 
@@ -271,6 +277,22 @@ class LinearSum:
     def convex(self) -> bool:
         "Is every f_i convex?"
         return self.kind in ("logistic", "squared") and self.nonconvex == 0
+
+
+# %% ../../nbs/05_problems/01_linear.ipynb #24395ec4
+class LinearSum(_LinearData):
+    """f(x) = (1/n) sum_i w_i phi(a_i'x, y_i) + r(x): losses of a margin, regularised.
+
+    r(x) = 1/2 sum_j l2_j x_j^2 + nonconvex sum_j x_j^2 / (1 + x_j^2).
+    X (n, k) dense or CSR (never made dense), y (n,), `l2` a number or (k,), `sample_weight` (n,)
+    nonnegative, scaled to mean one. Parameters x (d,): d = k, or k + 1 with an intercept (last,
+    unpenalised). L (n,) smoothness constants of f_i = w_i phi_i + r. Second paper, equation 1 and
+    section 5. Raises `DataError`, `InvalidShape`, `InvalidArgument`.
+
+    >>> problem = LeastSquares([[1.0], [2.0]], [1.0, 2.0])
+    >>> problem.loss([0.0]), problem.grad([0.0]).tolist(), problem.L.tolist()
+    (1.25, [-2.5], [1.0, 4.0])
+    """
 
     def margins(self, x: Vector, idx: Items | None = None) -> np.ndarray:
         "a_i'x (+ intercept) for all items or those in `idx`."
@@ -357,15 +379,24 @@ class LinearSum:
 class LogisticRegression(LinearSum):
     """f_i(x) = w_i ln(1 + exp(-y_i a_i'x)) + r(x), labels {0, 1} or {-1, +1}. See `LinearSum`.
 
-    L_i = w_i ||a_i||^2 / 4 + max l2."""
+    L_i = w_i ||a_i||^2 / 4 + max l2.
+
+    >>> LogisticRegression([[2.0], [0.0]], [1, 0]).L.tolist()  # ||a||^2 / 4
+    [1.0, 0.0]
+    """
 
     kind = "logistic"
 
 
+# %% ../../nbs/05_problems/01_linear.ipynb #383857e8
 class LeastSquares(LinearSum):
     """f_i(x) = w_i (a_i'x - y_i)^2 / 2 + r(x), real y. See `LinearSum`.
 
-    L_i = w_i ||a_i||^2 + max l2."""
+    L_i = w_i ||a_i||^2 + max l2.
+
+    >>> LeastSquares([[1.0], [2.0]], [1.0, 2.0]).loss([1.0])
+    0.0
+    """
 
     kind = "squared"
 
@@ -384,7 +415,12 @@ class SigmoidLeastSquares(LinearSum):
     reading "pm1": f_i = (1 - y_i sigma(a_i'x))^2, y in {-1, +1}.
     Labels may come in either coding. In "pm1" the constant c depends on the label, so the reading
     changes the probabilities. The other arguments: `LinearSum`. `UnknownName` for another
-    reading."""
+    reading.
+
+    >>> problem = SigmoidLeastSquares([[1.0, 0.0], [0.0, 2.0]], [1, 0])
+    >>> problem.loss([0.0, 0.0]), problem.grad([0.0, 0.0]).tolist()
+    (0.25, [-0.125, 0.25])
+    """
 
     def __init__(
         self,

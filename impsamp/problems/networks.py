@@ -13,7 +13,12 @@ __all__ = ["PaperCNN", "mnist_mlp"]
 
 # %% ../../nbs/05_problems/03_networks.ipynb #1efe2c73
 class PaperCNN(nn.Sequential):
-    "Input (n, 1, 28, 28), output (n, 2) log-probabilities. First paper, appendix F."
+    """Input (n, 1, 28, 28), output (n, 2) log-probabilities. First paper, appendix F.
+
+    >>> import torch
+    >>> PaperCNN()(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 2])
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -31,7 +36,11 @@ class PaperCNN(nn.Sequential):
 
 # %% ../../nbs/05_problems/03_networks.ipynb #fd01674f
 def mnist_mlp() -> nn.Sequential:
-    "784-256-256-10 with ReLU: input (n, 1, 28, 28), output (n, 10) logits."
+    """784-256-256-10 with ReLU: input (n, 1, 28, 28), output (n, 10) logits.
+
+    >>> sum(p.numel() for p in mnist_mlp().parameters())
+    269322
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(784, 256),

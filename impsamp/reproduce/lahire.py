@@ -5,8 +5,9 @@
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #8f91afbd
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -187,6 +188,18 @@ def _paper_history(
 
 
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #2787dc48
+@contextlib.contextmanager
+def _subnormals_as_zero() -> Iterator[None]:
+    "Numbers too small for all their digits (1e-38 in float32) are zeros inside; after it as found."
+    found = bool(torch.tensor(1e-38) * 1e-3 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(found)
+
+
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #262d5ca0
 def run_arrays(history: History) -> dict[str, np.ndarray | int]:
     "What is kept of a run: checkpoints, evaluations, and where it diverged (-1: nowhere)."
     return dict(
@@ -218,19 +231,20 @@ def paper_run(
     Checkpoints `step`, losses, `diverged_at` or -1, evaluations. The seed gives the initial weights
     and the uniforms of every step, the same for every arm. Raises `UnknownName`,
     `InvalidArgument`."""
-    history = _paper_history(
-        optimizer,
-        scheme,
-        seed,
-        scale=scale,
-        subset=subset,
-        subset_seed=subset_seed,
-        lr=lr,
-        batch=batch,
-        steps=steps,
-        eval_every=eval_every,
-        test=test,
-    )
+    with _subnormals_as_zero():
+        history = _paper_history(
+            optimizer,
+            scheme,
+            seed,
+            scale=scale,
+            subset=subset,
+            subset_seed=subset_seed,
+            lr=lr,
+            batch=batch,
+            steps=steps,
+            eval_every=eval_every,
+            test=test,
+        )
     return run_arrays(history)
 
 

@@ -54,7 +54,11 @@ def proportional(scores: ArrayT) -> ArrayT:
     """p_i = s_i / sum_j s_j for `scores` (n,), nonnegative and finite; float64, of their kind.
 
     `InvalidScores` on NaN, inf, negative or all-zero scores (a `Scheme` falls back to uniform
-    instead). First paper, section 2.1."""
+    instead). First paper, section 2.1.
+
+    >>> proportional(np.array([1.0, 3.0]))
+    array([0.25, 0.75])
+    """
     s = check_scores(scores, allow_zero=False)
     s = s / s.max()
     return same_kind(s / s.sum(), scores)
@@ -65,7 +69,11 @@ def mix(p: ArrayT, q: Vector, weight: float) -> ArrayT:
     """weight * p + (1 - weight) * q for probabilities `p`, `q` (n,), `weight` in [0, 1]; p's kind.
 
     mix(p^GN, u, 1/2) is the p^1/2 of the first paper (section 4). Mixed with u at 1 - weight,
-    every importance weight is at most 1/(B (1 - weight))."""
+    every importance weight is at most 1/(B (1 - weight)).
+
+    >>> mix(np.array([0.25, 0.75]), [0.5, 0.5], 0.5)
+    array([0.375, 0.625])
+    """
     a = check_probabilities(p)
     b = check_probabilities(q, "q")
     if a.size != b.size:
@@ -79,7 +87,11 @@ def mix(p: ArrayT, q: Vector, weight: float) -> ArrayT:
 def temper(p: ArrayT, power: float) -> ArrayT:
     """p_i^power / sum_j p_j^power for probabilities `p` (n,) and `power` >= 0; of the kind of `p`.
 
-    Zeros stay zero unless power = 0, which is uniform."""
+    Zeros stay zero unless power = 0, which is uniform.
+
+    >>> temper(np.array([0.2, 0.8]), 0.5).round(3)
+    array([0.333, 0.667])
+    """
     q = check_probabilities(p)
     if not 0 <= power < np.inf:
         raise InvalidArgument(f"power must be finite and nonnegative, got {power}")
@@ -92,7 +104,11 @@ def floor_probabilities(p: ArrayT, c: float) -> ArrayT:
     """max(c/n, lam * p_i) with lam such that the sum is one; `p` (n,) probabilities, c in [0, 1].
 
     For p = p^GN this is the p of least H(p) among those with p_i >= c/n. No weight then exceeds
-    1/(B c). O(n log n); `p` itself where it respects the floor already."""
+    1/(B c). O(n log n); `p` itself where it respects the floor already.
+
+    >>> floor_probabilities(np.array([0.0, 0.2, 0.8]), 0.3)
+    array([0.1 , 0.18, 0.72])
+    """
     q = check_probabilities(p)
     if not 0 <= c <= 1:
         raise InvalidArgument(f"the floor c must lie in [0, 1], got {c}")
@@ -116,7 +132,11 @@ class SchemeLike(Protocol):
     """What a training loop asks of a scheme: a `Scheme`, or an object of your own with these.
 
     Meanings are those of `Scheme`'s attributes and methods. `certify` asks for less, `init(n)` and
-    `probabilities(scores)`: what is missing counts as in `Scheme`."""
+    `probabilities(scores)`: what is missing counts as in `Scheme`.
+
+    >>> isinstance(Uniform(), SchemeLike), isinstance([0.5, 0.5], SchemeLike)
+    (True, False)
+    """
 
     @property
     def n(self) -> int | None: ...
@@ -146,23 +166,38 @@ class Picks(Protocol):
 
     `pick(batch, uniforms)` -> items (b,) int64, b <= `batch`, after `probabilities()` has given p,
     with E(count of i) = b p_i; `uniforms(k)` gives k uniforms and is called once. A scheme without
-    it is drawn from independently."""
+    it is drawn from independently.
+
+    >>> isinstance(Uniform(), Picks)
+    False
+    """
 
     def pick(self, batch: int, uniforms: Callable[[int], np.ndarray]) -> np.ndarray: ...
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #6d645e31
 @runtime_checkable
 class KnowsItems(Protocol):
     """A scheme that knows more of each item than its score.
 
-    `among(idx)` -> the scheme of the items `idx` (m,) alone, ready for `probabilities(scores)`."""
+    `among(idx)` -> the scheme of the items `idx` (m,) alone, ready for `probabilities(scores)`.
+
+    >>> isinstance(Uniform(), KnowsItems)
+    False
+    """
 
     def among(self, idx: np.ndarray) -> Scheme: ...
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #b71fceca
 def check_scheme(scheme: object) -> None:
-    "`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all."
+    """`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all.
+
+    >>> check_scheme(Uniform)
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: Uniform is a class: give Uniform(...)
+    """
     if isinstance(scheme, str):
         raise InvalidArgument(
             f"the scheme is an object, got the name {scheme!r}: "
@@ -242,7 +277,13 @@ class Scheme:
 
     A scheme of your own sets `needs` and `scope` and overrides `shape`; or it is any `SchemeLike`.
     Never-visited items count as the largest score seen, so that each is visited early. Scores are
-    float64 `(n,)`. `Scheme().init(2).probabilities([1, 3])` is [0.25, 0.75]."""
+    float64 `(n,)`. `Scheme().init(2).probabilities([1, 3])` is [0.25, 0.75].
+
+    >>> scheme = Scheme().init(2)
+    >>> scheme.update([0, 1], [1.0, 3.0])
+    >>> scheme.probabilities()
+    array([0.25, 0.75])
+    """
 
     n: int | None = None  # number of items, once `init` has said it
     needs: str = "none"  # which score: none, norm, loss, upper
@@ -468,19 +509,28 @@ class Uniform(Scheme):
     """u_i = 1/n, with replacement. Unbiased.
 
     Cost per step: nothing beyond the batch's own forward and backward. The baseline of theory; in
-    practice prefer `Shuffle`. First paper, section 2.1."""
+    practice prefer `Shuffle`. First paper, section 2.1.
+
+    >>> Uniform().init(4).probabilities()
+    array([0.25, 0.25, 0.25, 0.25])
+    """
 
     def _known(self, scores: Vector | None) -> np.ndarray:
         return np.ones(self._ready())
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #11764eae
 class Shuffle(Uniform):
     """Uniform without replacement by epochs.
 
     A training loop sees `replacement = False`, draws a fresh permutation per epoch and cuts it into
     batches of weight 1/B. `probabilities` is uniform, the marginal law of each draw. Cost per step:
     nothing. Each batch of a full epoch is unbiased on its own; batches of one epoch are dependent.
-    The baseline of practice: any scheme that costs time has to beat this one."""
+    The baseline of practice: any scheme that costs time has to beat this one.
+
+    >>> Shuffle().replacement
+    False
+    """
 
     replacement = False
 
@@ -494,7 +544,12 @@ class GradNorm(Scheme):
     refreshes the norms are stale, p is no longer optimal, and `memory_floor` keeps it positive.
     Unbiased for any `every`. Optimal for SGD with or without momentum, not for Adam and RMSProp:
     see `PreconditionedGradNorm`. Not to be used where N/B is large and time counts. First paper,
-    section 2.1, appendices A and C; Needell et al. 2014; Alain et al. 2016."""
+    section 2.1, appendices A and C; Needell et al. 2014; Alain et al. 2016.
+
+    >>> scheme = GradNorm(every=2).init(3)
+    >>> scheme.due(), scheme.probabilities([1.0, 1.0, 2.0]).tolist(), scheme.due()
+    (True, [0.25, 0.25, 0.5], False)
+    """
 
     needs = "norm"
     scope = "all"

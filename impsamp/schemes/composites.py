@@ -31,7 +31,15 @@ def _metric(scheme: Scheme) -> tuple[object, ...]:
 class Composite(Scheme):
     """A scheme made of `parts` that share one kind of score.
 
-    Subclasses say how `combine(*laws)` makes one p (n,) of the parts' laws (n,)."""
+    Subclasses say how `combine(*laws)` makes one p (n,) of the parts' laws (n,).
+
+    >>> from impsamp.schemes.base import GradNorm, Uniform
+    >>> class Geometric(Composite):
+    ...     def combine(self, p, q):
+    ...         return np.sqrt(p * q) / np.sqrt(p * q).sum()
+    >>> Geometric(GradNorm(), Uniform()).init(2).probabilities([1.0, 4.0]).round(3)
+    array([0.333, 0.667])
+    """
 
     combine: Callable[..., np.ndarray]
 
@@ -134,7 +142,12 @@ class Mixture(Composite):
 
     Mixture(GradNorm(), Uniform()) is the p^1/2 of the first paper (section 4). Cost: that of its
     parts. Unbiased if both are. With u as one part every weight is bounded: use it wherever a score
-    may be far too small for some item."""
+    may be far too small for some item.
+
+    >>> from impsamp.schemes.base import GradNorm, Uniform
+    >>> Mixture(GradNorm(), Uniform()).init(2).probabilities([1.0, 3.0])
+    array([0.375, 0.625])
+    """
 
     def __init__(self, a: Scheme, b: Scheme, weight: float = 0.5) -> None:
         if not 0 <= weight <= 1:
@@ -158,7 +171,12 @@ class Tempered(Composite):
 
     power 0 is uniform, 1 is `inner`, above 1 sharper. Cost and bias: those of `inner`. For scores
     that are only roughly proportional to the norms a power below one loses less where they are
-    wrong."""
+    wrong.
+
+    >>> from impsamp.schemes.base import GradNorm
+    >>> Tempered(GradNorm(), 0.5).init(2).probabilities([1.0, 4.0]).round(3)
+    array([0.333, 0.667])
+    """
 
     def __init__(self, inner: Scheme, power: float) -> None:
         super().__init__(inner)
@@ -177,7 +195,12 @@ class Floored(Composite):
     """max(c/n, lam q_i) of the scheme `inner`: every p_i >= c/n, so no weight exceeds 1/(B c).
 
     See `floor_probabilities`. Cost and bias: those of `inner`, and a sort. Cheaper in H than mixing
-    with u at the same bound; unlike mixing it may leave the region between u and p^GN."""
+    with u at the same bound; unlike mixing it may leave the region between u and p^GN.
+
+    >>> from impsamp.schemes.base import GradNorm
+    >>> Floored(GradNorm(), 0.5).init(2).probabilities([0.0, 3.0])
+    array([0.25, 0.75])
+    """
 
     def __init__(self, inner: Scheme, c: float) -> None:
         super().__init__(inner)

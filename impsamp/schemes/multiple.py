@@ -32,6 +32,11 @@ class MultipleImportance(Composite):
     fixed laws, `Lipschitz(p)`. Inside another composite its draws are those of the mixture.
     `InvalidArgument`, `InvalidScores`, `InvalidShape` for shares that are none. Veach and Guibas
     1995; Salaün et al. 2024 (several laws for one gradient).
+
+    >>> from impsamp.schemes.scored import Lipschitz
+    >>> two = MultipleImportance(Lipschitz([3.0, 1.0]), Lipschitz([1.0, 3.0])).init(2)
+    >>> two.probabilities().tolist()
+    [0.5, 0.5]
     """
 
     def __init__(self, *parts: Scheme, shares: Vector | None = None) -> None:
@@ -71,7 +76,14 @@ def optimal_multiple_weights(laws: Vector, counts: Vector, idx: Items) -> np.nda
     A = sum_b p p^T / c^2 (its pseudo-inverse, where the draws do not tell the laws apart). The mean
     of any combination of the laws is then estimated without error; of anything else with a bias
     that vanishes with B. Estimates with the exact A have the balance heuristic's weights, which
-    `MultipleImportance` uses. Kondapaneni et al. 2019; Salaün et al. 2024."""
+    `MultipleImportance` uses. Kondapaneni et al. 2019; Salaün et al. 2024.
+
+    >>> laws = np.array([[0.4, 0.4, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    >>> w = optimal_multiple_weights(laws, [2, 1], [0, 3, 1])
+    >>> g = 2 * laws[0] + 5 * laws[1]
+    >>> bool(np.isclose(w @ g[[0, 3, 1]], g.mean()))
+    True
+    """
     P = np.stack([check_probabilities(p, "laws") for p in np.asarray(laws, dtype=float)])
     n = check_scores(counts, "counts", n=len(P), allow_zero=False)
     at = P[:, np.asarray(idx, dtype=np.int64)]

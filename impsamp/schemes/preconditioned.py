@@ -26,7 +26,13 @@ class PreconditionedGradNorm(GradNorm):
     `grad_norms(..., precondition=scheme.precondition(optimizer, model))`. Cost: as `GradNorm`,
     N (F + B) per refresh. Unbiased for the gradient, hence not for the step, which is not linear in
     it. Not to be used with plain SGD (D = 1: use `GradNorm`) nor as an optimum: see the first
-    paper, section 3.2."""
+    paper, section 3.2.
+
+    >>> scheme, model = PreconditionedGradNorm(), torch.nn.Linear(1, 1)
+    >>> adam = torch.optim.Adam(model.parameters())
+    >>> scheme.precondition(adam, model) is None  # before the first step: plain norms
+    True
+    """
 
     def __init__(self, every: int = 1, *, power: float = 0.5, clip: float | None = 10.0) -> None:
         super().__init__(every)

@@ -56,6 +56,11 @@ class DynamicPruning(Scheme):
     score, "loss", "upper" or "norm". As a law inside a composite it is drawn from independently.
     Not to be used where few items are learnt, or against a scheme that need not visit every hard
     item each epoch. Qin et al. 2024 (InfoBatch).
+
+    >>> scheme = DynamicPruning(0.5).init(6)
+    >>> scheme.update(np.arange(6), [1.0, 1.0, 1.0, 5.0, 6.0, 7.0])
+    >>> (12 * scheme.probabilities()).round(6).tolist()
+    [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
     """
 
     scope = "visits"

@@ -25,7 +25,13 @@ class Scored(Scheme):
     """p proportional to a cheap score, of whom `scope` says.
 
     "all": of all items every `every` steps; "pool": of a uniform pool of `pool_size` items per
-    step; "visits": of each item at its last visit."""
+    step; "visits": of each item at its last visit.
+
+    >>> class Entropy(Scored):
+    ...     needs = "loss"
+    >>> Entropy("pool", pool_size=2).init(9).probabilities([1.0, 3.0])
+    array([0.25, 0.75])
+    """
 
     def __init__(self, scope: str = "visits", *, pool_size: int = 640, every: int = 1) -> None:
         if scope not in ("all", "visits", "pool"):
@@ -46,7 +52,11 @@ class UpperBound(Scored):
     uniform items per step. Cost per step: pool_size F beyond the batch's F + B (scope "pool"); N F
     per refresh ("all"); nothing ("visits"). Unbiased: the pool is the population, itself a uniform
     subset. Not to be used where a forward pass is most of the cost and few items dominate no batch
-    (early training): see `SwitchOn`. Katharopoulos and Fleuret 2018, algorithm 1."""
+    (early training): see `SwitchOn`. Katharopoulos and Fleuret 2018, algorithm 1.
+
+    >>> UpperBound(pool_size=2).init(10**6).probabilities([1.0, 3.0])
+    array([0.25, 0.75])
+    """
 
     needs = "upper"
 
@@ -61,7 +71,13 @@ class Loss(Scored):
     Cost per step: nothing (scope "visits"), pool_size F ("pool"), N F per refresh ("all").
     Unbiased. The loss bounds no norm: not to be used with label noise or losses that do not vanish
     at a perfect fit (regression noise, an entropy floor), where it spends draws on items whose
-    gradient says little. Compared in the first paper's related work, section 2.2."""
+    gradient says little. Compared in the first paper's related work, section 2.2.
+
+    >>> scheme = Loss().init(3)
+    >>> scheme.update([0, 1], [1.0, 3.0])
+    >>> scheme.probabilities().round(3).tolist()
+    [0.143, 0.429, 0.429]
+    """
 
     needs = "loss"
 
@@ -74,7 +90,13 @@ class LossRank(Scheme):
     constant). Cost per step: a sort of N numbers every `sort_every` steps; no pass. Biased as
     published (unweighted, `beta` = 0); with `corrected=True` unbiased. Not to be used where the
     mean loss is the objective and p is uncorrected, or with label noise (the noise ranks first).
-    Loshchilov and Hutter 2015."""
+    Loshchilov and Hutter 2015.
+
+    >>> scheme = LossRank(pressure=16).init(4)
+    >>> scheme.update([0, 1, 2, 3], [0.1, 0.4, 0.2, 0.3])
+    >>> (scheme.probabilities() * 15).round(6).tolist()
+    [1.0, 8.0, 2.0, 4.0]
+    """
 
     needs = "loss"
     scope = "visits"
@@ -142,7 +164,13 @@ class Prioritized(Scheme):
     per step: nothing. Biased until beta = 1 (or alpha = 0): before that it follows another
     objective. The paper also divides weights by their largest, which only rescales the learning
     rate and is left out here. Unvisited items have the largest priority. Not to be used where stale
-    scores mislead: see `Stale`. Schaul et al. 2016, section 3.3 and 3.4 (alpha 0.6, beta0 0.4)."""
+    scores mislead: see `Stale`. Schaul et al. 2016, section 3.3 and 3.4 (alpha 0.6, beta0 0.4).
+
+    >>> scheme = Prioritized(alpha=0.5, steps=2).init(2)
+    >>> scheme.update([0, 1], [1.0, 4.0])
+    >>> scheme.beta, scheme.probabilities().round(3).tolist(), scheme.beta
+    (0.4, [0.333, 0.667], 0.7)
+    """
 
     scope = "visits"
     memory_floor = 0.0
@@ -192,7 +220,11 @@ class Lipschitz(Scheme):
     Unbiased. L bounds how fast a gradient changes, not how large it is: not to be used for deep
     networks, whose constants are unknown, or after rows were scaled to one norm (then it is
     uniform). `InvalidScores` for L_i = 0 at weight = 1: such an item may still have a gradient.
-    Needell et al. 2014; Zhao and Zhang 2015."""
+    Needell et al. 2014; Zhao and Zhang 2015.
+
+    >>> Lipschitz([1.0, 3.0], weight=0.5).init(2).probabilities().round(3).tolist()
+    [0.375, 0.625]
+    """
 
     def __init__(self, L: Vector, weight: float = 1.0) -> None:
         self.L: np.ndarray = check_scores(L, "L", allow_zero=False)

@@ -72,7 +72,12 @@ def check_step(p: Vector, grads: Array, *vectors: Vector) -> tuple[np.ndarray, .
     """The inputs of one step as float64: `p` (N,), `grads` (N, d), and each of `vectors` (d,).
 
     `p` are probabilities. Raises `InvalidProbabilities`, `InvalidShape` where lengths disagree, and
-    `InvalidScores` on a non-finite entry."""
+    `InvalidScores` on a non-finite entry.
+
+    >>> p, grads = check_step([0.5, 0.5], [[1.0], [2.0]])
+    >>> grads.shape
+    (2, 1)
+    """
     p = check_probabilities(p)
     G = _gradients(grads, p.size)
     d = G.shape[1]

@@ -45,6 +45,7 @@ def kl_divergence(p: Vector, q: Vector) -> float:
     return float(terms.sum())
 
 
+# %% ../../nbs/03_theory/02_divergences.ipynb #7faeba63
 def chi2_divergence(p: Vector, q: Vector) -> float:
     """chi2(p || q) = sum_i (p_i - q_i)^2 / q_i; 0/0 counts 0, p > 0 at q = 0 gives inf; p, q (N,).
 

@@ -36,6 +36,7 @@ def bin_norms(g: Vector, bins: Items) -> Array:
     return same_kind(top * np.sqrt(mean)[k], g)
 
 
+# %% ../../nbs/03_theory/05_remembered.ipynb #cd188a73
 def binned_probabilities(g: Vector, bins: Items) -> Array:
     """p_i = G_i / sum_j G_j with G = `bin_norms(g, bins)`: the least H of all p alike in each bin.
 
@@ -47,6 +48,7 @@ def binned_probabilities(g: Vector, bins: Items) -> Array:
     return optimal_probabilities(bin_norms(g, bins))
 
 
+# %% ../../nbs/03_theory/05_remembered.ipynb #08707562
 def kantorovich_factor(ratio: float) -> float:
     """(1 + r)^2 / (4 r) for a `ratio` r >= 1: the largest E x E 1/x of any x in [a, r a].
 

@@ -14,6 +14,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,11 @@ def shows(tree):
 
 
 def has_example(docstring):
-    return ">>>" in docstring or "Example: `" in docstring
+    return ">>>" in docstring or bool(re.search(r"Example:\s+`", docstring))
+
+
+def is_overload(node):
+    return any(ast.unparse(d) == "overload" for d in node.decorator_list)
 
 
 def is_picture(output):
@@ -99,7 +104,7 @@ class Reading:
         lines = len(code.intersection(range(node.lineno, node.end_lineno + 1)))
         if lines > limit:
             self.long.append(f"{node.name} has {lines} lines, the limit is {limit}")
-        if not node.name.startswith("_"):
+        if not node.name.startswith("_") and not is_overload(node):
             self.public += 1
             if not has_example(ast.get_docstring(node) or ""):
                 self.bare.append(node.name)
@@ -182,7 +187,7 @@ def row(name, figures):
 def heading(figures):
     "Names above their columns, a word a line."
     words = [name.split() for name in figures]
-    lines = [[w[i] if i < len(w) else "" for w in words] for i in range(max(map(len, words)))]
+    lines = zip_longest(*words, fillvalue="")
     return "\n".join(f"{'':36}" + "".join(f"{w:>9}"[1:] for w in line) for line in lines)
 
 
