@@ -212,8 +212,14 @@ def weighting_run(
     scheme = (Uniform() if arm == "u" else GradNorm()).init(len(y))
     weigher = _Weigher(arm, model, x, y)
     task = (scheme, model, nll, x, y, optimizer)
-    way = dict(look=weigher.look, backward=weigher.backward)
-    make_step = partial(training_step, *task, batch=batch, stream=CounterStream(seed), **way)
+    make_step = partial(
+        training_step,
+        *task,
+        batch=batch,
+        stream=CounterStream(seed),
+        look=weigher.look,
+        backward=weigher.backward,
+    )
 
     def look(t: int) -> dict[str, float]:
         with torch.no_grad():
