@@ -61,6 +61,7 @@ class Cell:
         return f"{self.task}, {self.optimizer}, {endpoint} {self.target:g}"
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #916318e0
 class Setting(NamedTuple):
     "What is tuned."
 
@@ -68,6 +69,7 @@ class Setting(NamedTuple):
     batch: int
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #d1fb29ba
 class Tuned(NamedTuple):
     "What tuning chose for one arm: a setting, and bounds of its time to the target in seconds."
 
@@ -75,6 +77,7 @@ class Tuned(NamedTuple):
     guess: Interval
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #85ac10be
 TUNING_SEEDS = (900, 901, 902)  # one for all settings, two for the best
 BEST = 6
 
@@ -124,6 +127,7 @@ class Row(TypedDict):
     finite: bool
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #94f44889
 @dataclass
 class Racing:
     "One arm of a cell: runs at horizons in seconds, kept in the store below `root`."
@@ -175,6 +179,7 @@ def _setting(row: Row) -> Setting:
     return Setting(row["lr"], row["batch"])
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #689032b8
 def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
     """The best setting of 24 and the time to the target that it lets expect, with all rows.
 
@@ -196,12 +201,14 @@ def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
     return Tuned(winner, racing.time(seen)), first + whole
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #8829afc6
 def confirm(racing: Racing, tuned: Tuned, seeds: Sequence[int]) -> list[Row]:
     "Fresh seeds at three horizons each."
     wanted = [(tuned.setting, float(t)) for t in horizons(tuned.guess, racing.budget)]
     return racing.rows("fresh", wanted, seeds)
 
 
+# %% ../../nbs/14_reproduce/09_cells.ipynb #35607a25
 def seed_times(racing: Racing, rows: Sequence[Row]) -> dict[int, Interval]:
     "{seed: bounds of its time to the target}, from the rows of `confirm`; `RecordError` if none."
     by_seed: dict[int, list[Row]] = {}

@@ -65,6 +65,7 @@ class Epochs:
         return idx, None
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #c468be19
 class Independent:
     "Batches of independent uniform draws."
 
@@ -77,6 +78,7 @@ class Independent:
         return self.rng.integers(0, self.n, batch), None
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #7d4b184c
 def promised_gain(scores: np.ndarray, weight: float = 0.8) -> float:
     """H(u)/H(p) for p = weight * scores/sum + (1 - weight) * u, were the `scores` (n,) true norms.
 
@@ -88,6 +90,7 @@ def promised_gain(scores: np.ndarray, weight: float = 0.8) -> float:
     return float((s**2).mean() / (s**2 / (s.size**2 * share)).sum())
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #af76c578
 AHEAD = 8  # batches that are drawn, and told of, together: calls cost more than items
 
 
@@ -210,6 +213,7 @@ def _source(arm: str, n: int, rng: np.random.Generator) -> Epochs | Independent 
     return Epochs(n, rng, SUBSET_SHARE if arm == "subsets" else 1.0)
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #c3655c3a
 class Contestant:
     "One arm in training; `step(lr)` makes a step."
 
@@ -287,10 +291,12 @@ def cosine(lr: float, k: int, steps: int) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * k / steps))
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #8d01a995
 def _in_parts(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(part) for part in x.split(10_000)])
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #24d6aacb
 def evaluated(task: Task, model: nn.Module) -> dict[str, float]:
     "`train_loss` and, where the task has a judge, `val_error` and `test_error`; else NaN."
     found = {"val_error": math.nan, "test_error": math.nan}
@@ -303,6 +309,7 @@ def evaluated(task: Task, model: nn.Module) -> dict[str, float]:
     return found
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #8e270ce1
 def contest_run(
     task: str, arm: str, optimizer: str, lr: float, batch: int, steps: int, seed: int
 ) -> dict[str, float]:
@@ -329,6 +336,7 @@ def contest_run(
     return {**found, **_gains(one.source), "seconds": seconds, "finite": finite}
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #9c6eb37e
 def _gains(source: Epochs | Independent | Remembered) -> dict[str, float]:
     "What remembered scores promise, after the first epoch and now."
     if not isinstance(source, Remembered) or source.equal:
@@ -345,6 +353,7 @@ def _warm(one: Contestant) -> None:
         one.source.scheme.update(np.arange(n), scores, np.full(n, 1 / n))
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #2e89d584
 def _timed(one: Contestant, steps: int) -> float:
     "Seconds a step, of this thread."
     start = time.thread_time()
@@ -353,6 +362,7 @@ def _timed(one: Contestant, steps: int) -> float:
     return (time.thread_time() - start) / steps
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #e3f5ab92
 def step_costs(
     task: str,
     optimizer: str,

@@ -41,11 +41,13 @@ class Task:
     augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #663ab9c2
 def error_rate(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     "Share of wrong classes."
     return (output.argmax(1) != y).double().mean()
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #5c19f53f
 def balanced_error(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     "Mean over the classes of the share of wrong answers in each."
     wrong = (output.argmax(1) != y).double()
@@ -61,6 +63,7 @@ def _mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #a3661476
 def _cnn() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, 8, 5, stride=2, padding=2),
@@ -72,6 +75,7 @@ def _cnn() -> nn.Sequential:
     )
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #658b4cf8
 class _Waves(nn.Module):
     "sin and cos of fixed random frequencies of a place in the plane: (b, 2) -> (b, 2 count)."
 
@@ -106,6 +110,7 @@ def _mnist(make: Callable[[], nn.Sequential], flat: bool = True, **more: Callabl
     )
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #e01a9f17
 def _imbalanced() -> Task:
     "MNIST with one in fifty of the digits 0 to 4; judged by the balanced error."
     whole = _mnist(lambda: _mlp(784, 256, 256, 10), judge=balanced_error)
@@ -115,6 +120,7 @@ def _imbalanced() -> Task:
     return Task((x[kept], y[kept]), whole.validation, whole.test, whole.make, judge=balanced_error)
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #61a7fac6
 def _shifted(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     "Images (b, 1, h, w) moved together by up to two pixels each way, zeros coming in."
     down, right = rng.integers(0, 5, 2)
@@ -122,6 +128,7 @@ def _shifted(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return F.pad(x, (2, 2, 2, 2))[:, :, down : down + h, right : right + w]
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #cf6fbfb5
 def _image(name: str) -> Task:
     "A photograph of scikit-learn's as a function of the place: N = 427 x 640 pixels, 3 colours."
     from sklearn.datasets import load_sample_image
@@ -137,6 +144,7 @@ def _image(name: str) -> Task:
     return Task((x, pixels.flatten(0, 1)), None, None, make, loss=squared_error)
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #88a5efe5
 def squared_error(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     "(b,) mean over the columns of the squared difference."
     return (output - y).square().mean(1)
@@ -160,6 +168,7 @@ def _flights() -> Task:
     )
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #2d92e229
 def _digits() -> Task:
     "The first paper's hundred images, for a smoke run: zeros against ones."
     split = load_mnist01()
@@ -179,6 +188,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
+# %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #87d58a25
 @functools.lru_cache(maxsize=1)
 def contest_task(name: str) -> Task:
     "The task of this name, one of `TASKS`; the same object when asked for again. `UnknownName`."

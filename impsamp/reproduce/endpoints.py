@@ -76,6 +76,7 @@ class TimeRatio:
         return self.empty > self.pairs / 5
 
 
+# %% ../../nbs/14_reproduce/08_endpoints.ipynb #95c73480
 def _differences(rival: np.ndarray, arm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Bounds (n,) of log rival - log arm."
     with np.errstate(divide="ignore"):
@@ -86,6 +87,7 @@ def _differences(rival: np.ndarray, arm: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.clip(low, -_FAR, _FAR), np.clip(high, -_FAR, _FAR)
 
 
+# %% ../../nbs/14_reproduce/08_endpoints.ipynb #58fb45a2
 def _end(value: float) -> float:
     "exp, with what comes from a bound as infinite."
     if abs(value) > _ENDLESS:
@@ -93,6 +95,7 @@ def _end(value: float) -> float:
     return float(np.exp(value))
 
 
+# %% ../../nbs/14_reproduce/08_endpoints.ipynb #2e644b9e
 def time_ratio(
     rival: Sequence[Interval], arm: Sequence[Interval], *, generator: Seeded = None
 ) -> TimeRatio:

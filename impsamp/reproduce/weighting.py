@@ -170,6 +170,23 @@ def _finite(make_step: Callable[..., Step], t: int) -> bool:
         return False
 
 
+# %% ../../nbs/14_reproduce/07_weighting.ipynb #d51cda63
+def _walked(
+    make_step: Callable[..., Step],
+    look: Callable[[int], dict[str, float]],
+    steps: int,
+    eval_every: int,
+) -> tuple[list[dict[str, float]], int]:
+    "(what `look` saw at the checkpoints, the step that was not finite or -1)."
+    rows = []
+    for t in range(steps + 1):
+        if t % eval_every == 0:
+            rows.append(look(t))
+        if t < steps and not _finite(make_step, t):
+            return rows, t
+    return rows, -1
+
+
 # %% ../../nbs/14_reproduce/07_weighting.ipynb #e6b09e3f
 def weighting_run(
     *,
@@ -194,21 +211,15 @@ def weighting_run(
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     scheme = (Uniform() if arm == "u" else GradNorm()).init(len(y))
     weigher = _Weigher(arm, model, x, y)
+    task = (scheme, model, nll, x, y, optimizer)
     make_step = partial(
         training_step,
-        scheme,
-        model,
-        nll,
-        x,
-        y,
-        optimizer,
+        *task,
         batch=batch,
         stream=CounterStream(seed),
         look=weigher.look,
         backward=weigher.backward,
     )
-    rows: list[dict[str, float]] = []
-    diverged_at = -1
 
     def look(t: int) -> dict[str, float]:
         with torch.no_grad():
@@ -218,14 +229,7 @@ def weighting_run(
             row |= now if t % bias_every == 0 else dict.fromkeys(now, np.nan)
         return row
 
-    for t in range(steps + 1):
-        if t % eval_every == 0:
-            rows.append(look(t))
-        if t == steps:
-            break
-        if not _finite(make_step, t):
-            diverged_at = t
-            break
+    rows, diverged_at = _walked(make_step, look, steps, eval_every)
     checkpoints = np.arange(0, steps + 1, eval_every)
     lost = dict.fromkeys(rows[0], np.inf)
     rows += [lost] * (len(checkpoints) - len(rows))

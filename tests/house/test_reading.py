@@ -17,18 +17,18 @@ CEILINGS = {
         "no example": 25,
     },
     "upper": {
-        "cell median": 18,
+        "cell median": 9,
         "cell max": 196,
-        "too long": 21,
-        "crowded cells": 72,
+        "too long": 15,
+        "crowded cells": 0,
         "patches": 0,
-        "missing outputs": 19,
-        "no example": 368,
+        "missing outputs": 0,
+        "no example": 186,
     },
 }
 FLOORS = {
     "lower": {"use per line": 0.45, "words per line": 2.3, "pictures": 47},
-    "upper": {"use per line": 0.13, "words per line": 1.5, "pictures": 6},
+    "upper": {"use per line": 0.39, "words per line": 1.7, "pictures": 58},
 }
 HALVES = {"lower": LOWER, "upper": UPPER}
 
