@@ -114,6 +114,7 @@ def fitted(f, model):
 
 def tolerance_for(f, make):
     "(tolerance, gap) of the first that meets the target, or of the last one tried."
+    fitted(f, make(1.0))  # compiles
     for tol in TOLERANCES:
         seconds, gap = fitted(f, make(tol))
         if gap <= TARGET or seconds > PATIENCE:
