@@ -180,14 +180,16 @@ def together(notebooks):
 
 def row(name, figures):
     numbers = [f"{v:.2f}" if isinstance(v, float) else str(v) for v in figures.values()]
-    return f"{name:36}" + "".join(f"{n:>8}" for n in numbers)
+    return f"{name:36}" + "".join(f"{n:>10}" for n in numbers)
 
 
 def heading(figures):
     "Names above their columns, a word a line."
     words = [name.split() for name in figures]
-    lines = [[w[i] if i < len(w) else "" for w in words] for i in range(max(map(len, words)))]
-    return "\n".join(f"{'':36}" + "".join(f"{w:>9}"[1:] for w in line) for line in lines)
+    depth = max(map(len, words))
+    columns = [[*w, *[""] * (depth - len(w))] for w in words]
+    lines = ["".join(f"{word:>10}" for word in line) for line in zip(*columns)]
+    return "\n".join(f"{'':36}{line}" for line in lines)
 
 
 def print_table(notebooks):
