@@ -58,8 +58,9 @@ export: $(STAMP)  ## notebooks -> impsamp/*.py, outputs of experiments removed
 	jupyter nbconvert --log-level WARN --clear-output --inplace $(COMPUTE)
 	nbdev_clean --fname nbs
 
-run: $(STAMP)  ## execute one library notebook in place: make run NB=nbs/03_theory/01_convergence.ipynb
-	jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NB)
+run: $(STAMP)  ## execute one notebook in place, a tutorial in full: make run NB=nbs/03_theory/01_convergence.ipynb
+	IMPSAMP_TUTORIAL=full jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NB)
+	$(PY) docs/smaller.py $(NB)
 	nbdev_clean --fname $(NB)
 
 bench: $(STAMP) $(PEERS)/.installed  ## side-by-side timings with the peers of benchmarks/peers.lock
@@ -75,9 +76,10 @@ $(DOCS)/.installed: docs/requirements.lock $(STAMP)
 	$(PY) -m pip install --quiet --no-deps --upgrade --target $(DOCS) -r $<
 	@touch $@
 
-integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard: their tests and notebooks
+integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard, gymnasium: their tests and notebooks
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) $(PY) -m pytest tests/integrations tests/samplers/test_integrations.py
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/15_integrations --flags integrations --n_workers 1
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/tutorials/05_replay.ipynb --flags integrations --n_workers 1
 
 $(FRAMES)/.installed: integrations.lock $(STAMP)
 	@rm -rf $(FRAMES)

@@ -12,8 +12,8 @@ least three; where a fit takes more than two seconds, the first runs count. firs
 of the first fit of a process that has to compile, imports outside, and of the next process, which
 finds the kernels.
 
-Rows of sets that are not asked for stay. A set is written when all its rows are there: a run that
-was cut off goes on with `--missing`."""
+Rows of sets that are not asked for stay. A row is written when it is there: a run that was cut off
+goes on with `--missing`."""
 
 from __future__ import annotations
 
@@ -298,11 +298,25 @@ def page(table):
     return "\n".join([*text, "", *lines, ""])
 
 
-def rows_of(name, quick):
+KEY = ["data", "form", "scale", "dtype"]
+
+
+def known():
+    "The table as it stands, or none."
+    file = HERE / "linear_defaults.csv"
+    if not file.exists():
+        return pd.DataFrame(columns=KEY)
+    return pd.read_csv(file, keep_default_na=False, na_values=["nan", ""])
+
+
+def rows_of(name, args):
     "The rows of a set, printed as they come."
     X, y, *rest = SETS[name]()
     weight = rest[0] if rest else np.ones(X.shape[0])
-    for form, scale, dtype, data in variants(X, name, quick):
+    there = set(known()[KEY].itertuples(index=False, name=None))
+    for form, scale, dtype, data in variants(X, name, args.quick):
+        if args.missing and (name, form, scale, dtype) in there:
+            continue
         row = dict(data=name, form=form, scale=scale, dtype=dtype)
         row |= apart(contest, name, data, y, weight)
         row |= dict(first=np.nan, later=np.nan)
@@ -312,16 +326,16 @@ def rows_of(name, quick):
         yield row
 
 
-def merged(name, rows):
-    "The table with the rows of a set in place of those it had, sets in their order."
-    file = HERE / "linear_defaults.csv"
-    table = pd.DataFrame(rows)
-    if file.exists():
-        before = pd.read_csv(file, keep_default_na=False, na_values=["nan", ""])
-        table = pd.concat([before[before.data != name], table], ignore_index=True)
-    order = {each: i for i, each in enumerate(SETS)}
-    table = table[table.data.isin(list(order))]
-    return table.sort_values("data", key=lambda c: c.map(order), kind="stable")
+def merged(row):
+    "The table with a row in place of the one it had, in the order of the sets and variants."
+    before = known()
+    same = (before[KEY] == [row[key] for key in KEY]).all(axis=1)
+    table = pd.concat([before[~same], pd.DataFrame([row])], ignore_index=True)
+    orders = [list(SETS), ["dense", "CSR"], ["raw", "standardised"], ["float64", "float32"]]
+    for key, order in reversed(list(zip(KEY, orders))):
+        table = table[table[key].isin(order)]
+        table = table.sort_values(key, key=lambda c, o=order: c.map(o.index), kind="stable")
+    return table
 
 
 def write(table):
@@ -335,10 +349,6 @@ def asked(args):
     unknown = [name for name in names if name not in SETS]
     if unknown:
         raise SystemExit(f"no such set: {unknown}; there are {list(SETS)}")
-    file = HERE / "linear_defaults.csv"
-    if args.missing and file.exists():
-        there = set(pd.read_csv(file).data)
-        return [name for name in names if name not in there]
     return list(names)
 
 
@@ -346,12 +356,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="float64 only, nothing written")
     parser.add_argument("--sets", default="", help="names, commas between; all by default")
-    parser.add_argument("--missing", action="store_true", help="only sets that have no rows yet")
+    parser.add_argument("--missing", action="store_true", help="only rows that are not there yet")
     args = parser.parse_args()
     for name in asked(args):
-        rows = list(rows_of(name, args.quick))
-        if not args.quick:  # after each set, so that a run that is cut short has its page
-            write(merged(name, rows))
+        for row in rows_of(name, args):
+            if not args.quick:  # at once, so that a run that is cut short has its page
+                write(merged(row))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Lasso and l1 logistic regression, no intercept (celer's logistic regression has 
 gives zero. gap: the duality gap over F at the point returned, measured by the same function for
 all. A peer is run at falling tolerances until its gap is below 1e-6; the seconds are those of that
 tolerance alone, processor seconds of one thread, medians of interleaved repeats, after a first run
-that compiles. What is not installed is left out."""
+that compiles, for those that get there; no lower tolerance is tried of a peer that has spent four
+seconds. Where over_ours is below one, that peer is ahead: celer and skglm are made for this problem
+alone, and a user of the lasso is well served by them. What is not installed is left out."""
 
 from __future__ import annotations
 
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 TARGET = 1e-6
 TOLERANCES = (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 REPEATS = 3
+PATIENCE = 4.0  # seconds
 
 
 def data(kind):
@@ -113,7 +116,7 @@ def tolerance_for(f, make):
     "(tolerance, gap) of the first that meets the target, or of the last one tried."
     for tol in TOLERANCES:
         seconds, gap = fitted(f, make(tol))
-        if gap <= TARGET or seconds > 20:
+        if gap <= TARGET or seconds > PATIENCE:
             break
     return tol, gap
 
@@ -126,6 +129,8 @@ def rows_of(kind, loss):
     times = {name: [] for name in table}
     for _ in range(REPEATS):
         for name, make in table.items():
+            if chosen[name][1] > TARGET and times[name]:
+                continue  # it has been seen not to get there
             times[name].append(fitted(f, make(chosen[name][0]))[0])
     ours = np.median(times["impsamp"])
     for name, (tol, gap) in chosen.items():
@@ -150,10 +155,10 @@ def main():
     for kind in ("dense", "CSR"):
         for loss in ("squared", "logistic"):
             rows += rows_of(kind, loss)
-            print(pd.DataFrame(rows).to_string(), flush=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(HERE / "linear_l1.csv", index=False, float_format="%.4g")
-    (HERE / "linear_l1.md").write_text(page(table))
+            table = pd.DataFrame(rows)
+            print(table.to_string(), flush=True)
+            table.to_csv(HERE / "linear_l1.csv", index=False, float_format="%.4g")
+            (HERE / "linear_l1.md").write_text(page(table))
 
 
 if __name__ == "__main__":

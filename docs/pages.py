@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -71,7 +72,8 @@ def write_source(root: Path, source: Path, extra: Path) -> list[str]:
     for path in sorted((root / "nbs/experiments").glob("*.*")):
         if path.suffix in (".toml", ".md", ".csv"):
             shutil.copy(path, source / path.relative_to(root))
-    faults += write_gallery(root, source)
+    faults += write_gallery(root, source, extra)
+    write_tutorials(root, source)
     write_reference(source)
     write_contents(root, source)
     return faults
@@ -107,11 +109,34 @@ def write_notebook(root: Path, path: Path, source: Path, extra: Path) -> list[st
 
 
 def lost_outputs(name: Path, cells: list[dict]) -> list[str]:
-    "A results notebook shows its figures: that is what it is read for."
-    if name.parts[1] != "results":
+    "Results and tutorials show their figures: that is what they are read for."
+    if name.parts[1] == "results":
+        shown = [output for cell in cells for output in cell.get("outputs", [])]
+    elif is_tutorial(name):
+        shown = pictures_of(cells)
+    else:
         return []
-    shown = [output for cell in cells for output in cell.get("outputs", [])]
     return [] if shown else [f"{name} was committed without its outputs: make run NB={name}"]
+
+
+def is_tutorial(name: Path) -> bool:
+    "The numbered notebooks of nbs/tutorials, which are read with pictures."
+    return name.parts[1] == "tutorials" and name.stem[:1].isdigit()
+
+
+def pictures_of(cells: list[dict]) -> list[tuple[str, bytes]]:
+    "(the heading that it stands under, PNG) of every picture that a notebook was committed with."
+    heading = ""
+    found = []
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            heads = re.findall(r"^#+ +(.*)$", "".join(cell["source"]), re.M)
+            heading = heads[-1] if heads else heading
+        for output in cell.get("outputs", []):
+            png = output.get("data", {}).get("image/png")
+            if png is not None:
+                found.append((heading, base64.b64decode("".join(png))))
+    return found
 
 
 def shown_cell(cell: dict) -> dict | None:
@@ -176,8 +201,8 @@ def toctree(caption: str, entries: list[str], *, hidden: bool = True) -> str:
 # --- gallery -----------------------------------------------------------------------------------
 
 
-def write_gallery(root: Path, source: Path) -> list[str]:
-    "Every picture below figures/ with its notebook, records and what the paper says."
+def write_gallery(root: Path, source: Path, extra: Path) -> list[str]:
+    "Every picture below figures/ and of the tutorials, with notebook, records, what is claimed."
     manifest = tomllib.loads((root / "nbs/experiments/experiments.toml").read_text())
     makers = {Path(file).stem: entry for entry in manifest["result"] for file in entry["outputs"]}
     told = told_by_report(root)
@@ -193,9 +218,51 @@ def write_gallery(root: Path, source: Path) -> list[str]:
         records = records_of(root / page, manifest["experiment"])
         cards.append(card(f"figures/{picture.name}", page, records, told.get(picture.stem)))
     text = ["# Gallery", "", "Every figure, with the page that explains it and its records.", ""]
+    cards += tutorial_cards(root, extra)
     text += ['<div class="gallery">', *cards, "</div>", ""]
     (source / "gallery.md").write_text("\n".join(text))
     return faults
+
+
+def tutorial_cards(root: Path, extra: Path) -> list[str]:
+    "The pictures of the tutorials, out of their notebooks into files below `extra`."
+    cards = []
+    for page in sorted((root / "nbs/tutorials").glob("[0-9]*.ipynb")):
+        pictures = pictures_of(json.loads(page.read_text())["cells"])
+        for k, (heading, png) in enumerate(pictures, 1):
+            file = f"figures/tutorials/{page.stem}_{k}.png"
+            (extra / file).parent.mkdir(parents=True, exist_ok=True)
+            (extra / file).write_bytes(png)
+            title = {"title": heading, "says": ""}
+            cards.append(card(file, f"nbs/tutorials/{page.name}", [], title))
+    return cards
+
+
+def write_tutorials(root: Path, source: Path) -> None:
+    "A page of all tutorials: the first picture of each, its title and what it promises."
+    cards = []
+    for page in sorted((root / "nbs/tutorials").glob("[0-9]*.ipynb")):
+        first = json.loads(page.read_text())["cells"][0]
+        title, promise = title_and_promise("".join(first["source"]))
+        item = {"title": title, "says": promise}
+        picture = f"figures/tutorials/{page.stem}_1.png"
+        cards.append(card(picture, f"nbs/tutorials/{page.name}", [], item))
+    words = (
+        "Each on real data, with a picture for each idea, and with an end that says where it loses."
+    )
+    practice = (
+        "Around a loop of your own: [training practice](nbs/tutorials/training_practice.ipynb)."
+    )
+    text = ["# Tutorials", "", words, "", '<div class="gallery">', *cards, "</div>", "", practice]
+    trees = toctree("", pages_of(root, "tutorials"))
+    (source / "tutorials.md").write_text("\n".join([*text, "", trees, ""]))
+
+
+def title_and_promise(text: str) -> tuple[str, str]:
+    "Of a notebook's first cell, `# title` and `> promise`; an empty promise where it has none."
+    title = re.search(r"^# +(.+)$", text, re.M)
+    promise = re.search(r"^> +(.+)$", text, re.M)
+    return (title[1] if title else "", promise[1] if promise else "")
 
 
 def benchmark_of(root: Path, stem: str) -> str | None:
@@ -222,7 +289,7 @@ def told_by_report(root: Path) -> dict[str, dict]:
 def card(name: str, page: str, records: list[str], item: dict | None) -> str:
     address = re.sub(r"\.(ipynb|md)$", ".html", page)
     title = escape(item["title"] if item else Path(name).stem.replace("_", " "))
-    says = escape(f"{item['says']} ") if item else ""
+    says = escape(f"{item['says']} ") if item and item["says"] else ""
     linked = ", ".join(f'<a href="{file}">{Path(file).name}</a>' for file in records)
     return (
         f'<figure><a href="{address}"><img src="{name}" alt="{title}" loading="lazy"></a>'
@@ -287,10 +354,8 @@ def write_contents(root: Path, source: Path) -> None:
     modules = [path.stem for path in sorted((root / "nbs").glob("[0-9]*.ipynb"))]
     read = sorted([f"nbs/{name}/index" for name in library] + [f"nbs/{name}" for name in modules])
     parts = {
-        "Start": sorted(
-            f"nbs/tutorials/{path.stem}" for path in (root / "nbs/tutorials").glob("*.ipynb")
-        ),
-        "Library, read along": ["nbs/index", *read],
+        "Start": ["tutorials"],
+        "Library, read along": ["nbs/index", "nbs/departures", *read],
         "Results": ["gallery", *pages_of(root, "results"), *texts_of(root, "figures")],
         "Experiments": [*pages_of(root, "experiments"), *texts_of(root, "nbs/experiments")],
         "Benchmarks": texts_of(root, "benchmarks"),

@@ -43,7 +43,7 @@ _PUBLIC = {
         "NiceSampling IndependentSampling ApproximateIndependentSampling SystematicSampling "
         "SerialSampling ImportanceBatchSampler WithDraw DistributedImportanceBatchSampler "
         "importance_loader ImportanceLoader Trust "
-        "DistributedGradNorm ShardedImportanceBatchSampler ShardedSumTree "
+        "DistributedGradNorm ShardedImportanceBatchSampler ShardedSumTree ShardedStale "
         "outcomes expected_coefficients enumerated_pairs downsample Windows"
     ),
     "thinning": "thin Thinning VarianceBound skip_zero_rows",
@@ -159,6 +159,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; written by `make export
     from impsamp.samplers import NiceSampling as NiceSampling
     from impsamp.samplers import SerialSampling as SerialSampling
     from impsamp.samplers import ShardedImportanceBatchSampler as ShardedImportanceBatchSampler
+    from impsamp.samplers import ShardedStale as ShardedStale
     from impsamp.samplers import ShardedSumTree as ShardedSumTree
     from impsamp.samplers import SumTree as SumTree
     from impsamp.samplers import SystematicSampling as SystematicSampling

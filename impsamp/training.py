@@ -70,7 +70,15 @@ def scores_for(
 
     Returns (n,) scores, None for "none". A scheme with a method `precondition(optimizer, model)`
     gets norms of the preconditioned gradients; `PreconditionedGradNorm` refuses to go without its
-    optimizer (`InvalidArgument`). Raises `UnknownName` for other needs."""
+    optimizer (`InvalidArgument`). Raises `UnknownName` for other needs.
+
+    >>> from impsamp.schemes import Loss
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> def loss_fn(output, y):
+    ...     return (output - y).square().sum(1)
+    >>> scores_for(Loss(), torch.nn.Identity(), loss_fn, x, torch.zeros(2, 1)).tolist()
+    [1.0, 9.0]
+    """
     if scheme.needs == "none":
         return None
     if scheme.needs not in SCORES:
@@ -84,7 +92,12 @@ def scores_for(
 # %% ../nbs/12_training.ipynb #c67e2c8f
 @dataclass
 class SequentialStream:
-    "What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts."
+    """What `generator` (numpy's or torch's) gives next; an epoch's order is kept while it lasts.
+
+    >>> stream = SequentialStream(np.random.default_rng(0))
+    >>> sorted(stream.permutation(0, 3).tolist())
+    [0, 1, 2]
+    """
 
     generator: Generator
     _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, np.int64)), repr=False)
@@ -119,7 +132,11 @@ def shuffled_batch(
 ) -> Choice:
     """The items of `step` when each epoch is a random permutation cut into batches of `batch`.
 
-    The last batch of an epoch is smaller, or left out for `drop_last`. Each item weighs 1/size."""
+    The last batch of an epoch is smaller, or left out for `drop_last`. Each item weighs 1/size.
+
+    >>> shuffled_batch(CounterStream(0), n=7, batch=3, step=2).weight.tolist()
+    [1.0]
+    """
     length = n // batch if drop_last else math.ceil(n / batch)
     epoch, place = divmod(step, length)
     idx = stream.permutation(epoch, n)[place * batch : (place + 1) * batch].copy()
@@ -136,10 +153,12 @@ def _no_clock(phase: str) -> None:
     "Nobody measures."
 
 
+# %% ../nbs/12_training.ipynb #dcd9be44
 class DivergedScores(Diverged):
     "A score that a draw needs is not finite any more."
 
 
+# %% ../nbs/12_training.ipynb #58bd640a
 def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> None:
     "`DivergedScores` where one of `scores` (k,) is not finite."
     if scores is not None and not torch.isfinite(scores).all():
@@ -148,6 +167,7 @@ def _check_finite(scores: torch.Tensor | None, scheme: Scheme, step: int) -> Non
         )
 
 
+# %% ../nbs/12_training.ipynb #e95bf48e
 def choose(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -165,7 +185,20 @@ def choose(
     """The draws of one step by `scheme` (after `init`), with fresh scores where it is due.
 
     `lap(phase)` is called after "scoring" and "draw". Raises `DivergedScores` for a score that is
-    not finite."""
+    not finite.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> stream = CounterStream(0)
+    >>> scheme = GradNorm().init(2)
+    >>> choice = choose(scheme, model, loss_fn, x, x, batch=1, stream=stream, step=0)
+    >>> [round(float(p), 3) for p in choice.p]
+    [0.1, 0.9]
+    """
     n = batch_length(x)
     if not scheme.replacement:
         return shuffled_batch(stream, n, batch, step, drop_last)
@@ -200,6 +233,7 @@ class Pass(NamedTuple):
     losses: torch.Tensor
 
 
+# %% ../nbs/12_training.ipynb #f7ca181e
 Look: TypeAlias = "Callable[[Pass], None]"
 # (losses, what the model returned, weights)
 Backward: TypeAlias = "Callable[[torch.Tensor, Any, Array], object]"
@@ -209,11 +243,19 @@ def _look_away(done: Pass) -> None:
     "Nothing is read from the graph."
 
 
+# %% ../nbs/12_training.ipynb #8389ca0c
 def weighted_backward(losses: torch.Tensor, output: object, weight: Array) -> None:
-    "Backward through sum_b w_b loss_b; the weights (array or tensor) carry no gradient."
+    """Backward through sum_b w_b loss_b; the weights (array or tensor) carry no gradient.
+
+    >>> losses = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> weighted_backward(losses, None, np.array([0.5, 0.25]))
+    >>> losses.grad.tolist()
+    [0.5, 0.25]
+    """
     (torch.as_tensor(weight).detach().to(losses) * losses).sum().backward()
 
 
+# %% ../nbs/12_training.ipynb #376d926e
 def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
     "One forward pass with losses (b,); errors as `per_sample_losses`."
     outputs = []
@@ -226,6 +268,7 @@ def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
     return Pass(x, y, outputs[-1], losses)
 
 
+# %% ../nbs/12_training.ipynb #51a75208
 def weighted_step(
     model: Callable,
     loss_fn: LossFunction,
@@ -242,7 +285,19 @@ def weighted_step(
 
     `look(pass)` sees the graph before anything changes; `backward(losses, output, weight)` leaves
     gradients in `.grad`. With `guard` no step is made if a loss is not finite; not for several
-    ranks, where one that skips its backward pass leaves the others waiting."""
+    ranks, where one that skips its backward pass leaves the others waiting.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> x = torch.ones(2, 1)
+    >>> weighted_step(model, loss_fn, x, x, optimizer, np.array([0.5, 0.5])).tolist()
+    [0.5, 0.5]
+    >>> round(model.weight.item(), 3)
+    0.1
+    """
     done = forward(model, loss_fn, x, y)
     losses = done.losses.detach()
     if guard and not torch.isfinite(losses).all():
@@ -272,6 +327,7 @@ class Step(NamedTuple):
         return bool(torch.isfinite(self.losses).all())
 
 
+# %% ../nbs/12_training.ipynb #2fd08176
 def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     "A function of (losses, output) that gives the scores of the batch, and how many it computes."
     if scheme.needs == "none":
@@ -284,11 +340,13 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
     return (lambda losses, output: scores), batch_length(x)
 
 
+# %% ../nbs/12_training.ipynb #738f7ead
 def _probe_of(scheme, model, loss_fn, x, y):
     "Exact norms (b,) of a batch that the scheme wants to compare with its scores; else None."
     return grad_norms(model, loss_fn, x, y) if getattr(scheme, "probe_due", False) else None
 
 
+# %% ../nbs/12_training.ipynb #de2b7e4a
 def training_step(
     scheme: Scheme,
     model: torch.nn.Module,
@@ -375,15 +433,22 @@ class History(NamedTuple):
     seconds: dict[str, float]
 
 
+# %% ../nbs/12_training.ipynb #3df0888b
 def _column(rows: Sequence[dict[str, float]], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows])
 
 
+# %% ../nbs/12_training.ipynb #237aaa86
 def columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
-    "name -> (k,): the columns of k rows, by the names of the first."
+    """name -> (k,): the columns of k rows, by the names of the first.
+
+    >>> columns([{"loss": 1.0}, {"loss": 0.5}])["loss"].tolist()
+    [1.0, 0.5]
+    """
     return {name: _column(rows, name) for name in rows[0]}
 
 
+# %% ../nbs/12_training.ipynb #c8a1668e
 PHASES = ("scoring", "draw", "step", "evaluation")
 
 
@@ -400,6 +465,7 @@ class _Clock:
         self._last = now
 
 
+# %% ../nbs/12_training.ipynb #43f045d4
 @dataclass
 class _Account:
     "What a training has cost so far, and what was seen at its checkpoints."
@@ -450,7 +516,18 @@ def train(
     called before the first step and every `eval_every` steps. Deterministic given `seed` (draws are
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
-    scheme without replacement."""
+    scheme without replacement.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> history = train(model, loss_fn, x, x, optimizer, GradNorm(), batch=1, steps=5, seed=0)
+    >>> history.grad_evals, history.score_evals, history.diverged_at
+    (5, 10, None)
+    """
     check_scheme(scheme)
     x, y = check_batch(x, y)
     n = batch_length(x)

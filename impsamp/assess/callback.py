@@ -45,6 +45,7 @@ def _timed(f, *args):
     return out, time.perf_counter() - start
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #aac49453
 def mean_gradient_norm(
     model: torch.nn.Module,
     loss_fn: LossFunction,
@@ -55,7 +56,16 @@ def mean_gradient_norm(
 ) -> float:
     """Norm of the gradient of the mean loss over (x, y), over the trainable parameters.
 
-    A plain chunked forward and backward; `.grad` is untouched."""
+    A plain chunked forward and backward; `.grad` is untouched.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> mean_gradient_norm(model, loss_fn, torch.ones(2, 1), y)
+    2.0
+    """
     params = [p for p in model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in params]
     n = batch_length(x)
@@ -82,6 +92,7 @@ def _wanted(scheme):
     return needs
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #b11b4b0c
 def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     "(scores or None, seconds): plain norms are at hand, all else is computed and timed."
     if needs == "none":
@@ -91,6 +102,7 @@ def _scores(scheme, needs, norms, seconds, model, loss_fn, x, y, optimizer):
     return _timed(scores_for, as_scheme(scheme), model, loss_fn, x, y, optimizer)
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #c2190830
 def _evaluate(scheme, model, loss_fn, x, y, idx, population, optimizer):
     """One row of the assessment of `scheme` on the items (x, y) = data[idx], with seconds spent.
 
@@ -131,7 +143,19 @@ class AssessCallback:
     The model, the scheme and the global random state are left as found. Cost: about three forward
     and backward passes over M items per evaluation. Raises `InvalidArgument`, `InvalidShape`,
     `InvalidScores` (non-finite gradients), `UnsupportedModel` (samples that interact). First paper,
-    Algorithm 1."""
+    Algorithm 1.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> data = torch.ones(2, 1), torch.tensor([[1.0], [3.0]])
+    >>> callback = AssessCallback(GradNorm(), model, loss_fn, data, every=10)
+    >>> for step in range(20):
+    ...     row = callback(step)
+    >>> callback
+    AssessCallback(GradNorm, every=10, 2 evaluations)
+    """
 
     def __init__(
         self,
@@ -196,6 +220,7 @@ class AssessCallback:
         return f"AssessCallback({self.assessment.scheme}, every={self.every}, {found} evaluations)"
 
 
+# %% ../../nbs/13_assess/06_callback.ipynb #508cb1ee
 def assess(
     scheme: SchemeOrVector,
     model: torch.nn.Module,
@@ -210,7 +235,17 @@ def assess(
     """Is `scheme` better than uniform sampling for this model now? One evaluation of Algorithm 1.
 
     Print the `Assessment` for the page. Arguments and errors: see `AssessCallback`;
-    `InvalidScores` if no item has a gradient. First paper, section 3.1."""
+    `InvalidScores` if no item has a gradient. First paper, section 3.1.
+
+    >>> from impsamp.schemes import GradNorm
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> data = torch.ones(2, 1), torch.tensor([[1.0], [3.0]])
+    >>> round(assess(GradNorm(), model, loss_fn, data).rows[0]["second_moment_ratio"], 3)
+    0.8
+    """
     callback = AssessCallback(
         scheme,
         model,

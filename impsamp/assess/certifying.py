@@ -69,6 +69,13 @@ def _states(
         yield step + 1, done.choice.p
 
 
+# %% ../../nbs/13_assess/07_certifying.ipynb #44f475f1
+def _stream_of(generator: Seeded) -> SequentialStream:
+    "The draws of `generator` in turn; without one those of a generator that is always the same."
+    own_draws = counter_generator(0) if generator is None else as_generator(generator)
+    return SequentialStream(own_draws)
+
+
 # %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
     scheme: ForeignScheme,
@@ -93,7 +100,16 @@ def certify(
     turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
     is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
     not fresh ones. `verbose` True, False or None: tell how far it is always (a log gets lines),
-    never, or on a terminal. First paper, Algorithm 1."""
+    never, or on a terminal. First paper, Algorithm 1.
+
+    >>> from impsamp.schemes import Loss
+    >>> model = torch.nn.Linear(1, 1)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> x = torch.arange(6.0)[:, None]
+    >>> certify(Loss(), model, loss_fn, (x, x), batch=2, steps=4, every=2, verbose=False)
+    Assessment('Loss', 3 evaluations, scope='visits')
+    """
     check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")
@@ -111,8 +127,7 @@ def certify(
         optimizer=optimizer,
         name=name or scheme_name(scheme),
     )
-    own_draws = counter_generator(0) if generator is None else as_generator(generator)
-    stream = SequentialStream(own_draws)
+    stream = _stream_of(generator)
     with progress(steps, f"certify {callback.assessment.scheme}", verbose=verbose) as told:
         for step, p in _states(own, model, loss_fn, (x, y), optimizer, batch, stream, steps):
             in_use = own.scope == "all" and not own.due()

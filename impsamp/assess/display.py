@@ -48,6 +48,7 @@ def _table_row(line: str, tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{_words(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
+# %% ../../nbs/13_assess/01_display.ipynb #312bc053
 def _table(lines: list[str]) -> str:
     "The second line only says that the first is a head."
     head, _, *rest = lines
@@ -55,6 +56,7 @@ def _table(lines: list[str]) -> str:
     return f"<table><thead>{_table_row(head, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
+# %% ../../nbs/13_assess/01_display.ipynb #e90bb583
 def _block(text: str) -> str:
     lines = text.splitlines()
     if len(lines) > 1 and lines[1].startswith("| ---"):
@@ -66,8 +68,13 @@ def _block(text: str) -> str:
     return f"<p>{_words(' '.join(lines))}</p>"
 
 
+# %% ../../nbs/13_assess/01_display.ipynb #7d887197
 def page_html(page: str) -> str:
-    "A page of markdown as HTML: headings, paragraphs, tables, emphasis and code."
+    """A page of markdown as HTML: headings, paragraphs, tables, emphasis and code.
+
+    >>> page_html("# Probe: *no*")
+    '<h1>Probe: <em>no</em></h1>'
+    """
     blocks = [block.strip() for block in page.split("\n\n")]
     return "\n".join(_block(block) for block in blocks if block)
 
@@ -88,7 +95,12 @@ def _picture(plot: Callable[[], Figure]) -> str:
     return f'<img alt="the numbers of this page as a picture" src="data:image/png;base64,{data}">'
 
 
+# %% ../../nbs/13_assess/01_display.ipynb #51c811c1
 def shown(page: str, plot: Callable[[], Figure] | None = None) -> str:
-    "What a notebook shows: the page, and under it what `plot()` draws."
+    """What a notebook shows: the page, and under it what `plot()` draws.
+
+    >>> shown("**Yes**").splitlines()[1]
+    '<p><strong>Yes</strong></p>'
+    """
     picture = _picture(plot) if plot else ""
     return f"<div>\n{page_html(page)}\n{picture}\n</div>"

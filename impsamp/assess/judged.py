@@ -54,6 +54,7 @@ def _tensors(part: object) -> object:
     return part if isinstance(part, torch.Tensor) else torch.as_tensor(part)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7463871c
 def _pair_of(data: Data) -> tuple[object, object]:
     pair: object = getattr(data, "tensors", data)
     if hasattr(data, "x_train"):
@@ -65,11 +66,17 @@ def _pair_of(data: Data) -> tuple[object, object]:
     return _tensors(x), _tensors(y)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #b8d8859d
 def tensors_of(data: Data) -> tuple[Batch, Batch]:
     """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
 
     x and y are tensors, or tuples or dicts of tensors. Raises `InvalidArgument` for anything else,
-    `InvalidShape` for other lengths."""
+    `InvalidShape` for other lengths.
+
+    >>> x, y = tensors_of((np.ones((3, 2)), np.arange(3)))
+    >>> x.shape, y.tolist()
+    (torch.Size([3, 2]), [0, 1, 2])
+    """
     try:
         x, y = _pair_of(data)
     except TypeError as e:
@@ -87,8 +94,12 @@ def tensors_of(data: Data) -> tuple[Batch, Batch]:
     return cast("tuple[Batch, Batch]", (x, y))
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #06a17056
 def check_places(scheme: object, model: object, loss_fn: object) -> None:
-    "`InvalidArgument` where scheme, model and loss function stand in another order."
+    """`InvalidArgument` where scheme, model and loss function stand in another order.
+
+    >>> check_places(object(), torch.nn.Linear(1, 1), print)
+    """
     order = "the order is (scheme, model, loss_fn, data)"
     if isinstance(scheme, torch.nn.Module):
         raise InvalidArgument(f"a {type(scheme).__name__} stands where the scheme should: {order}")
@@ -100,12 +111,17 @@ def check_places(scheme: object, model: object, loss_fn: object) -> None:
         raise InvalidArgument(f"loss_fn must be callable, got {type(loss_fn).__name__}: {order}")
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7a71509b
 def choose_items(
     population: int, sample_size: int | None, generator: Generator | None
 ) -> np.ndarray:
     """`sample_size` distinct items of `population`, each subset equally likely, sorted; (M,) int64.
 
-    All of them for None. Raises `InvalidArgument` for a size below 2 or above the population."""
+    All of them for None. Raises `InvalidArgument` for a size below 2 or above the population.
+
+    >>> choose_items(3, None, None).tolist()
+    [0, 1, 2]
+    """
     if sample_size is None:
         return np.arange(population)
     m = check_count(sample_size, "sample_size", low=2, high=population)
@@ -142,21 +158,28 @@ class ForeignScheme(Protocol):
     def probabilities(self, scores: Vector | None = None, /) -> Vector: ...
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #7a8c4a3b
 def _is_vector(scheme: SchemeOrVector) -> TypeGuard[Vector]:
     sized = hasattr(scheme, "__len__") and not isinstance(scheme, str)
     return sized and not hasattr(scheme, "probabilities")
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #76a0a53f
 def _init(scheme: ForeignScheme, n: int) -> ForeignScheme:
     "`scheme.init(n)`, which may return a new scheme or nothing."
     return scheme.init(n) or scheme  # type: ignore[return-value]
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #a37f7592
 def scheme_scope(scheme: SchemeOrVector) -> str:
     """ "given" for a vector, else the scheme's `scope`.
 
     A scheme without one wants scores of all items unless it `needs` none. Raises `InvalidArgument`
-    for what is neither, `UnknownName` for an unknown scope."""
+    for what is neither, `UnknownName` for an unknown scope.
+
+    >>> scheme_scope([0.5, 0.5])
+    'given'
+    """
     if _is_vector(scheme):
         return "given"
     if not (hasattr(scheme, "probabilities") and hasattr(scheme, "init")):
@@ -171,8 +194,14 @@ def scheme_scope(scheme: SchemeOrVector) -> str:
     return scope
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #cc7a5b3b
 def scheme_name(scheme: SchemeOrVector) -> str:
-    "The type's name, with its parts in brackets: `Mixture(GradNorm, Uniform)`."
+    """The type's name, with its parts in brackets: `Mixture(GradNorm, Uniform)`.
+
+    >>> from impsamp.schemes import GradNorm, Mixture, Uniform
+    >>> scheme_name(Mixture(GradNorm(), Uniform()))
+    'Mixture(GradNorm, Uniform)'
+    """
     if scheme_scope(scheme) == "given":
         return "given probabilities"
     parts = getattr(scheme, "parts", ())
@@ -180,6 +209,7 @@ def scheme_name(scheme: SchemeOrVector) -> str:
     return type(scheme).__name__ + inside
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #bc2c54a5
 def _own_probabilities(scheme: SchemeOrVector, population: int) -> Vector:
     "p over all items, of a vector or of a scheme that needs no fresh score; a copy answers."
     if _is_vector(scheme):
@@ -190,13 +220,18 @@ def _own_probabilities(scheme: SchemeOrVector, population: int) -> Vector:
     return own.probabilities()
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #647afabe
 def restricted_probabilities(
     scheme: SchemeOrVector, scores: Vector | None, idx: Items, population: int
 ) -> np.ndarray:
     """p~ (M,) of `scheme` on the items `idx` of `population`, by the rule above.
 
     `scores` (M,): fresh ones, if it wants them. Raises `InvalidShape` if the scheme knows another
-    number of items."""
+    number of items.
+
+    >>> restricted_probabilities([0.1, 0.2, 0.3, 0.4], None, [0, 2], 4).round(3).tolist()
+    [0.25, 0.75]
+    """
     if scheme_scope(scheme) in ("all", "pool"):
         own = copy.deepcopy(cast("ForeignScheme", scheme))
         if isinstance(own, KnowsItems):  # it has something of its own to say of each item
@@ -272,6 +307,13 @@ class AdaptedScheme(Scheme):
             update(at, told)
 
 
+# %% ../../nbs/13_assess/05_judged.ipynb #b6da5d75
 def as_scheme(scheme: ForeignScheme) -> Scheme:
-    "`scheme` itself if it is a `Scheme`, else the object dressed as one."
+    """`scheme` itself if it is a `Scheme`, else the object dressed as one.
+
+    >>> from impsamp.schemes import Uniform
+    >>> scheme = Uniform()
+    >>> as_scheme(scheme) is scheme
+    True
+    """
     return scheme if isinstance(scheme, Scheme) else AdaptedScheme(scheme)

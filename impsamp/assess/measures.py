@@ -60,7 +60,12 @@ def distances(p: Vector, p_gn: Vector) -> dict[str, float]:
 
     Total variation in [0, 1], the others in [0, inf] (nats for Kullback-Leibler); inf where the
     second argument is zero and the first is not. `chi2_reverse` = H(p)/H(p^GN) - 1 exactly. First
-    paper, section 3.1."""
+    paper, section 3.1.
+
+    >>> found = distances([0.5, 0.5], [0.75, 0.25])
+    >>> found["tv"], round(found["chi2_reverse"], 4)
+    (0.25, 0.25)
+    """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return {
             "tv": float(total_variation(p, p_gn)),
@@ -75,18 +80,27 @@ def distances(p: Vector, p_gn: Vector) -> dict[str, float]:
 def pull(sample_size: int, population: int) -> float:
     """k = (N - M) / (M (N - 1)): how far M of N items pull a product of two means.
 
-    The share of the mean product in its expectation, for items drawn without replacement."""
+    The share of the mean product in its expectation, for items drawn without replacement.
+
+    >>> pull(2, 5)
+    0.375
+    """
     m = check_count(sample_size, "sample_size", low=1, high=population)
     if population == 1:
         return 0.0
     return (population - m) / (m * (population - 1))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #62467cf4
 def unpull(value: float, at_uniform: float, k: float) -> float:
     """(value - k at_uniform) / (1 - k): a product of two sample means without its bias.
 
     Where E[value] = (1 - k) truth + k at_uniform, with `k` from `pull`; unbiased whenever
-    `at_uniform` is. Raises `InvalidArgument` for k = 1 (a single item says nothing)."""
+    `at_uniform` is. Raises `InvalidArgument` for k = 1 (a single item says nothing).
+
+    >>> unpull(0.9, 1.0, 0.5)
+    0.8
+    """
     if not 0 <= k < 1:
         raise InvalidArgument(f"k = {k} must lie in [0, 1): draw at least two items")
     return (value - k * at_uniform) / (1 - k)
@@ -97,7 +111,11 @@ def restrict(p: Vector, idx: Items | None = None) -> np.ndarray:
     """p~_j = p_j / sum_k p_k over the drawn items `idx` (M,), float64; `p` (N,) at any scale.
 
     Raises `InvalidProbabilities` if all drawn items have probability zero. First paper,
-    Algorithm 1."""
+    Algorithm 1.
+
+    >>> restrict([1.0, 2.0, 5.0], [0, 1]).round(3).tolist()
+    [0.333, 0.667]
+    """
     q = check_probabilities(p, total=None)
     if idx is not None:
         q = q[np.asarray(idx)]
@@ -113,7 +131,11 @@ def log_ratio_error(p: Vector, g: Vector, *, population: int | None = None) -> f
     """Standard error of log H(p)/H(u) estimated on M uniformly drawn items, 0 at M = N.
 
     `p` (M,) restricted probabilities, `g` (M,) norms. Delta method, without replacement; optimistic
-    where a few items carry the second moment: heavy tails hide in small M."""
+    where a few items carry the second moment: heavy tails hide in small M.
+
+    >>> log_ratio_error([0.5, 0.5], [3.0, 1.0])
+    0.0
+    """
     s = restrict(p)
     norms = check_scores(g, "g", allow_zero=False)
     squares = (norms / norms.max()) ** 2
@@ -139,6 +161,7 @@ def _moment_ratios(h: float, h_u: float, h_gn: float, k: float) -> Row:
     }
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #28dea71a
 def _variance_ratios(h: float, h_u: float, h_gn: float, mean_norm: float | None) -> Row:
     "V(p)/V(u) and V(p^GN)/V(u), nan where V(u) is unknown or nothing but rounding."
     drift = np.nan if mean_norm is None else mean_norm**2
@@ -151,6 +174,7 @@ def _variance_ratios(h: float, h_u: float, h_gn: float, mean_norm: float | None)
     }
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #50ca10db
 def _largest_weight(p: np.ndarray) -> float:
     least = p.min()
     if least == 0:
@@ -158,6 +182,7 @@ def _largest_weight(p: np.ndarray) -> float:
     return float(1 / (p.size * least))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #8d64c6f3
 def _named(found: dict[str, float], about: str) -> Row:
     return {f"{key}_{about}": value for key, value in found.items()}
 
@@ -179,7 +204,12 @@ def measure(
     The items are drawn uniformly from `population` N (default M); p at any scale. `mean_norm`: the
     norm of the M items' mean gradient, for `variance_ratio` (nan without it). Ratios are pure
     numbers. Raises `InvalidScores` if all norms are zero (there is no optimum then),
-    `InvalidShape` if p and g do not match."""
+    `InvalidShape` if p and g do not match.
+
+    >>> row = measure([0.5, 0.5], [3.0, 1.0])
+    >>> row["second_moment_ratio"], round(row["best_ratio"], 3)
+    (1.0, 0.8)
+    """
     q = restrict(p)
     norms = check_scores(g, "g", allow_zero=False)
     m = norms.size
@@ -217,7 +247,11 @@ ANSWERS = ("better", "worse", "equal", "undecided")
 
 
 def compare_with_uniform(row: Row) -> str:
-    "Is p 'better', 'worse', 'equal' or 'undecided'? By H(p)/H(u) and twice its standard error."
+    """Is p 'better', 'worse', 'equal' or 'undecided'? By H(p)/H(u) and twice its standard error.
+
+    >>> compare_with_uniform(dict(tv_to_u=0.2, second_moment_ratio=0.9, log_ratio_se=0.04))
+    'better'
+    """
     if row["tv_to_u"] < 1e-12:
         return "equal"
     if not np.isfinite(row["second_moment_ratio"]):
@@ -234,6 +268,7 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([r[key] for r in rows], dtype=float)
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #d3d7e028
 def _geomean(x: np.ndarray) -> float:
     "Geometric mean of the positive finite entries, nan if there are none."
     kept = np.isfinite(x) & (x > 0)
@@ -242,6 +277,7 @@ def _geomean(x: np.ndarray) -> float:
     return float(np.exp(np.log(x[kept]).mean()))
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #ac99bb8a
 _RATIOS = (
     "second_moment_ratio",
     "best_ratio",
@@ -279,6 +315,7 @@ def _lead(row: Row, name: str) -> float:
     return u - p if np.isfinite(u) or np.isfinite(p) else 0.0
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #fb920618
 _TRUTH = {"better": 1, "worse": -1}
 
 
@@ -302,8 +339,13 @@ def _distance_summaries(rows: Rows, answers: Sequence[str]) -> Row:
     return {key: value for found in by_measure for key, value in found.items()}
 
 
+# %% ../../nbs/13_assess/01_measures.ipynb #e7fef9c8
 def summarise(rows: Rows) -> Row:
-    "Means over the evaluations (geometric for ratios): a flat dict, the numbers of the page."
+    """Means over the evaluations (geometric for ratios): a flat dict, the numbers of the page.
+
+    >>> summarise([measure([3.0, 1.0], [3.0, 1.0])])["better"]
+    1
+    """
     answers = [compare_with_uniform(r) for r in rows]
     return {
         "evaluations": len(rows),
@@ -323,7 +365,11 @@ def pool_variance_ratio(
 
     Draws with replacement, p proportional to scores within the pool, `variance_ratio` V(p)/V(u) of
     the same scores over the whole set. The pool's items are distinct ones of `population` N, or
-    drawn with replacement (None). Exact for p = s / sum of s."""
+    drawn with replacement (None). Exact for p = s / sum of s.
+
+    >>> round(pool_variance_ratio(0.6, batch=1, pool=2, population=4), 4)
+    0.7333
+    """
     b = check_count(batch, "batch")
     m = check_count(pool, "pool", high=population)
     k = pull(m, population) if population else 1 / m
@@ -339,7 +385,11 @@ def best_pool(
     Scores at `score_cost` per pool item, `draw_cost` per drawn item, both in units of one plain
     forward and backward of one item. Below 1 the scheme pays where noise decides. r* is at least 1;
     free scores give (inf, a v). Limit of large batches of `pool_variance_ratio` times the cost;
-    Neyman (1938), double sampling."""
+    Neyman (1938), double sampling.
+
+    >>> best_pool(0.25, 0.25)
+    (4.0, 1.0)
+    """
     v = float(variance_ratio)
     c = float(score_cost)
     a = float(draw_cost)

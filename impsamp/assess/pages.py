@@ -39,6 +39,7 @@ __all__ = [
     "FREE",
     "Assessment",
     "OptimizerLike",
+    "as_formula",
     "payment",
     "plot_evolution",
     "plot_histograms",
@@ -54,7 +55,11 @@ def theory_applies(optimizer: OptimizerLike) -> bool | None:
     """True for SGD (any momentum), False for every other optimizer, None if `optimizer` is None.
 
     A name from `APPLIES` or a torch optimizer. First paper, section 3.2: p^GN is not optimal for
-    RMSProp and Adam, as printed (one norm for all coordinates) or as torch runs them."""
+    RMSProp and Adam, as printed (one norm for all coordinates) or as torch runs them.
+
+    >>> theory_applies("momentum"), theory_applies("adam"), theory_applies(None)
+    (True, False, None)
+    """
     if optimizer is None:
         return None
     if isinstance(optimizer, str):
@@ -68,7 +73,12 @@ def theory_applies(optimizer: OptimizerLike) -> bool | None:
 # %% ../../nbs/13_assess/02_pages.ipynb #a45f7224
 @dataclass(repr=False)
 class Assessment:
-    "What `assess` found about one scheme: `rows`, one per evaluation, and how to read them."
+    """What `assess` found about one scheme: `rows`, one per evaluation, and how to read them.
+
+    >>> from impsamp.assess.measures import measure
+    >>> Assessment("GradNorm", [measure([3.0, 1.0], [3.0, 1.0])], scope="all")
+    Assessment('GradNorm', 1 evaluation, scope='all')
+    """
 
     scheme: str
     rows: list[Row] = field(default_factory=list)  # keys: see `measures.measure`
@@ -151,9 +161,22 @@ def _bins(values: np.ndarray, linear: bool = False) -> tuple[np.ndarray, bool]:
     return np.linspace(0, high * 1.02 or 1, 21), False
 
 
-# %% ../../nbs/13_assess/02_pages.ipynb #ca60593e
+# %% ../../nbs/13_assess/02_pages.ipynb #f1bc37b1
+_FORMULAS = {"p^GN": "$p^{GN}$", "p^1/2": "$p^{1/2}$", "chi2(": r"$\chi^2$("}
+
+
+# %% ../../nbs/13_assess/02_pages.ipynb #009e7e27
+def as_formula(text: str) -> str:
+    "`text` of a page as a picture shows it."
+    for plain, formula in _FORMULAS.items():
+        text = text.replace(plain, formula)
+    return text
+
+
+# %% ../../nbs/13_assess/02_pages.ipynb #91d21c52
 def _histogram_title(measure: str, infinite: int) -> str:
     title = MEASURES[measure].replace("(p, ", "(·, ").replace(", p)", ", ·)")
+    title = as_formula(title)
     return f"{title}\n{infinite} infinite" if infinite else title
 
 
@@ -163,7 +186,7 @@ def _draw_histogram(ax: Axes, assessment: Assessment, measure: str) -> None:
     found = {name: _column(rows, f"{measure}_{name}") for name in "up"}
     both = np.concatenate(list(found.values()))
     bins, log = _bins(both, linear=measure == "tv")
-    labels = {"u": "uniform", "p": assessment.scheme}
+    labels = {"u": "uniform", "p": as_formula(assessment.scheme)}
     for name, values in found.items():
         finite = values[np.isfinite(values)]
         ax.hist(
@@ -215,7 +238,7 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
     steps = [r.get("step", i) for i, r in enumerate(rows)]
 
     def line(ax: Axes, key: str, ink: str, label: str) -> None:
-        ax.plot(steps, _column(rows, key), color=_INK[ink], label=label)
+        ax.plot(steps, _column(rows, key), color=_INK[ink], label=as_formula(label))
 
     ratio = _column(rows, "second_moment_ratio")
     band = np.exp(2 * _column(rows, "log_ratio_se"))
@@ -223,12 +246,13 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
     line(top, "second_moment_ratio", "p", "H(p)/H(u)")
     line(top, "best_ratio", "best", "best: p^GN")
     top.axhline(1, color=_INK["u"], lw=1, label="uniform")
-    top.set(yscale="log", title=assessment.scheme)
+    top.set(yscale="log", title=as_formula(assessment.scheme))
     line(low, "tv_p", "p", "TV(p, p^GN)")
     line(low, "tv_u", "u", "TV(u, p^GN)")
     low.set_xlabel("step")
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #7c90c8b7
 def plot_evolution(assessments: Sequence[Assessment]) -> Figure:
     """H(p)/H(u) with twice its standard error, the best possible ratio, and total variation.
 
@@ -260,6 +284,7 @@ def _mixed_answer(s: Row) -> str:
     return f"**It depends on the moment**, on average it is {mean}"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #e72c4469
 def _answer(s: Row) -> str:
     "The first sentence: better than uniform or not, and at how many evaluations."
     n = s["evaluations"]
@@ -287,6 +312,7 @@ def _worth_of_a_draw(v: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #9b1bf083
 def _gain(s: Row) -> str:
     if s["unseen_items"]:
         return (
@@ -321,6 +347,7 @@ def _fresh_for_all(v: float, c: float, population: float, batch: int | None) -> 
     return f"{words} (at {batch}: variance x time {ratio:.3g} of uniform)"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #1caead9a
 def _ratio_for_all(v: float, c: float, population: float, batch: int) -> float:
     "Variance x time with fresh scores of all items at each step, over uniform sampling's."
     return v * (1 + population * c / batch)
@@ -331,7 +358,11 @@ def payment(s: Row, scope: str, population: float, batch: int | None = None) -> 
     """(answer in words, variance x time ratio or nan): does a scheme pay in wall-clock?
 
     `s` its summary; where noise decides. Free scores: v < 1. Otherwise two ways: scores for all N
-    at each step (break-even batch B* = N c v / (1 - v)), or of a pool (`best_pool`)."""
+    at each step (break-even batch B* = N c v / (1 - v)), or of a pool (`best_pool`).
+
+    >>> payment(dict(variance_ratio=0.25, scores_cost=0.5), "visits", 1000)[1]
+    0.25
+    """
     if s.get("unseen_items"):
         return "No: a biased estimate is not paid for by less noise.", float("inf")
     v = s["variance_ratio"]
@@ -396,6 +427,7 @@ def _distance_line(s: Row, measure: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #2e95742c
 def _distance_table(s: Row) -> str:
     lines = [_distance_line(s, m) for m in MEASURES]
     return "\n".join([_DISTANCE_HEAD, *lines])
@@ -416,6 +448,7 @@ def _about(a: Assessment, s: Row, m: float, n: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #27a5e0fc
 def _never_seen(s: Row, m: float) -> str:
     "What a scheme that gives items with a gradient no probability cannot see."
     return (
@@ -426,6 +459,7 @@ def _never_seen(s: Row, m: float) -> str:
     )
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #f0e95b2a
 def _caveats(a: Assessment, s: Row, m: float) -> str:
     "What was left out, and whether the estimate is biased: follows the answer."
     skipped = (
@@ -440,6 +474,7 @@ def _caveats(a: Assessment, s: Row, m: float) -> str:
     return (skipped if a.skipped else "") + ("" if a.unbiased else biased) + unseen
 
 
+# %% ../../nbs/13_assess/02_pages.ipynb #9b4a328e
 def _spent(s: Row, m: float) -> str:
     return (
         f"Evaluating cost {s['norms_cost']:.2g} (norms) and {s['scores_cost']:.2g} (scores) "
@@ -455,7 +490,13 @@ _ORDER = "Only the last row orders schemes as H does: H(p)/H(p^GN) = 1 + chi2(p^
 
 
 def write_page(a: Assessment, batch: int | None = None) -> str:
-    "The page of an `Assessment` (see `Assessment.page`), markdown."
+    """The page of an `Assessment` (see `Assessment.page`), markdown.
+
+    >>> from impsamp.assess.measures import measure
+    >>> found = Assessment("GradNorm", [measure([3.0, 1.0], [3.0, 1.0])], scope="all")
+    >>> write_page(found).splitlines()[0]
+    '# Assessment of GradNorm'
+    """
     s = a.summary()
     m = a.rows[-1]["sample_size"]
     n = a.rows[-1]["population"]

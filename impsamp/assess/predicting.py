@@ -43,7 +43,11 @@ def time_ratio(variance_ratio: float, cost_ratio: float, noise_per_batch: float)
 
     rho = `variance_ratio`, q = `noise_per_batch` = V(u)/(B ||grad F||^2), which may be inf (noise
     alone counts). Best learning rate for both, curvature alike in all directions. After McCandlish
-    et al. 2018, eq. 2.7."""
+    et al. 2018, eq. 2.7.
+
+    >>> time_ratio(0.5, 1.0, 1.0)
+    0.75
+    """
     q = np.asarray(noise_per_batch, dtype=float)
     with np.errstate(invalid="ignore"):
         finite = (1 + variance_ratio * q) / (1 + q)
@@ -53,7 +57,11 @@ def time_ratio(variance_ratio: float, cost_ratio: float, noise_per_batch: float)
 
 # %% ../../nbs/13_assess/03_predicting.ipynb #54a83c23
 def noise_scale(norms: np.ndarray, mean_norm: float, population: int) -> float:
-    "V(u)/||grad F||^2 in items, from the norms (M,) of items and that of their mean; may be inf."
+    """V(u)/||grad F||^2 in items, from the norms (M,) of items and that of their mean; may be inf.
+
+    >>> round(noise_scale(np.array([3.0, 1.0]), 2.5**0.5, 2), 6)
+    1.0
+    """
     k = pull(len(norms), population)
     second = float(np.mean(norms * norms))
     mean_sq = unpull(mean_norm**2, second, k) if k < 1 else 0.0
@@ -69,6 +77,7 @@ class Interval(NamedTuple):
     high: float
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #73319834
 def variance_interval(
     g: np.ndarray, s: np.ndarray, mean_sq: float, population: int, resamples: int = 200
 ) -> Interval:
@@ -77,7 +86,12 @@ def variance_interval(
     `mean_sq` ||grad F||^2. The ends are the 5% and 95% bootstrap quantiles, which close at
     M = N; inf where an item with a gradient is never drawn. Of even norms 300 items or more cover
     the ratio in 82% to 83% of samples; of norms with heavy tails only in a third to two thirds:
-    a sample without the rare large ones says too high a ratio, hardly ever too low a one."""
+    a sample without the rare large ones says too high a ratio, hardly ever too low a one.
+
+    >>> norms = np.array([3.0, 1.0])
+    >>> round(variance_interval(norms, norms, 2.5, 2).value, 6)
+    0.6
+    """
     squares = g * g
     with np.errstate(divide="ignore", invalid="ignore"):
         a = np.where(g == 0, 0.0, squares / s)
@@ -148,6 +162,7 @@ def _scaled_interval(g: np.ndarray, s: np.ndarray, mean_sq: float, n: int) -> In
     return variance_interval(g / largest, s / s.max(), scaled, n)
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #8ce02a0a
 def _pooled(rho: Interval, batch: int, pool: int, n: int) -> Interval:
     "The same through a uniform pool of `pool` of n items."
 
@@ -164,7 +179,13 @@ def candidates(
     """The ideal bound first, the paper's scheme as it stands, and every pool that was timed.
 
     `scores` (M,) and `mean_sq` ||grad F||^2 of M of `n` items, `seconds` (rounds,) of passes over
-    r times `batch` items, `q` the noise per batch."""
+    r times `batch` items, `q` the noise per batch.
+
+    >>> norms = np.array([3.0, 1.0])
+    >>> rows = candidates({"norm": norms}, 2.5, {("step", 1): np.ones(3)}, 1.0, n=2, batch=1)
+    >>> rows[0]["scheme"], round(rows[0]["variance_ratio"], 3)
+    ('ideal', 0.6)
+    """
     g = scores["norm"]
     step = seconds["step", 1]
     rho = {name: _scaled_interval(g, s, mean_sq, n) for name, s in scores.items()}
@@ -187,6 +208,7 @@ def _candidate_label(r: Candidate) -> str:
     return "ideal, for free" if r["scheme"] == "ideal" else f"{r['scheme']} of {r['pool']}"
 
 
+# %% ../../nbs/13_assess/03_predicting.ipynb #0af8943f
 def plot_candidates(
     rows: Sequence[Candidate], margin: float = 0.9, axes: Axes | None = None
 ) -> Figure:

@@ -59,6 +59,7 @@ class _Task:
     items: Items
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #3767fbc4
 def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
@@ -68,6 +69,7 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from e
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #609a38cf
 def _task(model: nn.Module, loss_fn: LossFunction, loader: Loader) -> _Task:
     net = _copied(model)
     params = [p for p in net.parameters() if p.requires_grad]
@@ -100,6 +102,7 @@ def _score_block(task: _Task, x: Batch, y: Batch) -> Scores:
     return found
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #21112ad1
 @dataclass(frozen=True)
 class _Clock:
     "Since when, until when, and who is told."
@@ -115,6 +118,7 @@ class _Clock:
         return passed < share * self.seconds
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #55f456d6
 def _sample(task: _Task, clock: _Clock, most: int = 8192) -> tuple[Scores, float]:
     "Scores (M,) of items in random order, and the norm of their mean gradient."
     items = task.items
@@ -149,6 +153,7 @@ def _one_round(passes: Passes) -> list[float]:
     return seconds
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #417ec1d4
 def _rounds(passes: Passes, clock: _Clock, least: int = 3, most: int = 200) -> Seconds:
     "Seconds of each pass, `least` to `most` rounds, until the clock says so."
     _one_round(passes)
@@ -170,11 +175,13 @@ def _plain(task: _Task, idx: Indices) -> None:
         torch.autograd.grad(losses.mean(), task.params, allow_unused=True)
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #5f72a8f1
 def _scoring(task: _Task, score: str, idx: Indices) -> None:
     "Loading a pool, and its scores."
     SCORES[score](task.net, task.loss_fn, *task.items.fetch(idx))
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #c35632ca
 def _time_passes(task: _Task, clock: _Clock) -> Seconds:
     """Seconds per round of what a step may contain.
 
@@ -212,12 +219,19 @@ def _time(candidate: Candidate) -> float:
     return candidate["time_ratio"]
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #647a3357
 @dataclass(repr=False)
 class Probe:
     """What `probe` found, all measured at this moment of training; print it for the page.
 
     `verdict` 'worth trying', 'do not bother' or 'undecided'; `best` the affordable row of least
-    predicted time."""
+    predicted time.
+
+    >>> def row(low, high):
+    ...     return dict(scheme="x", pool=2, time_ratio=low, time_low=low, time_high=high)
+    >>> Probe([row(0.1, 0.1), row(0.5, 0.8)], {}, {}).verdict
+    'worth trying'
+    """
 
     rows: list[Candidate]  # first the ideal bound
     facts: Facts
@@ -280,6 +294,7 @@ def _limit(ideal: Candidate, f: Facts) -> str:
     )
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #e7d4960f
 def _affordable(best: Candidate | None, f: Facts) -> str:
     if best is None:
         return f"The data set of {f['population']} items leaves no pool to choose from."
@@ -310,6 +325,7 @@ def _candidate_line(r: Candidate) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #23c85874
 def _candidate_table(rows: Sequence[Candidate]) -> str:
     return "\n".join([_CANDIDATE_HEAD, *map(_candidate_line, rows)])
 
@@ -333,6 +349,7 @@ def _measured_from(f: Facts) -> str:
     )
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #3b3bade2
 def write_probe_page(p: Probe) -> str:
     "The page of a `Probe`, markdown."
     parts = [
@@ -397,7 +414,15 @@ def probe(
     always (a log gets lines), never, or on a terminal. Model, optimizer, random states and loader
     are left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
     (non-finite or all-zero gradients), `UnsupportedModel` (samples that interact, nothing to
-    train)."""
+    train).
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> def loss_fn(output, y):
+    ...     return (output[:, 0] - y).square()
+    >>> batches = [(torch.randn(16, 2), torch.randn(16)) for _ in range(4)]
+    >>> probe(model, loss_fn, batches, seconds=0.01, verbose=False).facts["population"]
+    64
+    """
     if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
     check_verbose(verbose)

@@ -48,6 +48,7 @@ def _parts(b: object) -> tuple[object, object] | None:
     return None
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #590993c3
 def _pair(b: object) -> Pair:
     "`b` as (x, y) of equal lengths."
     parts = _parts(b)
@@ -81,6 +82,7 @@ def _weighted(sampler: WeightedRandomSampler) -> np.ndarray:
     return items
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #3c8f28e8
 def _in_a_copy(sampler: Iterable, data: object, most: int) -> list:
     "What a copy of `sampler` gives in one epoch; the data set is not copied."
     try:
@@ -98,6 +100,7 @@ def _in_a_copy(sampler: Iterable, data: object, most: int) -> list:
     return found
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #71918468
 def _each_once(idx: Indices, sampler: object, n: int) -> np.ndarray:
     "The distinct items of an epoch, all of them drawn equally often."
     items, counts = np.unique(np.asarray(idx, dtype=np.int64), return_counts=True)
@@ -141,6 +144,7 @@ class _Source(NamedTuple):
     read: Callable[[list[int]], object]  # the items of these numbers, collated
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #ac03e582
 def _of_batches(sampler: Iterable, data: object, n: int) -> tuple[np.ndarray, int]:
     "(items, size of a batch) of a batch sampler."
     if type(sampler) is BatchSampler:
@@ -155,6 +159,7 @@ def _of_batches(sampler: Iterable, data: object, n: int) -> tuple[np.ndarray, in
     return _each_once(np.concatenate(batches), sampler, n), size
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #70408b31
 def _collated(loader: DataLoader, idx: list[int]) -> object:
     data: Any = loader.dataset
     collate = loader.collate_fn
@@ -166,6 +171,7 @@ def _collated(loader: DataLoader, idx: list[int]) -> object:
     return collate(rows)
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #253f065c
 def _from_loader(loader: DataLoader) -> _Source:
     if isinstance(loader.dataset, IterableDataset):
         raise InvalidArgument(
@@ -192,6 +198,7 @@ def _joined(parts: Sequence[object]) -> object:
     return first
 
 
+# %% ../../nbs/13_assess/03_reading.ipynb #ca52cb88
 def _from_batches(batches: Sequence[Pair]) -> _Source:
     pairs = [_pair(b) for b in batches]
     try:
@@ -212,7 +219,14 @@ class Items:
 
     `loader`: a `DataLoader` over an indexed data set, of which the items count that its sampler
     gives, or a list of (x, y) batches. Raises `InvalidArgument` (also for a sampler that prefers
-    some items), `InvalidShape` (fewer than two items, pairs that do not match)."""
+    some items), `InvalidShape` (fewer than two items, pairs that do not match).
+
+    >>> items = Items([(torch.arange(3.0), torch.arange(3)), (torch.arange(2.0), torch.arange(2))])
+    >>> items
+    Items(n=5, batch=3, device='cpu')
+    >>> items.fetch([0, 4])[1].tolist()
+    [0, 1]
+    """
 
     def __init__(self, loader: Loader, device: torch.device | str = "cpu") -> None:
         if isinstance(loader, DataLoader):

@@ -356,12 +356,36 @@ class _Placed(NamedTuple):
         return (a, b) if samples is None else (a[samples], b[samples])
 
 
+# %% ../../nbs/06_gradnorms/03_placement.ipynb #91171f54
+def _shown(one: _Placed, n: int) -> Tensor:
+    "(n,) bool: whose output gradient is not zero."
+    return one.placement.apply(one.b, n).reshape(n, -1).any(1)
+
+
+def _with_gradient(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
+    "The samples that need to be looked at, as one group or none; None for all."
+    smallest = min(placed, key=lambda one: one.b.numel())
+    # a look that costs nothing, and settles most batches
+    if 2 * int(_shown(smallest, n).sum()) > n:
+        return [None]
+    shown = torch.stack([_shown(one, n) for one in placed]).any(0)
+    (silent,) = (~shown).nonzero(as_tuple=True)
+    if 2 * len(silent) < n:
+        return [None]
+    inputs = (one.placement.apply(one.call.x, n)[silent] for one in placed)
+    if not all(bool(a.isfinite().all()) for a in inputs):
+        return [None]
+    return [shown.nonzero()[:, 0]] if shown.any() else []
+
+
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #f2723042
 def _groups(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
     "Samples to be taken together; None for all."
+    if not placed:
+        return []
     counts = [p.placement.counts for p in placed if isinstance(p.placement, Rows)]
     if not counts:
-        return [None]
+        return _with_gradient(placed, n)
     size = torch.stack(counts).sum(0)
     if int(size.max()) * n <= 2 * int(size.sum()):
         return [None]

@@ -116,7 +116,7 @@ class GhostPlan:
             return reuse(known.placements, losses, calls)
         found = prove(losses, calls)
         self.reordered |= any(isinstance(p, Rows) for p in found.placements)
-        if seen.rowwise and is_telling(found, n):
+        if seen.rowwise and (is_telling(found, n) or _confirms(found, known)):
             self._remember(seen.key, found.placements)
         return found
 
@@ -124,6 +124,13 @@ class GhostPlan:
         if key not in self._known and len(self._known) >= _GRAPHS:
             self._known.pop(next(iter(self._known)))
         self._known[key] = _Known(placements)
+
+
+def _confirms(found: Proof, known: _Known | None) -> bool:
+    "Few gradients tell little by themselves, but may say again what many told; none say nothing."
+    if known is None or known.placements != found.placements:
+        return False
+    return any(b is not None and bool(b.any()) for b in found.gradients)
 
 
 def _mark(call: Call) -> object:

@@ -32,5 +32,6 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(f"impsamp.integrations.{_HOME[name]}"), name)
 
 
+# %% ../../nbs/15_integrations/index.ipynb #927ffab2
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])

@@ -26,7 +26,11 @@ OLDEST: dict[str, str] = {
 
 # %% ../../nbs/15_integrations/01_frameworks.ipynb #cad0ec86
 class MissingFramework(ImpsampError, ImportError):
-    "A framework is not installed, or too old; the message names what to install."
+    """A framework is not installed, or too old; the message names what to install.
+
+    >>> issubclass(MissingFramework, ImportError)
+    True
+    """
 
 
 # %% ../../nbs/15_integrations/01_frameworks.ipynb #4cd977b5
@@ -48,6 +52,7 @@ def _cure(framework: str) -> str:
     return f"pip install '{wanted}', or all of them: pip install 'impsamp[integrations]'"
 
 
+# %% ../../nbs/15_integrations/01_frameworks.ipynb #b92a6c9c
 def require_framework(framework: str) -> None:
     """`MissingFramework` unless `framework`, a name in `OLDEST`, is installed and not older.
 

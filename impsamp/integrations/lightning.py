@@ -36,6 +36,7 @@ def _loader_of(trainer: lightning.Trainer) -> ImportanceLoader:
     )
 
 
+# %% ../../nbs/15_integrations/03_lightning.ipynb #d1785197
 def _draw_of(batch: object) -> Draw:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Draw):
         return batch[1]
@@ -45,6 +46,7 @@ def _draw_of(batch: object) -> Draw:
     )
 
 
+# %% ../../nbs/15_integrations/03_lightning.ipynb #b16db6d6
 def _is_skipped(outputs: object) -> bool:
     "Whether `training_step` returned None; some versions of Lightning make a dict of that."
     if isinstance(outputs, Mapping):
@@ -52,6 +54,7 @@ def _is_skipped(outputs: object) -> bool:
     return outputs is None
 
 
+# %% ../../nbs/15_integrations/03_lightning.ipynb #fd968710
 def _scores_of(outputs: object) -> object:
     "What `training_step` returned for the scheme: 'scores' if there are any, else 'losses'."
     known = outputs if isinstance(outputs, Mapping) else {}

@@ -54,6 +54,7 @@ class ScalarWriter(Protocol):
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object: ...
 
 
+# %% ../../nbs/15_integrations/02_tensorboard.ipynb #67b5d199
 def _writer_of(place: ScalarWriter | str | Path) -> ScalarWriter:
     if hasattr(place, "add_scalar"):
         return place  # type: ignore[return-value]
@@ -76,7 +77,15 @@ class TensorBoardLog:
     stands before the names of the curves: "assess/..." for a row of an `Assessment` (what an
     `AssessCallback` returns), "draws/..." for the `trust` of a loader. None, what a callback
     returns between its evaluations, writes nothing. Raises `InvalidArgument` and
-    `MissingFramework`."""
+    `MissingFramework`.
+
+    >>> class Printed:
+    ...     def add_scalar(self, tag, scalar_value, global_step):
+    ...         print(global_step, tag, scalar_value)
+    >>> log = TensorBoardLog(Printed())
+    >>> log(7, {"ess": 0.5})
+    7 assess/effective_sample_size 0.5
+    """
 
     def __init__(self, place: ScalarWriter | str | Path, *, prefix: str = "") -> None:
         self.writer = _writer_of(place)

@@ -89,11 +89,13 @@ def label_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return token_losses(logits, labels)
 
 
+# %% ../../nbs/15_integrations/04_transformers.ipynb #51e284d7
 def _logits(output: object) -> torch.Tensor:
     "What the losses are made from; an output without logits as it is."
     return getattr(output, "logits", output)  # type: ignore[arg-type, return-value]
 
 
+# %% ../../nbs/15_integrations/04_transformers.ipynb #e56a6677
 _OF_LABELS = "ForSequenceClassification ForImageClassification ForAudioClassification"
 _OF_TOKENS = {"ForCausalLM": True, "ForMaskedLM": False, "ForTokenClassification": False}
 
@@ -129,6 +131,7 @@ class DrawnInputs(dict):
         self.draw = draw
 
 
+# %% ../../nbs/15_integrations/04_transformers.ipynb #899b3c11
 class TrainerLoader:
     "An `ImportanceLoader` as Trainer reads one: its batches are `DrawnInputs`."
 

@@ -28,7 +28,11 @@ __all__ = ["Block", "BlockDrawer", "Sampling", "block_drawer", "block_of", "nice
 # %% ../../nbs/11_linear/03_blocks.ipynb #faac4cc3
 @runtime_checkable
 class Sampling(Protocol):
-    "A law of random subsets: what `minimize` asks of a sampling."
+    """A law of random subsets: what `minimize` asks of a sampling.
+
+    >>> isinstance(NiceSampling(4, 2), Sampling)
+    True
+    """
 
     @property
     def inclusion_probabilities(self) -> Array: ...
@@ -41,7 +45,11 @@ class Sampling(Protocol):
 
 # %% ../../nbs/11_linear/03_blocks.ipynb #53250cf9
 class Block(NamedTuple):
-    "The subsets of T steps: step t uses idx[ptr[t]:ptr[t+1]]; ptr (T+1,), idx int64."
+    """The subsets of T steps: step t uses idx[ptr[t]:ptr[t+1]]; ptr (T+1,), idx int64.
+
+    >>> Block(np.array([0, 2, 2]), np.array([4, 1])).largest
+    2
+    """
 
     ptr: np.ndarray
     idx: np.ndarray
@@ -67,10 +75,15 @@ def _indices(subset: Items | Drawn) -> np.ndarray:
     return items.astype(np.int64).ravel()
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #b34480fb
 def block_of(subsets: Sequence[Items | Drawn], n: int) -> Block:
     """A `Block` from a sequence of index arrays or of `Draw`s.
 
-    Raises `InvalidShape` for an item outside 0..n-1 or no integer."""
+    Raises `InvalidShape` for an item outside 0..n-1 or no integer.
+
+    >>> block_of([[4, 1], [], [2]], n=5)
+    Block(3 subsets, 3 items)
+    """
     rows = [_indices(s) for s in subsets]
     idx = np.concatenate([np.empty(0, np.int64), *rows])
     high = idx.max(initial=0)
@@ -95,8 +108,13 @@ def _nice_block(rng, perm, b, T):
     return np.arange(T + 1) * b, idx
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #2d6c5d38
 def nice_blocks(n: int, b: int) -> BlockDrawer:
-    "draw(rng, T) -> Block of uniform subsets of size `b`."
+    """draw(rng, T) -> Block of uniform subsets of size `b`.
+
+    >>> nice_blocks(4, 2)(np.random.default_rng(0), 3)
+    Block(3 subsets, 6 items)
+    """
     perm = np.arange(n)
 
     def draw(rng, T):
@@ -105,6 +123,7 @@ def nice_blocks(n: int, b: int) -> BlockDrawer:
     return draw
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #939fbc53
 def _nice(p: np.ndarray) -> BlockDrawer:
     return nice_blocks(p.size, round(p.sum()))
 
@@ -153,6 +172,7 @@ def _serial_block(rng, accept, pair, T):
     return np.arange(T + 1), idx
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #28b851af
 def _serial(p: np.ndarray) -> BlockDrawer:
     accept, alias = _alias_table(p)
     small = np.int32 if p.size < 2**31 else np.int64
@@ -172,6 +192,7 @@ def _room(expected):
     return np.empty(int(expected * 1.1) + 64, np.int64)
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #958e569e
 @cached_njit(nogil=True)
 def _grown(idx, needed):
     "`idx`, or a copy of twice the length that is needed."
@@ -182,6 +203,7 @@ def _grown(idx, needed):
     return longer
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #8840b451
 @cached_njit(nogil=True)
 def _guide(ends):
     "guide[c]: an item at or before the one whose interval holds the left end of cell c."
@@ -229,6 +251,7 @@ def _split(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return certain, free
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #680d9b71
 def _independent(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
     ends = np.cumsum(-np.log1p(-p[free]))
@@ -263,6 +286,7 @@ def _approximate_block(rng, certain, free, coin, a, expected, T):
     return ptr, idx[:m]
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #efa33034
 def _approximate(p: np.ndarray) -> BlockDrawer:
     certain, free = _split(p)
     largest = p[free].max(initial=0.0)
@@ -293,10 +317,16 @@ def _draw_by_draw(sampling: Sampling, n: int) -> BlockDrawer:
     return draw
 
 
+# %% ../../nbs/11_linear/03_blocks.ipynb #3ca5264a
 def block_drawer(sampling: Sampling, p: np.ndarray) -> BlockDrawer:
     """draw(rng, T) -> `Block` by the law of `sampling`, whose inclusion probabilities are `p` (n,).
 
     Compiled for exactly the four samplings of `impsamp.samplers` above; any other class (a subclass
-    too: its law is its own) is asked draw by draw."""
+    too: its law is its own) is asked draw by draw.
+
+    >>> sampling = SerialSampling([0.25, 0.75])
+    >>> block_drawer(sampling, sampling.inclusion_probabilities)(np.random.default_rng(0), 5)
+    Block(5 subsets, 5 items)
+    """
     compiled = _COMPILED.get(type(sampling))
     return compiled(p) if compiled else _draw_by_draw(sampling, p.size)

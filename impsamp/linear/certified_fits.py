@@ -34,6 +34,7 @@ class Job:
     name: str = ""
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #b1645f78
 @dataclass
 class Answer:
     "theta (K, d), how it was found, and whether the classes are separated without a penalty."
@@ -44,6 +45,7 @@ class Answer:
     separated: bool = False
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #2cab00b8
 @dataclass
 class Settings:
     "The estimator's parameters as numbers."
@@ -77,6 +79,7 @@ def _composite(job, X, weight, how, scale):
     )
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #fedef2fb
 def _in_scaled_units(job, X, weight, how, run):
     "theta of the user by `solve`, or by epochs of a named method, on scaled rows."
     to = scaling_of(X, weight / weight.sum(), how.fit_intercept)
@@ -91,6 +94,7 @@ def _in_scaled_units(job, X, weight, how, run):
     return to.leave(at.theta, how.fit_intercept), at.Z
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #c4ce2bae
 def _by_name(job, X, weight, how, run):
     "theta of the user by rounds of `minimize`."
     f = _composite(job, X, weight, how, np.ones(X.shape[1]))
@@ -100,8 +104,15 @@ def _by_name(job, X, weight, how, run):
     return at.theta, at.Z
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #d3de0a4c
 def solved(job: Job, X: Rows, weight: np.ndarray, how: Settings, watch: Watch | None) -> Answer:
-    "One problem from beginning to end; a method by its name sees items that do not repeat."
+    """One problem from beginning to end; a method by its name sees items that do not repeat.
+
+    >>> job = Job("squared", np.array([0.0, 1.0]), 1, np.zeros((1, 2)), 0)
+    >>> how = Settings("auto", "importance", 0.0, 0.0, 1e-8, 100, True)
+    >>> solved(job, np.array([[0.0], [1.0]]), np.ones(2), how, None).theta.round(6).tolist()
+    [[1.0, 0.0]]
+    """
     run = Progress(how.tol, how.max_iter, watch)
     if how.method != "auto":
         X, targets, weight = merge_rows(X, job.targets, weight)
@@ -124,8 +135,15 @@ def _counted(count):
     return "1 iteration" if count == 1 else f"{count} iterations"
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #3939cfb1
 def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str:
-    "What fell short of tol, why, and what helps; empty if nothing did."
+    """What fell short of tol, why, and what helps; empty if nothing did.
+
+    >>> how = Settings("auto", "importance", 1.0, 0.0, 1e-6, 9, True)
+    >>> run = Progress(tol=1e-6, max_iter=9, iterations=9, gap=0.001, ran=["SVRG"])
+    >>> complaint_about("VRClassifier", [Answer(np.zeros((1, 2)), run, "")], how)
+    'VRClassifier: relative duality gap 1.0e-03, above tol = 1e-06, after 9 iterations of SVRG. ...'
+    """
     short = [a for a in answers if not a.run.converged and not a.run.stopped]
     if not short:
         return ""
@@ -141,8 +159,15 @@ def complaint_about(estimator: str, answers: list[Answer], how: Settings) -> str
     return what + f"max_iter = {how.max_iter} is used up: {cure}."
 
 
+# %% ../../nbs/11_linear/08_certified_fits.ipynb #c97e4abe
 def watcher(estimator: str, name: str, verbose: int, callback: Watch | None) -> Watch | None:
-    "What `Progress` calls with each row: prints it, and asks the user's callback."
+    """What `Progress` calls with each row: prints it, and asks the user's callback.
+
+    >>> watch = watcher("VRRegressor", "", 1, None)
+    >>> watch(dict(phase="newton", iteration=2, loss=0.5, gap=1e-3))
+    [VRRegressor] newton, iteration 2: F = 0.5, relative gap 1.0e-03
+    False
+    """
     if not verbose and callback is None:
         return None
     label = f"{estimator}, {name}" if name else estimator

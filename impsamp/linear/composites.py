@@ -33,23 +33,28 @@ def _logistic_value(Z, t):
     return np.log1p(np.exp(-np.abs(m))) + np.maximum(-m, 0)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #f35ba7b3
 def _logistic_slope(Z, t):
     return (-t * expit(-t * Z[:, 0]))[:, None]
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #427c13a1
 def _logistic_conjugate(S, t):
     share = np.clip(-t * S[:, 0], 0, 1)
     return xlogy(share, share) + xlogy(1 - share, 1 - share)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #d7b024b4
 def _squared_value(Z, t):
     return 0.5 * (Z[:, 0] - t) ** 2
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #e180d14a
 def _squared_slope(Z, t):
     return Z - t[:, None]
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #14d67e37
 def _squared_conjugate(S, t):
     return 0.5 * S[:, 0] ** 2 + S[:, 0] * t
 
@@ -62,6 +67,7 @@ def _shares(Z):
     return top[:, 0], E, E.sum(axis=1)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #8d0df756
 def _softmax(Z: np.ndarray) -> np.ndarray:
     "Shares of the classes, exp(Z_k) / sum_l exp(Z_l) in each row, (n, K)."
     _, E, total = _shares(Z)
@@ -69,17 +75,20 @@ def _softmax(Z: np.ndarray) -> np.ndarray:
     return E
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #5e789e9a
 def _softmax_value(Z, t):
     top, _, total = _shares(Z)
     return np.log(total) + (top - Z[np.arange(t.size), t])
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #bbda3dd3
 def _softmax_slope(Z, t):
     S = _softmax(Z)
     S[np.arange(t.size), t] -= 1
     return S
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #8a7a24bd
 def _softmax_conjugate(S, t):
     p = S.copy()
     p[np.arange(t.size), t] += 1
@@ -107,12 +116,19 @@ def _blocks(X: Rows) -> Iterator[tuple[slice, np.ndarray]]:
         yield at, X[at].astype(np.float64, copy=False)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #6baa9026
 class Composite:
     """F = sum_i c_i phi(W a_i + b, t_i) + sum_j (l2_j/2 ||W_j||^2 + l1_j ||W_j||_1).
 
     X (n, k) dense or CSR; t (n,): +-1 ("logistic"), real ("squared") or class numbers 0..K-1
     ("multinomial"); weight (n,), scaled to sum one; l2, l1: numbers or (k,). theta (K, d), d = k+1
-    with intercepts (last, not penalised). All results float64. Raises `UnknownName`."""
+    with intercepts (last, not penalised). All results float64. Raises `UnknownName`.
+
+    >>> X = np.array([[1.0], [-1.0]])
+    >>> f = Composite(X, np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> round(f.value(f.scores(f.start), f.start), 4)
+    0.6931
+    """
 
     def __init__(
         self,
@@ -203,17 +219,23 @@ class Composite:
 
 # %% ../../nbs/11_linear/07_composites.ipynb #3fec850d
 def curvatures(loss: str, Z: np.ndarray) -> np.ndarray:
-    "phi''(z_i) of each column of scores, (n, K): the diagonal of Phi_i."
+    """phi''(z_i) of each column of scores, (n, K): the diagonal of Phi_i.
+
+    >>> curvatures("logistic", np.zeros((2, 1))).tolist()
+    [[0.25], [0.25]]
+    """
     if loss == "squared":
         return np.ones_like(Z)
     p = _softmax(Z) if loss == "multinomial" else expit(Z)
     return p * (1 - p)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #0b87a32f
 def _with_ones(A: np.ndarray) -> np.ndarray:
     return np.hstack([A, np.ones((A.shape[0], 1))])
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #a352df42
 def _dense_gram(X, r, intercept):
     d = X.shape[1] + intercept
     if X.shape[0] <= _BLOCK and not intercept:
@@ -231,8 +253,13 @@ def _dense_gram(X, r, intercept):
     return H
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #ad70c0f3
 def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
-    "sum_i r_i a_i a_i', dense (d, d), with a column of ones last where there is an intercept."
+    """sum_i r_i a_i a_i', dense (d, d), with a column of ones last where there is an intercept.
+
+    >>> gram(np.array([[1.0, 2.0]]), np.array([4.0]), True).tolist()
+    [[4.0, 8.0, 4.0], [8.0, 16.0, 8.0], [4.0, 8.0, 4.0]]
+    """
     if not sparse.issparse(X):
         return _dense_gram(X, r, intercept)
     k = X.shape[1]
@@ -245,8 +272,13 @@ def gram(X: Rows, r: np.ndarray, intercept: bool) -> np.ndarray:
     return H
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #f321be15
 def add_ridge(H: np.ndarray, l2: np.ndarray) -> np.ndarray:
-    "H + diag(l2) on the features, in place."
+    """H + diag(l2) on the features, in place.
+
+    >>> add_ridge(np.zeros((2, 2)), np.array([3.0])).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
     at = np.arange(l2.size)
     H[at, at] += l2
     return H
@@ -260,11 +292,18 @@ def _bordered(f):
     return _with_ones(f.X.astype(np.float64, copy=False)), False
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #4772944c
 def hessian(f: Composite, Z: np.ndarray) -> np.ndarray:
     """Hessian of all but the l1 part at scores Z, (K d, K d), rows of theta one after the other.
 
     A multinomial model does not notice a shift common to all classes of a coordinate without a
-    penalty: there the Hessian gets the direction's own unit of curvature, which moves no step."""
+    penalty: there the Hessian gets the direction's own unit of curvature, which moves no step.
+
+    >>> options = dict(loss="squared", l2=1.0, fit_intercept=False)
+    >>> f = Composite(np.eye(2), np.ones(2), np.ones(2), **options)
+    >>> hessian(f, np.zeros((2, 1))).tolist()
+    [[1.5, 0.0], [0.0, 1.5]]
+    """
     K, d = f.K, f.d
     if K == 1:
         r = f.c * curvatures(f.loss, Z)[:, 0]
@@ -290,6 +329,7 @@ def _intercept_slopes(f, Z):
     return f.c @ S
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #275ec064
 def _intercept_step(f, Z):
     "Newton step of the K intercepts at scores Z, (K,), and the decrement."
     g = _intercept_slopes(f, Z)
@@ -302,8 +342,14 @@ def _intercept_step(f, Z):
     return step, float(-g @ step)
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #6e9aea92
 def best_intercepts(f: Composite, theta: np.ndarray, Z: np.ndarray) -> np.ndarray:
-    "What to add to the intercepts (K,), for the least F at these weights."
+    """What to add to the intercepts (K,), for the least F at these weights.
+
+    >>> f = Composite(np.ones((2, 1)), np.array([1.0, 3.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> best_intercepts(f, f.start, f.scores(f.start)).tolist()
+    [2.0]
+    """
     shift = np.zeros(f.K)
     if not f.fit_intercept:
         return shift
@@ -322,6 +368,7 @@ def best_intercepts(f: Composite, theta: np.ndarray, Z: np.ndarray) -> np.ndarra
     return shift
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #07f85ace
 def _shrinkage(f, U):
     "The largest rho <= 1 for which rho U (K, k) is dual feasible."
     bare = f.l2 == 0
@@ -333,6 +380,7 @@ def _shrinkage(f, U):
     return float((room[over] / size[over]).min(initial=1.0))
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #31cb58bf
 def _penalty_conjugate(f, U):
     "R*(U) for feasible U (K, k)."
     over = np.maximum(np.abs(U) - f.l1, 0) ** 2
@@ -340,10 +388,18 @@ def _penalty_conjugate(f, U):
     return 0.5 * float((over[:, squared] / f.l2[squared]).sum())
 
 
+# %% ../../nbs/11_linear/07_composites.ipynb #4628b8bc
 def duality_gap(f: Composite, Z: np.ndarray, theta: np.ndarray) -> tuple[float, float]:
     """(gap, F): F - F* <= gap at theta with scores Z, whose intercepts are the best ones.
 
-    gap is infinite where a feature has neither l1 nor l2 and its gradient is not zero."""
+    gap is infinite where a feature has neither l1 nor l2 and its gradient is not zero.
+
+    >>> X = np.array([[1.0], [-1.0]])
+    >>> f = Composite(X, np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> gap, value = duality_gap(f, f.scores(f.start), f.start)
+    >>> gap
+    0.125
+    """
     S = _SLOPE[f.loss](Z, f.t)
     if f.fit_intercept:
         S = S - f.c @ S

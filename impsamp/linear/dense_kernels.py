@@ -45,7 +45,11 @@ KIND = {"logistic": LOGISTIC, "sigmoid01": SIGMOID01, "sigmoidpm": SIGMOIDPM, "s
 
 @_inlined
 def slope(kind: int, z: float, s: float) -> float:
-    "d phi(z, s) / dz of one item; exp sees only nonpositive arguments, so it cannot overflow."
+    """d phi(z, s) / dz of one item; exp sees only nonpositive arguments, so it cannot overflow.
+
+    >>> slope(LOGISTIC, 0.0, 1.0)
+    -0.5
+    """
     if kind == SQUARED:
         return z - s
     e = math.exp(-abs(z))
@@ -85,6 +89,7 @@ def _fetch(typingctx, a, i):
     return types.void(a, i), code
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #05aa5c84
 @_inlined
 def _fetch_item(X, y, w, h, scale, idx, q):
     "Ask for everything that the item AHEAD places after place q will need."
@@ -105,6 +110,7 @@ def _by_rows(verb):
     return overload(verb, jit_options={"fastmath": _FAST, "forceinline": True})
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #21ef8008
 def _is_dense(X):
     "Whether rows of this numba type are dense."
     return isinstance(X, types.Array)
@@ -115,6 +121,7 @@ def _dot(X, i, x, k):
     "a_i'x over the k features."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #7436fe0a
 @_by_rows(_dot)
 def _dot_of(X, i, x, k):
     def dense(X, i, x, k):
@@ -139,6 +146,7 @@ def _add(X, i, c, x, k):
     "x <- x + c a_i."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #f8286ddb
 @_by_rows(_add)
 def _add_of(X, i, c, x, k):
     def dense(X, i, c, x, k):
@@ -159,6 +167,7 @@ def _fetch_row(X, i):
     "`_fetch` for row i (of a long one: its head)."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #3344107d
 @_by_rows(_fetch_row)
 def _fetch_row_of(X, i):
     def dense(X, i):
@@ -184,12 +193,14 @@ def _copy(x, out):
         out[j] = x[j]
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #bfdf61dc
 @_inlined
 def _margin(X, i, x, k, intercept):
     bias = x[k] if intercept else x[0] * 0
     return _dot(X, i, x, k) + bias
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #f8a98dd4
 @_inlined
 def _add_row(X, i, c, x, k, intercept):
     _add(X, i, c, x, k)
@@ -209,6 +220,7 @@ def _slopes(X, item, h, scale, intercept, x, k, idx, lo, hi, out):
         out[q - lo] = w[i] * slope(kind, z, y[i])
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #1ab6d1ae
 @_inlined
 def _drift(x, g, penalty, nonconvex, lr, lr_bias, k):
     "x <- x - lr (g + grad r(x)): the part of a step that does not depend on the batch."
@@ -222,6 +234,7 @@ def _drift(x, g, penalty, nonconvex, lr, lr_bias, k):
         x[k] -= lr_bias * g[k]
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #006254d7
 @_inlined
 def _refresh_table(X, intercept, g, h, k, idx, lo, hi, new):
     "h_j <- new slope for the items idx[lo:hi]; g moves by the difference over n."
@@ -237,6 +250,7 @@ def _single(X, i, x, g, penalty, lr, c, e, k):
     "One item's whole step: x <- x - lr (c a + g + penalty x), then g <- g + e a."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #6465c521
 @_by_rows(_single)
 def _single_of(X, i, x, g, penalty, lr, c, e, k):
     def dense(X, i, x, g, penalty, lr, c, e, k):
@@ -332,6 +346,7 @@ def _dots(X, i, x, before, k):
     "a_i'x and a_i'before."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #5ba0c6be
 @_by_rows(_dots)
 def _dots_of(X, i, x, before, k):
     def dense(X, i, x, before, k):
@@ -349,6 +364,7 @@ def _dots_of(X, i, x, before, k):
     return dense if _is_dense(X) else csr
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #499f4d72
 @_inlined
 def _slope_change(X, i, x, before, k, intercept, item):
     "w_i (phi'(a_i'x) - phi'(a_i'before))."
@@ -365,6 +381,7 @@ def _single_sarah(X, i, x, before, u, penalty, lr, c, k):
     "u <- u + c a, before <- x, x <- x - lr (u + penalty x)."
 
 
+# %% ../../nbs/11_linear/01_dense_kernels.ipynb #9ca0580e
 @_by_rows(_single_sarah)
 def _single_sarah_of(X, i, x, before, u, penalty, lr, c, k):
     def dense(X, i, x, before, u, penalty, lr, c, k):

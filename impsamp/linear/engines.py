@@ -43,15 +43,28 @@ def _no_regulariser(x):
     return 0.0
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #16e00a10
 def _subset(block, t):
     ptr = block.ptr
     return block.idx[ptr[t] : ptr[t + 1]]
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #425f4d3a
 class ReferenceEngine:
     """x <- x - lr v with v as written in the second paper's algorithms.
 
-    problem: anything with grad, grad_items, n, d. Memory O(n d) for SAGA, O(d) otherwise."""
+    problem: anything with grad, grad_items, n, d. Memory O(n d) for SAGA, O(d) otherwise.
+
+    >>> from impsamp.linear.plans import make_plan
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> plan = make_plan(problem, "svrg", "uniform", lr=0.1)
+    >>> engine = ReferenceEngine(problem, plan, np.zeros(1))
+    >>> engine.anchor()
+    >>> engine.advance(Block(np.arange(2), np.array([1])), None)
+    >>> engine.x.tolist()
+    [0.1]
+    """
 
     name = "reference"
     longest = 1 << 16
@@ -144,7 +157,12 @@ class ReferenceEngine:
 def every_coordinate(problem: LinearSum, lr: float) -> str:
     """Why steps on CSR rows must move every coordinate, O(d) each, or an empty string.
 
-    Lazy updates then cost the nonzeros of the batch only."""
+    Lazy updates then cost the nonzeros of the batch only.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> every_coordinate(LeastSquares(np.eye(2), np.ones(2)), 0.1)
+    ''
+    """
     if not problem.is_sparse:
         return ""
     if problem.nonconvex > 0:
@@ -156,6 +174,7 @@ def every_coordinate(problem: LinearSum, lr: float) -> str:
     return ""
 
 
+# %% ../../nbs/11_linear/05_engines.ipynb #e80e2cd0
 def _rows_name(problem, reason):
     if not problem.is_sparse:
         return "dense rows"
@@ -282,7 +301,14 @@ _ENGINES = ("auto", "compiled", "reference")
 def make_engine(problem: Problem, plan: Plan, x0: np.ndarray, engine: str = "auto") -> Engine:
     """`compiled` for linear sums, `reference` for anything else, unless named.
 
-    Raises `UnknownName`, and `InvalidArgument` where the compiled engine cannot run the problem."""
+    Raises `UnknownName`, and `InvalidArgument` where the compiled engine cannot run the problem.
+
+    >>> from impsamp.linear.plans import make_plan
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(2), np.ones(2))
+    >>> make_engine(problem, make_plan(problem, "gd", "uniform"), np.zeros(2)).name
+    'reference'
+    """
     if engine not in _ENGINES:
         raise unknown("engine", engine, _ENGINES)
     if not isinstance(problem, LinearSum):

@@ -52,6 +52,7 @@ def _truth(x, name):
     return bool(x)
 
 
+# %% ../../nbs/11_linear/08_estimators.ipynb #283b301f
 class _VRLinear(BaseEstimator):
     "Parameters, validation and the fit of one or several problems."
 
@@ -127,7 +128,7 @@ class _VRLinear(BaseEstimator):
             X, weight = X[here], weight[here]
             for job in jobs:
                 job.targets = job.targets[here]
-        X = as_rows(X)
+        X = as_rows(X, thin=how.method == "auto")
         name = type(self).__name__
         watch = [watcher(name, job.name, self.verbose, self.callback) for job in jobs]
         tasks = [delayed(solved)(job, X, weight, how, w) for job, w in zip(jobs, watch)]
@@ -390,6 +391,7 @@ def _unit(target, weight, centred):
     return float(mean * top), float(spread * top)
 
 
+# %% ../../nbs/11_linear/08_estimators.ipynb #fa37cf10
 class VRRegressor(RegressorMixin, _VRLinear):
     """Least squares to a certificate: ridge, lasso or elastic net.
 

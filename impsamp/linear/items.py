@@ -25,6 +25,7 @@ def _multipliers(k):
     return numbers * np.uint64(2) + np.uint64(1)
 
 
+# %% ../../nbs/11_linear/07_items.ipynb #409079d0
 def _mixed_bits(a):
     "The bits of each number, the high half folded into the low one; -0.0 counts as 0.0."
     # the low bits of small whole numbers are zero, so a product would keep few of the high ones
@@ -32,6 +33,7 @@ def _mixed_bits(a):
     return bits ^ (bits >> np.uint64(32))
 
 
+# %% ../../nbs/11_linear/07_items.ipynb #6c4c24cc
 def _row_sums(X, odd):
     "Wrapped sums of mixed bits times `odd` along each row, (n,) uint64."
     if sparse.issparse(X):
@@ -45,8 +47,14 @@ def _row_sums(X, odd):
     return sums
 
 
+# %% ../../nbs/11_linear/07_items.ipynb #896f6ecb
 def fingerprints(X: MatrixLike, t: np.ndarray) -> np.ndarray:
-    "(n,) uint64 from the content of each row of X (dense or canonical CSR) and its target t (n,)."
+    """(n,) uint64 from the content of each row of X (dense or canonical CSR) and its target t (n,).
+
+    >>> prints = fingerprints(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]]), np.zeros(3))
+    >>> bool(prints[0] == prints[1]), bool(prints[0] == prints[2])
+    (True, False)
+    """
     odd = _multipliers(X.shape[1] + 1)
     return _row_sums(X, odd) + _mixed_bits(t) * odd[-1]
 
@@ -62,12 +70,18 @@ def _canonical(X):
     return X
 
 
+# %% ../../nbs/11_linear/07_items.ipynb #8654fcd1
 def merge_rows(
     X: MatrixLike, t: np.ndarray, weight: np.ndarray
 ) -> tuple[MatrixLike, np.ndarray, np.ndarray]:
     """(X, t, weight) with weight-zero rows left out and equal rows merged.
 
-    The order follows from content. X (n, k), t and weight (n,)."""
+    The order follows from content. X (n, k), t and weight (n,).
+
+    >>> X, t, weight = merge_rows(np.array([[1.0], [1.0]]), np.zeros(2), np.array([1.0, 3.0]))
+    >>> X.tolist(), weight.tolist()
+    ([[1.0]], [4.0])
+    """
     X = _canonical(X)
     keep = np.flatnonzero(weight > 0)
     prints = fingerprints(X, t)

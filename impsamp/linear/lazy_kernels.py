@@ -28,6 +28,7 @@ def _open(zg, Q, A, lr, bias, x):
         x[k] = bias
 
 
+# %% ../../nbs/11_linear/02_lazy_kernels.ipynb #abd67517
 @_inlined
 def _close(x, g, zg):
     "z from x at Q = 1, A = 0."
@@ -36,6 +37,7 @@ def _close(x, g, zg):
         zg[j, 1] = g[j]
 
 
+# %% ../../nbs/11_linear/02_lazy_kernels.ipynb #728e14a0
 @_inlined
 def _rebase(zg, Q, A, lr):
     "z <- x: what `_open` and `_close` would do one after the other."
@@ -56,6 +58,7 @@ def _sums(X, i, zg):
     return az, ag
 
 
+# %% ../../nbs/11_linear/02_lazy_kernels.ipynb #8059dd1c
 @_inlined
 def _push(X, i, c, e, zg):
     "z <- z + c a_i, g <- g + e a_i."
@@ -67,6 +70,7 @@ def _push(X, i, c, e, zg):
         zg[j, 1] += e * v
 
 
+# %% ../../nbs/11_linear/02_lazy_kernels.ipynb #124c48e6
 @_inlined
 def _changes(X, item, h, scale, zg, Q, A, lr, bias, idx, lo, hi, out):
     "out <- new slope - h_i of the items idx[lo:hi], at Q, A and the intercept `bias`."
@@ -100,6 +104,7 @@ def _push_drawn(X, h, scale, zg, Q, A, lr, lr_bias, refresh, idx, lo, hi, change
     return bias, gain
 
 
+# %% ../../nbs/11_linear/02_lazy_kernels.ipynb #d39ff29e
 @_pasted
 def _push_second(X, h, zg, A, lr, idx, lo, hi, change):
     "g and h move along the items idx[lo:hi] of the second draw, x stays: the gain of the bias's g."

@@ -42,10 +42,16 @@ def _common_factor(p, v):
     return float(np.clip(np.median(each), 0, 1))
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #8c8e2204
 def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
     """c mean(L) + max_i v_i L_i / (n p_i): the convex theory's constant, in units of L; all (n,).
 
-    c = (1 - v_i)/p_i over the items with p_i < 1, as in P_ij = c p_i p_j. Gower et al. 2019."""
+    c = (1 - v_i)/p_i over the items with p_i < 1, as in P_ij = c p_i p_j. Gower et al. 2019.
+
+    >>> L = np.array([1.0, 3.0])
+    >>> float(expected_smoothness(L, np.array([0.25, 0.75]), np.ones(2)))
+    2.0
+    """
     largest = v * L / (p.size * p)
     return _common_factor(p, v) * L.mean() + float(largest.max())
 
@@ -54,10 +60,15 @@ def expected_smoothness(L: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
 def convex_sarah_factor(lr: float, m: int, *, L: float, mu: float) -> float:
     """sigma = 1/(mu lr (m+1)) + lr L/(2 - lr L): what an epoch of m steps leaves of E||grad f||^2.
 
-    Second paper, appendix I, the factor after Nguyen et al. 2017."""
+    Second paper, appendix I, the factor after Nguyen et al. 2017.
+
+    >>> round(convex_sarah_factor(0.5, 9, L=1.0, mu=0.4), 4)
+    0.8333
+    """
     return 1 / (mu * lr * (m + 1)) + lr * L / (2 - lr * L)
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #9facdf8c
 def convex_sarah_step(
     *, L: float, mu: float = 0.0, n: int | None = None, target: float = 0.5
 ) -> StepSize:
@@ -65,7 +76,12 @@ def convex_sarah_step(
 
     Strongly convex (mu > 0): the shortest epoch with `convex_sarah_factor` <= target; else
     lr = 1/(2L), m = n. L is the expected smoothness of the sampling: mean L_i for serial draws with
-    p_i proportional to L_i."""
+    p_i proportional to L_i.
+
+    >>> step = convex_sarah_step(L=2.0, mu=0.01)
+    >>> bool(convex_sarah_factor(step.lr, step.inner_steps, L=2.0, mu=0.01) <= 0.5)
+    True
+    """
     if mu <= 0:
         rule = "convex SARAH, mu = 0: lr = 1/(2 L), one pass per epoch"
         return StepSize(1 / (2 * L), n, rule)
@@ -99,8 +115,14 @@ class Problem(Protocol):
     def grad_items(self, x: np.ndarray, idx: np.ndarray) -> np.ndarray: ...
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #822a470a
 def smoothness_of(problem: Problem) -> np.ndarray:
-    "L, with zeros lifted where the problem can do so: every p built on it is positive."
+    """L, with zeros lifted where the problem can do so: every p built on it is positive.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> smoothness_of(LeastSquares(np.array([[1.0], [2.0]]), np.zeros(2))).tolist()
+    [1.0, 4.0]
+    """
     if hasattr(problem, "lifted_smoothness"):
         return problem.lifted_smoothness
     return problem.L
@@ -114,7 +136,11 @@ def resolve_sampling(sampling: str | Sampling, L: np.ndarray) -> Sampling:
     """A sampler from its name, or the sampler itself.
 
     `importance`: one item, p_i proportional to L_i; `uniform`: one item. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> resolve_sampling("importance", np.array([1.0, 3.0])).inclusion_probabilities.tolist()
+    [0.25, 0.75]
+    """
     if not isinstance(sampling, str):
         if not isinstance(sampling, Sampling):
             raise InvalidArgument(
@@ -128,6 +154,7 @@ def resolve_sampling(sampling: str | Sampling, L: np.ndarray) -> Sampling:
     return SerialSampling(scores / scores.sum())
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #e69d6b37
 def _law_of(sampling, n):
     "(p, v) of a sampling, both (n,) float64, checked against the problem's n."
     p = to_float64(sampling.inclusion_probabilities, "inclusion probabilities", ndim=1)
@@ -179,6 +206,7 @@ class _Constants:
         return max(1, int(self.n / self.b))
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #e97b7778
 def _smoothness(problem, needed):
     "L with zeros lifted, or None where the problem does not know it and nothing needs it."
     try:
@@ -189,6 +217,7 @@ def _smoothness(problem, needed):
         return None
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #6a288191
 def _ridge_beside_intercept(problem):
     "(l2, L of the losses alone) where one l2 penalises all but an intercept, else (0, None)."
     l2 = getattr(problem, "l2", 0.0)
@@ -197,6 +226,7 @@ def _ridge_beside_intercept(problem):
     return l2, problem.loss_smoothness
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #ba851b2a
 def _constants(problem, method, sampling, lr):
     by_hand = isinstance(lr, (int, float)) and not isinstance(sampling, str)
     L = _smoothness(problem, needed=not by_hand)
@@ -216,11 +246,13 @@ def _gd_step(c, m):
     return StepSize(1 / c.L.mean(), None, "gradient descent: 1/mean L")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #877134ca
 def _sgd_step(c, m):
     rule = "SGD: 1/(2 expected smoothness), Gower et al. 2019"
     return StepSize(1 / (2 * c.smooth), None, rule)
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #1b9ccc5d
 def _nonconvex_step(method, c, m, mu):
     if method == "gd":
         return _gd_step(c, m)
@@ -243,10 +275,12 @@ def _convex_svrg(c, m):
     return StepSize(1 / (6 * c.smooth), steps, "convex SVRG: 1/(6 expected smoothness)")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #210c2f6f
 def _convex_saga(c, m):
     return StepSize(1 / (3 * c.smooth), None, "convex SAGA: 1/(3 expected smoothness)")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #b5e28ed9
 def _convex_sarah(c, m):
     if m is None:
         return convex_sarah_step(L=c.smooth, mu=c.strong, n=c.n)
@@ -262,6 +296,7 @@ _CONVEX: dict[str, Callable[[_Constants, int | None], StepSize]] = {
 }
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #aad69767
 def _convex_step(method, c, m):
     if not c.convex:
         raise InvalidArgument(
@@ -273,6 +308,7 @@ def _convex_step(method, c, m):
     return step._replace(rule=f"{step.rule}, of the losses; l2 by a proximal step")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #93d9ff56
 def _step_by_hand(method, c, m, lr):
     value = check_number(lr, "lr")
     if m is None and method in ("svrg", "sarah"):
@@ -280,6 +316,7 @@ def _step_by_hand(method, c, m, lr):
     return StepSize(value, m, "given by hand")
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #7742a278
 def _step(method, c, m, lr, mu):
     "`StepSize` by the rule that `lr` names."
     if lr is None:
@@ -298,7 +335,15 @@ class Plan(NamedTuple):
     p, scale = 1/(n p_i) (n,); b expected set size; alpha the sampling's constant (NaN where L is
     unknown); lr, inner_steps m; table = |J| (SAGA with a second draw); rule: where lr and m come
     from; intercept_lr: the step size of an intercept, above lr where a ridge has its proximal step
-    (lr = intercept_lr / (1 + intercept_lr l2)), else lr."""
+    (lr = intercept_lr / (1 + intercept_lr l2)), else lr.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> plan = make_plan(LeastSquares(np.eye(2), np.ones(2)), "svrg", "uniform", lr=0.1)
+    >>> plan
+    Plan(svrg, n = 2, b = 1, lr = 0.1, m = 2; given by hand)
+    >>> plan.cost
+    2.0
+    """
 
     method: str
     p: np.ndarray
@@ -329,6 +374,7 @@ class Plan(NamedTuple):
         return self.b if self.method == "sgd" else 2 * self.b
 
 
+# %% ../../nbs/11_linear/04_plans.ipynb #4a33c5af
 def _table_size(method, c, one_draw):
     "|J| of SAGA with a second draw, else 0."
     if method != "saga" or one_draw:
@@ -353,7 +399,13 @@ def make_plan(
 
     lr: None takes the theorem for nonconvex sums (`mu` is its free constant), "convex" the rules
     above, a number stands as it is (then m defaults to n/b). one_draw: SAGA refreshes what it drew.
-    Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`."""
+    Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.array([[1.0], [1.0], [2.0]]), np.ones(3))
+    >>> round(make_plan(problem, "saga", "importance", lr="convex", one_draw=True).lr, 4)
+    0.1667
+    """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     c = _constants(problem, method, sampling, lr)

@@ -32,10 +32,16 @@ def _touch_probabilities(X, p):
     return np.bincount(X.indices, weights=of_entry, minlength=X.shape[1])
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #930c48a8
 def touch_reweighting(X: np.ndarray | sparse.csr_matrix, p: np.ndarray) -> np.ndarray:
     """d_j = 1/P(feature j is touched by a draw from p), (k,); ones for dense X (n, k).
 
-    p (n,) probabilities of single draws. A feature without entries is never touched: one."""
+    p (n,) probabilities of single draws. A feature without entries is never touched: one.
+
+    >>> X = sparse.csr_matrix(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    >>> touch_reweighting(X, np.array([0.25, 0.75])).tolist()
+    [1.0, 4.0]
+    """
     if not sparse.issparse(X):
         return np.ones(X.shape[1])
     touched = _touch_probabilities(X, p)
@@ -45,7 +51,11 @@ def touch_reweighting(X: np.ndarray | sparse.csr_matrix, p: np.ndarray) -> np.nd
 # %% ../../nbs/11_linear/02_proximal_kernels.ipynb #9c6465b1
 @_inlined
 def prox(x: float, l1: float, l2: float) -> float:
-    "The minimiser of (u - x)^2/2 + l1 |u| + l2 u^2/2."
+    """The minimiser of (u - x)^2/2 + l1 |u| + l2 u^2/2.
+
+    >>> prox(3.0, 1.0, 1.0)
+    1.0
+    """
     size = max(abs(x) - l1, x * 0)
     return math.copysign(size, x) / (1 + l2)
 
@@ -55,6 +65,7 @@ def _touch(X, i, x, g, d, l1, l2, lr, c, k):
     "x_j <- prox(x_j - lr (c a_j + d_j g_j)) on the support of row i."
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #90a43ba8
 @_by_rows(_touch)
 def _touch_of(X, i, x, g, d, l1, l2, lr, c, k):
     def dense(X, i, x, g, d, l1, l2, lr, c, k):
@@ -72,6 +83,7 @@ def _touch_of(X, i, x, g, d, l1, l2, lr, c, k):
     return dense if _is_dense(X) else csr
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #5f06975f
 @_kernel
 def proximal_steps(
     X: Rows,
@@ -118,6 +130,7 @@ def _class_scores(X, i, x, k, z):
     "z <- z + sum_j a_ij x_j over the features, (K,)."
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #aac78957
 @_by_rows(_class_scores)
 def _class_scores_of(X, i, x, k, z):
     def dense(X, i, x, k, z):
@@ -138,6 +151,7 @@ def _class_scores_of(X, i, x, k, z):
     return dense if _is_dense(X) else csr
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #da3f8c6e
 @_inlined
 def _to_slopes(z, t, w):
     "z <- w (softmax(z) - e_t)."
@@ -158,6 +172,7 @@ def _touch_classes(X, i, x, g, d, l1, l2, lr, z, k):
     "`_touch` for every class; z (K,) holds the weighted changes of the slopes."
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #5195441d
 @_by_rows(_touch_classes)
 def _touch_classes_of(X, i, x, g, d, l1, l2, lr, z, k):
     def dense(X, i, x, g, d, l1, l2, lr, z, k):
@@ -183,10 +198,12 @@ def _touch_classes_of(X, i, x, g, d, l1, l2, lr, z, k):
     return dense if _is_dense(X) else csr
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #61125cf2
 def _add_classes(X, i, z, g, k):
     "g <- g + a_i z' on the features."
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #8b602b5d
 @_by_rows(_add_classes)
 def _add_classes_of(X, i, z, g, k):
     def dense(X, i, z, g, k):
@@ -204,6 +221,7 @@ def _add_classes_of(X, i, z, g, k):
     return dense if _is_dense(X) else csr
 
 
+# %% ../../nbs/11_linear/02_proximal_kernels.ipynb #3da292b8
 @_kernel
 def multinomial_steps(
     X: Rows,

@@ -52,6 +52,7 @@ class Round(NamedTuple):
     rule: str
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #43ef02ff
 def _sarah_round(plan, n, L_mean, tau):
     sizes = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean)
 
@@ -65,6 +66,7 @@ def _sarah_round(plan, n, L_mean, tau):
     return Round(lr(m), m, m + 1, "SARAH: 2 tau / (lr (m + 1)) <= 1/2")
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #910c70dd
 def _descent(plan, n, L_mean, steps, refresh):
     "The least Gamma_t of a run of so many steps."
     sizes = dict(n=n, b=plan.b, alpha=plan.alpha, L_mean=L_mean)
@@ -72,6 +74,7 @@ def _descent(plan, n, L_mean, steps, refresh):
     return plan.lr * of_unit.min()
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #0d27fc42
 def _svrg_round(plan, n, L_mean, tau):
     m = plan.inner_steps
     gamma = _descent(plan, n, L_mean, m, 0.0)
@@ -79,6 +82,7 @@ def _svrg_round(plan, n, L_mean, tau):
     return Round(plan.lr, m, m * epochs, "SVRG: tau / (Gamma T) <= 1/2, whole epochs")
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #3266ae9a
 def _saga_round(plan, n, L_mean, tau):
     refresh = plan.table / n
 
@@ -92,11 +96,19 @@ def _saga_round(plan, n, L_mean, tau):
 _ROUNDS = {"svrg": _svrg_round, "saga": _saga_round, "sarah": _sarah_round}
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #298209e0
 def round_steps(plan: Plan, *, n: int, L_mean: float, tau: float) -> Round:
     """(lr, inner_steps, steps, rule) of one round: the least T with tau / (gamma T) <= 1/2.
 
     plan: a `Plan` by the nonconvex theorems. Second paper, Algorithm 4 and section 4.1. Raises
-    `InvalidArgument` where no T is enough (Gamma_t turns negative first)."""
+    `InvalidArgument` where no T is enough (Gamma_t turns negative first).
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(4), np.ones(4))
+    >>> each = round_steps(make_plan(problem, "sarah", "importance"), n=4, L_mean=1.0, tau=1.0)
+    >>> each.lr * (each.inner_steps + 1) >= 4
+    True
+    """
     return _ROUNDS[plan.method](plan, n, L_mean, tau)
 
 
@@ -126,6 +138,7 @@ class RestartResult:
         return f"RestartResult({self.plan.method}, {self.sampling}, {what}, {reached}; {self.rule})"
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #f5cf88ed
 def _tau(problem, tau):
     "tau as given, or 1/(2 mu) of a strongly convex problem."
     strong = getattr(problem, "mu", 0.0)
@@ -138,6 +151,7 @@ def _tau(problem, tau):
     return check_number(tau, "tau")
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #39fd136e
 def _round_of(problem, plan, lr, L, tau):
     if lr is None:
         L_mean = float(np.mean(L))
@@ -167,7 +181,15 @@ def restart(
     strongly convex problem). lr None: the nonconvex theorems, with their free constant `mu`.
     lr="convex": SARAH on a strongly convex problem. Stops early at gradient norm <= tol. Others as
     in `minimize`. Second paper, section 4.1 and appendix I. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(2), np.ones(2), l2=0.5)
+    >>> options = dict(rounds=20, lr="convex", tol=1e-4, generator=0)
+    >>> found = restart(problem, "sarah", "importance", **options)
+    >>> found.converged
+    True
+    """
     if method not in _ROUNDS:
         raise unknown("method", method, _ROUNDS)
     if lr not in (None, "convex") or (lr == "convex" and method != "sarah"):
@@ -212,6 +234,7 @@ def _one_round(problem, method, sampling, each, x0, rng, engine):
     )
 
 
+# %% ../../nbs/11_linear/07_restarts.ipynb #94ca3254
 def _round_row(problem, each, run, rows):
     "The row of a round; costs are those of all rounds so far."
     spent = run.records[-1]["grad_evals"]

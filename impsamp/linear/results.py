@@ -78,13 +78,25 @@ _NEAR = 4.0  # times the attainable norm
 
 
 def attainable_gradient(x: np.ndarray, lr: float, dtype: np.dtype) -> float:
-    "eps ||x|| / lr: the gradient norm at which a step `lr` along it is lost in rounding `x` (d,)."
+    """eps ||x|| / lr: the gradient norm at which a step `lr` along it is lost in rounding `x` (d,).
+
+    >>> attainable_gradient(np.array([3.0, 4.0]), 0.5, np.dtype(np.float32)) == 10 * 2.0**-23
+    True
+    """
     return float(np.finfo(dtype).eps * np.linalg.norm(x) / lr)
 
 
+# %% ../../nbs/11_linear/04_results.ipynb #8502cc24
 @dataclass
 class Progress:
-    "How long the gradient norm has not fallen by a tenth."
+    """How long the gradient norm has not fallen by a tenth.
+
+    >>> progress = Progress()
+    >>> for gradient in (1.0, 0.95, 0.91):
+    ...     progress.update(gradient)
+    >>> progress
+    Progress(best=1.0, since=2)
+    """
 
     best: float = np.inf
     since: int = 0

@@ -13,7 +13,7 @@ from scipy import sparse
 from .composites import Rows
 
 # %% auto #0
-__all__ = ["DENSE_SHARE", "SMALL", "Scaling", "as_rows", "moments", "scaling_of"]
+__all__ = ["DENSE_SHARE", "SMALL", "THIN_SHARE", "Scaling", "as_rows", "moments", "scaling_of"]
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #c0ba381e
 DENSE_SHARE = 0.2  # CSR with more nonzeros than this costs less as an array
@@ -26,20 +26,38 @@ def _better_dense(X):
     return X.toarray() if full or n * k <= 10**5 else X
 
 
-def as_rows(X: Rows) -> Rows:
-    "X dense where it is small enough or dense enough, float64 where that is cheap; else as it is."
-    if sparse.issparse(X):
-        X = _better_dense(X)
+# %% ../../nbs/11_linear/07_scaling.ipynb #a5bb9731
+def _better_sparse(X):
+    "CSR of an array of zeros for the most part, whose columns gain nothing from centring."
+    n, k = X.shape
+    if n * k <= 10**6 or np.count_nonzero(X) > THIN_SHARE * n * k:
+        return X
+    rows = sparse.csr_matrix(X)
+    fullest = np.bincount(rows.indices, minlength=k).max()
+    return rows if fullest <= 0.9 * n else X
+
+
+# %% ../../nbs/11_linear/07_scaling.ipynb #99dae0ea
+THIN_SHARE = 0.1  # an array with fewer nonzeros than this costs less as CSR, copy and all
+
+
+# %% ../../nbs/11_linear/07_scaling.ipynb #94f170c2
+def as_rows(X: Rows, *, thin: bool = False) -> Rows:
+    """X as it is computed with soonest.
+
+    Dense where it is small enough or dense enough, float64 where that is cheap; with `thin`, an
+    array becomes CSR where it holds little but zeros; else as it is.
+
+    >>> as_rows(np.ones((2, 1), np.float32)).dtype
+    dtype('float64')
+    """
+    X = _better_dense(X) if sparse.issparse(X) else X
+    X = _better_sparse(X) if thin and not sparse.issparse(X) else X
     if sparse.issparse(X):
         return X
     if X.dtype != np.float64 and X.size <= SMALL:
         return X.astype(np.float64)
     return X
-
-
-_thin = sparse.random_array((1000, 1000), density=0.01, format="csr", rng=0)
-assert sparse.issparse(as_rows(_thin))
-assert not sparse.issparse(as_rows(_thin[:50]))
 
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #cbbb4e64
@@ -51,32 +69,48 @@ def _column_max(X):
     return np.where(top > 0, top, 1.0).astype(np.float64)
 
 
-def _root_mean_squares(X, c, top):
-    unit = X.multiply(1 / top).tocsr()
-    squares = unit.multiply(unit).T @ c
-    return top * np.sqrt(squares)
+# %% ../../nbs/11_linear/07_scaling.ipynb #f1366c96
+def _in_units(X, top):
+    return X.multiply(1 / top).tocsr() if sparse.issparse(X) else X / top
 
 
+# %% ../../nbs/11_linear/07_scaling.ipynb #3ae63be3
+def _plain(X, c, centred):
+    "(mean, variance): right where no square overflows or vanishes."
+    if sparse.issparse(X):
+        return np.zeros(X.shape[1]), X.multiply(X).T @ c
+    mean = c @ X.astype(np.float64, copy=False) if centred else np.zeros(X.shape[1])
+    variance = np.zeros(X.shape[1])
+    rows = max(1, 2**16 // X.shape[1])  # squares of a block that stays in the cache
+    for start in range(0, X.shape[0], rows):
+        part = X[start : start + rows] - mean
+        part *= part
+        variance += c[start : start + rows] @ part
+    return mean, variance
+
+
+# %% ../../nbs/11_linear/07_scaling.ipynb #83eb50ad
 def moments(X: Rows, c: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """(mean (k,), spread (k,)) with weights c (n,) of sum one.
 
     The mean is zero for CSR, and without `centred`; then the spread is a root mean square. Columns
-    of any size that a float can hold."""
-    top = _column_max(X)
-    if sparse.issparse(X):
-        return np.zeros(X.shape[1]), _root_mean_squares(X, c, top)
-    mean = np.zeros(X.shape[1])
-    if centred:
-        mean = c @ X.astype(np.float64, copy=False) if top.max() < 1e150 else (c @ (X / top)) * top
-    variance = np.zeros(X.shape[1])
-    for start in range(0, X.shape[0], 4096):
-        part = (X[start : start + 4096] - mean) / top
-        variance += c[start : start + 4096] @ (part * part)
-    return mean, top * np.sqrt(variance)
+    of any size that a float can hold.
 
-
-_m, _s = moments(np.array([[1e160, 1.0], [-1e160, 3.0]]), np.array([0.5, 0.5]), True)
-assert np.allclose(_m, [0, 2]) and np.allclose(_s, [1e160, 1])
+    >>> mean, spread = moments(np.array([[1.0], [3.0]]), np.array([0.5, 0.5]), True)
+    >>> mean.tolist(), spread.tolist()
+    ([2.0], [1.0])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, variance = _plain(X, c, centred)
+        sure = (variance > 1e-200) & (variance < 1e200) & (np.abs(mean) < 1e150)
+    spread = np.sqrt(np.where(sure, variance, 1.0))
+    if not sure.all():  # once more, in units of the largest entry
+        part = X[:, ~sure]
+        top = _column_max(part)
+        unit_mean, variance = _plain(_in_units(part, top), c, centred)
+        mean[~sure] = unit_mean * top
+        spread[~sure] = np.sqrt(variance) * top
+    return mean, spread
 
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #3ee0bbb4
@@ -86,6 +120,7 @@ def _over_columns(X, scale):
     return sparse.csr_matrix((data, X.indices, X.indptr), shape=X.shape)
 
 
+# %% ../../nbs/11_linear/07_scaling.ipynb #ecea2aff
 @dataclass
 class Scaling:
     "w = u/scale, b = b' - mean'w; both (k,). `moved`: rows have to be copied for it."
@@ -123,7 +158,12 @@ class Scaling:
 
 # %% ../../nbs/11_linear/07_scaling.ipynb #1cf938c9
 def scaling_of(X: Rows, c: np.ndarray, centred: bool) -> Scaling:
-    "The `Scaling` of rows X (n, k) with weights c (n,) of sum one."
+    """The `Scaling` of rows X (n, k) with weights c (n,) of sum one.
+
+    >>> to = scaling_of(np.array([[0.0], [1e6]]), np.array([0.5, 0.5]), True)
+    >>> to.rows(np.array([[0.0], [1e6]])).tolist()
+    [[-1.0], [1.0]]
+    """
     mean, spread = moments(X, c, centred)
     has_spread = spread > 1e-14 * np.abs(mean)
     least = np.median(spread[has_spread]) if has_spread.any() else 1.0

@@ -59,7 +59,13 @@ Watch: TypeAlias = "Callable[[Event], object]"
 
 @dataclass
 class Progress:
-    "Records of a fit, its tolerance on the relative gap, its limit, and who watches."
+    """Records of a fit, its tolerance on the relative gap, its limit, and who watches.
+
+    >>> run = Progress(tol=1e-6, max_iter=10)
+    >>> run.note("newton", 2.0, 1e-6)
+    >>> run.converged
+    True
+    """
 
     tol: float
     max_iter: int
@@ -95,11 +101,6 @@ class Progress:
             self.stopped = True
 
 
-_p = Progress(tol=1e-6, max_iter=10)
-_p.note("newton", 2.0, 1e-6)
-assert _p.converged and _p.gap < 1e-6
-
-
 # %% ../../nbs/11_linear/07_second_order.ipynb #47b06536
 @dataclass
 class Point:
@@ -111,13 +112,26 @@ class Point:
     G: np.ndarray
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fea9923a
 def point_at(f: Composite, theta: np.ndarray) -> Point:
+    """The `Point` at theta (K, d).
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=0.0)
+    >>> point_at(f, f.start).value
+    0.5
+    """
     Z = f.scores(theta)
     return Point(theta, Z, f.value(Z, theta), f.gradient(Z, theta))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #3ac9b44a
 def with_best_intercepts(f: Composite, at: Point) -> Point:
-    "The point with the intercepts that are best for its weights; the gradient is not computed."
+    """The point with the intercepts that are best for its weights; the gradient is not computed.
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> with_best_intercepts(f, point_at(f, f.start)).theta.tolist()
+    [[0.0, 1.0]]
+    """
     shift = best_intercepts(f, at.theta, at.Z)
     if not shift.any():
         return at
@@ -127,15 +141,28 @@ def with_best_intercepts(f: Composite, at: Point) -> Point:
     return Point(theta, Z, f.value(Z, theta), at.G)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #004d495d
 def certify_at(f: Composite, at: Point) -> tuple[Point, float]:
-    "(the point with its best intercepts, its duality gap)."
+    """(the point with its best intercepts, its duality gap).
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> certify_at(f, point_at(f, f.start))[1]
+    0.0
+    """
     at = with_best_intercepts(f, at)
     gap, _ = duality_gap(f, at.Z, at.theta)
     return at, gap
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fa99e579
 def promised(f: Composite, at: Point) -> float:
-    "What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0."
+    """What the gap will be, if the intercepts are nearly best: no certificate; for l1 = 0.
+
+    >>> options = dict(loss="squared", l2=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), **options)
+    >>> promised(f, point_at(f, f.start))
+    0.5
+    """
     squares = (at.G[:, : f.k] ** 2).sum(axis=0)
     bare = f.l2 == 0
     if squares[bare].any():
@@ -150,6 +177,7 @@ def _triangular(L, g, trans):
     return linalg.solve_triangular(L, g, lower=True, trans=trans, check_finite=False)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #a339ef7c
 class Factor(NamedTuple):
     "H = D^-1 L L' D^-1: a Cholesky factor of the Hessian, its diagonal scaled to ones."
 
@@ -172,8 +200,13 @@ class Factor(NamedTuple):
         return self.D * g if g.ndim == 1 else self.D[:, None] * g
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b7bd4694
 def factorise(H: np.ndarray) -> Factor:
-    "Cholesky factor of H; what rounding has made indefinite is lifted by as little as works."
+    """Cholesky factor of H; what rounding has made indefinite is lifted by as little as works.
+
+    >>> factorise(np.array([[4.0, 2.0], [2.0, 3.0]])).solve(np.array([8.0, 7.0])).round(4).tolist()
+    [1.25, 1.5]
+    """
     diagonal = np.diag(H)
     D = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scaled = H * D[:, None] * D
@@ -186,6 +219,7 @@ def factorise(H: np.ndarray) -> Factor:
             lift = max(10 * lift, 4e-16 * len(D))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #83953804
 def local_gap(f: Composite, at: Point, factor: Factor) -> float:
     "The bound above, for no l1; infinite where x >= 1."
     decrement = float(np.sum(factor.half(at.G.ravel()) ** 2))
@@ -200,6 +234,7 @@ def local_gap(f: Composite, at: Point, factor: Factor) -> float:
     return float((x + (1 - x) * np.log1p(-x)) / h**2)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #70617589
 def _largest_leverage(f, factor, block=4096):
     "h^2: max_i a_i'H^-1 a_i, a_i with its one; for several classes twice the sum over them."
     largest = 0.0
@@ -233,10 +268,16 @@ def _along(f, at, P):
     return None
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fb586d9c
 def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
     """Newton-Cholesky from theta to a relative gap of run.tol; l1 must be zero.
 
-    The certificate is the duality gap, or where rounding keeps that from closing, `local_gap`."""
+    The certificate is the duality gap, or where rounding keeps that from closing, `local_gap`.
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> newton(f, f.start, Progress(tol=1e-9, max_iter=10)).theta.round(6).tolist()
+    [[0.0, 1.0]]
+    """
     at = point_at(f, theta)
     settled = 0
     run.ran.append("Newton-Cholesky")
@@ -265,6 +306,7 @@ def newton(f: Composite, theta: np.ndarray, run: Progress) -> Point:
     return at
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #fa1f3e5c
 def _settled(f, at, factor, run):
     "The better one of the two certificates, at a point where steps no longer help."
     at, gap = certify_at(f, at)
@@ -281,7 +323,12 @@ def sampled_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, weight) of an importance sample: sum_i weight_i v_i estimates the sum of all v_i.
 
-    score (n,): m draws with replacement, q_i proportional to it. All rows where m >= n/2."""
+    score (n,): m draws with replacement, q_i proportional to it. All rows where m >= n/2.
+
+    >>> rows, weight = sampled_rows(np.ones(4), 2, np.random.default_rng(0))
+    >>> rows.tolist(), weight.tolist()
+    ([0, 1, 2, 3], [1.0, 1.0, 1.0, 1.0])
+    """
     n = score.size
     total = score.sum()
     if m >= n / 2 or not np.isfinite(total) or total <= 0:
@@ -292,12 +339,19 @@ def sampled_rows(
     return rows, count[rows] / (m * q[rows])
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b60b5510
 def _squared_entries(X):
     return X.multiply(X)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #080f48dd
 def row_sizes(f: Composite, scale: np.ndarray) -> np.ndarray:
-    "||a_i/scale||^2 (+ 1 for the intercept), (n,)."
+    """||a_i/scale||^2 (+ 1 for the intercept), (n,).
+
+    >>> f = Composite(np.array([[3.0, 4.0]]), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> row_sizes(f, np.ones(2)).tolist()
+    [26.0]
+    """
     if sparse.issparse(f.X):
         squares = _squared_entries(f.X) @ (1 / scale**2)
     else:
@@ -325,6 +379,7 @@ def _on_rows(f, rows, weight):
     return few
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #6784e001
 def sampled_factor(
     f: Composite, Z: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
 ) -> Factor:
@@ -349,8 +404,14 @@ class Preconditioner(NamedTuple):
     back: Callable[[np.ndarray], np.ndarray]
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #f498c01c
 def by_factor(factor: Factor) -> Preconditioner:
-    "A Cholesky factor of all of theta, or one that its K rows share."
+    """A Cholesky factor of all of theta, or one that its K rows share.
+
+    >>> to = by_factor(factorise(np.diag([4.0, 16.0])))
+    >>> to.forth(np.ones((1, 2))).tolist()
+    [[0.5, 0.25]]
+    """
 
     def moved(U, move):
         if factor.D.size == U.size:
@@ -360,8 +421,13 @@ def by_factor(factor: Factor) -> Preconditioner:
     return Preconditioner(lambda U: moved(U, factor.back), lambda G: moved(G, factor.half))
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #608d7027
 def by_scale(scale: np.ndarray) -> Preconditioner:
-    "Feature j in units of scale_j (d,)."
+    """Feature j in units of scale_j (d,).
+
+    >>> by_scale(np.array([2.0, 4.0])).forth(np.array([[2.0, 4.0]])).tolist()
+    [[1.0, 1.0]]
+    """
 
     def divided(U):
         return U / scale
@@ -369,10 +435,12 @@ def by_scale(scale: np.ndarray) -> Preconditioner:
     return Preconditioner(divided, divided)
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #13eff835
 class _Finished(Exception):
     "Raised within SciPy's callback."
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #b47f5383
 class _Watched:
     "The objective in u for SciPy; remembers its last points, so that a certificate costs little."
 
@@ -410,6 +478,7 @@ class _Watched:
             raise _Finished
 
 
+# %% ../../nbs/11_linear/07_second_order.ipynb #d0006834
 def lbfgs(
     f: Composite, start: Point, to: Preconditioner, run: Progress, *, longest: int = 10**6
 ) -> Point:

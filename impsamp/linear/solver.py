@@ -50,6 +50,7 @@ class _Limits:
     every: float
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #45b2a9ac
 def _limits(n, max_passes, record_every, max_steps, tol):
     passes = check_number(max_passes, "max_passes")
     every = check_number(record_every, "record_every")
@@ -59,6 +60,7 @@ def _limits(n, max_passes, record_every, max_steps, tol):
     return _Limits(passes * n, steps, tol, every * n)
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #ce84cfd6
 @dataclass
 class _Account:
     "What a run has spent so far."
@@ -95,6 +97,7 @@ def _row(problem, spent, x, loss, gradient):
     )
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #d4f701fa
 def _is_lost(x, loss, gradient, first):
     if not (np.isfinite(loss) and np.isfinite(gradient) and np.isfinite(x).all()):
         return True
@@ -312,6 +315,7 @@ def _gradient_descent(run):
             run.record()
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #53835dd8
 def _stochastic_steps(run):
     """SVRG and SARAH: a full gradient, m steps, again. SAGA and SGD: one endless epoch.
 
@@ -338,14 +342,17 @@ def _start(problem, x0):
     return to_float64(x0, "x0", ndim=1)
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #78dab4e5
 def _name_of(sampling: object) -> str:
     return sampling if isinstance(sampling, str) else type(sampling).__name__
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #f4f9916e
 def _shield(engine: str) -> AbstractContextManager[None]:
     return nullcontext() if engine == "reference" else uninterrupted()
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #344d79af
 def _whole(run: _Run) -> None:
     "From the first record to the last."
     run.record()
@@ -356,12 +363,14 @@ def _whole(run: _Run) -> None:
         run.record()
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #a06a1eb9
 def _dtype_of(problem: Problem) -> np.dtype:
     "In which the steps are computed."
     dtype = getattr(problem, "dtype", None)
     return dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64)
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #a45a65a0
 def _check_step(problem: Problem, plan: Plan) -> None:
     "The step size is a number of the problem's dtype, neither 0 nor infinite there."
     dtype = _dtype_of(problem)
@@ -373,6 +382,7 @@ def _check_step(problem: Problem, plan: Plan) -> None:
         )
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #3104bb5c
 def minimize(
     problem: Problem,
     method: str,
@@ -420,7 +430,14 @@ def minimize(
     Raises `UnknownName`, `InvalidArgument`, `InvalidShape`, `InvalidProbabilities`, `DataError`; a
     divergence is reported in the result, with a warning. Ctrl-C raises `Interrupted`, a
     `KeyboardInterrupt` with the `result` so far; compiled steps and compilation are finished
-    first."""
+    first.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> result = minimize(problem, "saga", "importance", lr="convex", tol=1e-10, generator=0)
+    >>> round(float(minimize(problem, "gd", "uniform", tol=1e-9).x[0]), 6)
+    1.0
+    """
     check_verbose(verbose)
     if output not in ("random", "last"):
         raise unknown("output", output, ("random", "last"))

@@ -32,7 +32,11 @@ Subsets: TypeAlias = "Sequence[Items | Drawn]"
 
 
 class Draws:
-    "Blocks of subsets by the sampling's law, without end."
+    """Blocks of subsets by the sampling's law, without end.
+
+    >>> Draws(nice_blocks(6, 2)).take(np.random.default_rng(0), 4)
+    Block(4 subsets, 8 items)
+    """
 
     left = np.inf
 
@@ -44,8 +48,14 @@ class Draws:
         return self.draw(rng, T)
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #2316dd17
 class GivenDraws:
-    "Blocks of a given sequence of subsets, until it ends."
+    """Blocks of a given sequence of subsets, until it ends.
+
+    >>> given = GivenDraws([[0, 1], [2]], n=3)
+    >>> given.take(None, 1).idx.tolist(), given.left
+    ([0, 1], 1)
+    """
 
     def __init__(self, subsets: Subsets, n: int):
         self.given = block_of(subsets, n)
@@ -74,11 +84,13 @@ class Sources:
     tables: Draws | GivenDraws | None = None
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #0d10f875
 def _nothing(rng: np.random.Generator, T: int) -> Block:
     "T empty subsets: gradient descent draws nothing."
     return Block(np.zeros(T + 1, np.int64), np.empty(0, np.int64))
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #5b56571b
 def sources_of(
     n: int,
     plan: Plan,
@@ -108,6 +120,7 @@ def sources_of(
     return Sources(sets, tables)
 
 
+# %% ../../nbs/11_linear/05_sources.ipynb #72fc7567
 def _given_sources(n, plan, draws, table_draws):
     sets = GivenDraws(draws, n)
     if not plan.table:

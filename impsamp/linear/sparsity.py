@@ -5,14 +5,28 @@
 # %% ../../nbs/11_linear/07_sparsity.ipynb #9b5e6393
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+from scipy import sparse
 
 from ..kernels import cached_njit, uninterrupted
-from .composites import Composite, hessian
+from .composites import Composite, curvatures, hessian
 from .second_order import Point, Progress, certify_at, point_at
 
 # %% auto #0
-__all__ = ["MOST", "lasso_descent", "on_working_sets", "proximal_newton"]
+__all__ = [
+    "MOST",
+    "Columns",
+    "by_columns",
+    "column_descent",
+    "lasso_descent",
+    "on_working_sets",
+    "proximal_newton",
+]
+
+# %% ../../nbs/11_linear/07_sparsity.ipynb #19497e91
+Columns: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray]"
 
 
 # %% ../../nbs/11_linear/07_sparsity.ipynb #f368ad21
@@ -23,7 +37,13 @@ def lasso_descent(
     """min over x of g'(x - x0) + (x - x0)'H(x - x0)/2 + sum_j l1_j |x_j|, in place from x0 = x.
 
     g (m,), the gradient of the model, is kept at x. Stops when no coordinate gains more than tol
-    within a sweep."""
+    within a sweep.
+
+    >>> x = np.zeros(2)
+    >>> lasso_descent(np.eye(2), np.array([-3.0, 0.5]), x, np.ones(2), 10, 0.0)
+    >>> x.tolist()
+    [2.0, 0.0]
+    """
     m = x.size
     for _ in range(sweeps):
         gained = 0.0
@@ -45,6 +65,62 @@ def lasso_descent(
             return
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #ec1c35f0
+@cached_njit(nogil=True)
+def _column_move(A, r, v, j, slope, h, old, l1):
+    "The new x_j, v brought up to date; slope: of the model at x_j but for the part of v."
+    indptr, indices, data = A
+    for at in range(indptr[j], indptr[j + 1]):
+        slope += data[at] * r[indices[at]] * v[indices[at]]
+    target = old - slope / h
+    size = max(abs(target) - l1 / h, 0.0)
+    new = size if target > 0 else -size
+    if new != old:
+        for at in range(indptr[j], indptr[j + 1]):
+            v[indices[at]] += data[at] * (new - old)
+    return new
+
+
+@cached_njit(nogil=True)
+def column_descent(
+    A: Columns,
+    r: np.ndarray,
+    g: np.ndarray,
+    x: np.ndarray,
+    l1: np.ndarray,
+    l2: np.ndarray,
+    sweeps: int,
+    tol: float,
+) -> None:
+    """`lasso_descent` for H = A'RA + diag(l2), A (n, m) in columns: (indptr, indices, data).
+
+    r (n,): the diagonal of R; g (m,): the gradient at x0 = x. Stops when no coordinate gains more
+    than tol within a sweep over all."""
+    indptr, indices, data = A
+    start = x.copy()
+    v = np.zeros(r.size)
+    h = l2.copy()
+    for j in range(x.size):
+        for at in range(indptr[j], indptr[j + 1]):
+            h[j] += data[at] * data[at] * r[indices[at]]
+    whole = True
+    for _ in range(sweeps):
+        gained = 0.0
+        for j in range(x.size):
+            if h[j] <= 0 or not (whole or x[j] != 0):
+                continue
+            old = x[j]
+            slope = g[j] + l2[j] * (old - start[j])
+            x[j] = _column_move(A, r, v, j, slope, h[j], old, l1[j])
+            gained = max(gained, h[j] * (x[j] - old) ** 2)
+        if gained <= tol:
+            if whole:
+                return
+            whole = True
+        else:
+            whole = False
+
+
 # %% ../../nbs/11_linear/07_sparsity.ipynb #44fce627
 def _penalties(f):
     "l1 of every entry of theta, flat (K d,); none for intercepts."
@@ -53,6 +129,13 @@ def _penalties(f):
     return l1.ravel()
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #48a688f2
+def by_columns(f: Composite) -> bool:
+    "Do sparse columns serve better than a Gram matrix?"
+    return sparse.issparse(f.X) and f.K == 1
+
+
+# %% ../../nbs/11_linear/07_sparsity.ipynb #9fd5a3d3
 def _model_step(f, at, precision):
     "The direction P (K, d) to the minimum of the quadratic model plus l1."
     H = hessian(f, at.Z)
@@ -62,6 +145,29 @@ def _model_step(f, at, precision):
     return x.reshape(at.theta.shape) - at.theta
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #d56d6cbc
+def _columns_of(f):
+    "The columns of CSR rows, a column of ones for the intercept last."
+    X = sparse.csr_array(f.X)
+    if f.fit_intercept:
+        X = sparse.hstack([X, sparse.csr_array(np.ones((f.n, 1)))])
+    A = sparse.csc_array(X)
+    return A.indptr, A.indices, A.data
+
+
+# %% ../../nbs/11_linear/07_sparsity.ipynb #26a0b0e0
+def _column_step(f, at, columns, precision):
+    "`_model_step` for CSR rows and one score."
+    r = f.c * curvatures(f.loss, at.Z)[:, 0]
+    x = at.theta[0].copy()
+    l2 = np.zeros(f.d)
+    l2[: f.k] = f.l2
+    with uninterrupted():
+        column_descent(columns, r, at.G[0], x, _penalties(f), l2, 1000, precision)
+    return x[None] - at.theta
+
+
+# %% ../../nbs/11_linear/07_sparsity.ipynb #9b073905
 def _descend(f, at, P):
     "Armijo along P for the whole objective: the next point, or None."
     ZP = f.scores(P)
@@ -79,6 +185,7 @@ def _descend(f, at, P):
     return None
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #604c48a7
 def _violation(f, at):
     "How far the conditions of a minimum are from holding: the largest entry."
     l1 = _penalties(f)
@@ -88,6 +195,7 @@ def _violation(f, at):
     return float(np.where(x != 0, in_use, np.maximum(np.abs(g) - l1, 0)).max())
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #6ddaabd1
 def _polished(f, at, P):
     "The point a whole P away where F, to its last digits, cannot tell but the conditions can."
     after = point_at(f, at.theta + P)
@@ -95,14 +203,26 @@ def _polished(f, at, P):
     return after if level and _violation(f, after) <= 0.5 * _violation(f, at) else None
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #c84731bf
 def proximal_newton(f: Composite, at: Point, run: Progress, tol: float) -> Point:
-    "From a point to a relative gap of tol on f itself, or as far as rounding lets it."
+    """From a point to a relative gap of tol on f itself, or as far as rounding lets it.
+
+    >>> options = dict(loss="squared", l2=0.0, l1=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.full(1, 3.0), np.ones(1), **options)
+    >>> run = Progress(tol=1e-9, max_iter=20)
+    >>> proximal_newton(f, point_at(f, f.start), run, 1e-9).theta.round(6).tolist()
+    [[2.0]]
+    """
     precision = 1e-4 * run.tol * abs(at.value)
+    columns = _columns_of(f) if by_columns(f) else None
     while run.left > 0:
         sure, gap = certify_at(f, at)
         if run.relative(gap, sure.value) <= tol:
             return sure
-        P = _model_step(f, at, precision)
+        if columns is None:
+            P = _model_step(f, at, precision)
+        else:
+            P = _column_step(f, at, columns, max(precision, 1e-8 * min(gap, abs(at.value))))
         after = _descend(f, at, P) or _polished(f, at, P)
         run.iterations += 1
         if after is None:
@@ -136,18 +256,20 @@ def _restricted(f, J):
     return sub
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #6ef009be
 def _working_set(f, at, room):
     "Features in use, and those that violate most, at most `room` of them in all."
     W = np.abs(at.theta[:, : f.k])
     used = (W > 0).any(axis=0) | (f.l1 == 0)
     excess = (np.abs(at.G[:, : f.k]) - f.l1).max(axis=0)
     wanted = np.flatnonzero((excess > 0) & ~used)
-    count = max(2 * int(used.sum()), 100)
+    count = max(2 * int(used.sum()), 30)
     best = wanted[np.argsort(-excess[wanted])][:count]
     chosen = np.r_[np.flatnonzero(used), best]
     return np.sort(chosen[:room])
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #68785061
 def _spread(theta, J, f):
     "theta of the features J as theta of all."
     whole = np.zeros((f.K, f.d))
@@ -157,28 +279,41 @@ def _spread(theta, J, f):
     return whole
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #ab90b4c8
 def on_working_sets(f: Composite, at: Point, run: Progress) -> Point:
     """From a point to a relative gap of run.tol; f has l1.
 
-    Gives up where a working set has more than `MOST` entries (dense solutions of wide data)."""
+    Gives up where a working set has more than `MOST` entries (dense solutions of wide data).
+
+    >>> options = dict(loss="squared", l2=0.0, l1=1.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.full(1, 3.0), np.ones(1), **options)
+    >>> run = Progress(tol=1e-9, max_iter=20)
+    >>> on_working_sets(f, point_at(f, f.start), run).theta.round(6).tolist()
+    [[2.0]]
+    """
     run.ran.append("proximal Newton on working sets")
-    room = MOST // f.K
+    room = f.k if by_columns(f) else MOST // f.K
     level = False  # F no longer falls: go on as long as the gap does
     gap_before = np.inf
+    finest = 0.3 * run.tol
+    inner = np.inf
     while True:
         sure, gap = certify_at(f, at)
         run.note("proximal newton", sure.value, gap)
         in_use = int((at.theta[:, : f.k] != 0).any(axis=0).sum())
-        if run.done or in_use > room or (level and run.gap > 0.5 * gap_before):
+        stuck = level and inner <= finest and run.gap > 0.5 * gap_before
+        if run.done or in_use > room or stuck:
             return sure
         before = at.value
         gap_before = run.gap
         J = _working_set(f, at, room)
-        inner = max(0.3 * run.tol, 0.01 * run.gap)
+        # a feature outside may hold the gap up for long: then the rest is solved ever finer
+        inner = max(finest, min(0.01 * run.gap, 0.1 * inner if level else np.inf))
         at = _solved_on(f, at, J, run, inner)
-        level = not at.value < before and inner <= 0.3 * run.tol
+        level = not at.value < before
 
 
+# %% ../../nbs/11_linear/07_sparsity.ipynb #b25f3ec6
 def _solved_on(f, at, J, run, tol):
     if J.size == f.k:
         return proximal_newton(f, at, run, tol)

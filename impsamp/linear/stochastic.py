@@ -46,6 +46,7 @@ def half_and_half(L: np.ndarray) -> np.ndarray:
     return 0.5 * L / L.sum() + 0.5 / L.size
 
 
+# %% ../../nbs/11_linear/07_stochastic.ipynb #30f4b089
 def saga_law(L: np.ndarray, mu: float) -> np.ndarray:
     "p ~ 4 L_i + n mu (n,), mu the strong convexity where the run is."
     score = 4 * L + L.size * mu
@@ -63,6 +64,7 @@ def smoothness(f: Composite) -> np.ndarray:
     return np.where(positive, L, L[positive].min())
 
 
+# %% ../../nbs/11_linear/07_stochastic.ipynb #921bc91c
 def law(L: np.ndarray, method: str, sampling: str) -> np.ndarray:
     "p (n,) of single draws."
     if sampling == "uniform":
@@ -193,6 +195,7 @@ class LazyEpochs:
         return self.engine.x[None].astype(np.float64)
 
 
+# %% ../../nbs/11_linear/07_stochastic.ipynb #9dc95983
 def epochs_of(f: Composite, method: str, sampling: str) -> Epochs | LazyEpochs:
     "The engine for a composite."
     plain = f.K == 1 and not f.l1.any() and np.ptp(f.l2) == 0
@@ -213,6 +216,7 @@ def _measure(f, at, run, phase):
     return at
 
 
+# %% ../../nbs/11_linear/07_stochastic.ipynb #3fdb75f6
 def stochastic(
     f: Composite,
     at: Point,

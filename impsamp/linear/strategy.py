@@ -23,7 +23,7 @@ from impsamp.linear.second_order import (
 )
 
 from .composites import Composite
-from .sparsity import MOST, on_working_sets
+from .sparsity import MOST, by_columns, on_working_sets
 from .stochastic import stochastic
 
 # %% auto #0
@@ -44,35 +44,50 @@ AFFORDABLE = 5e7  # of one Newton step: some milliseconds
 DIRECT = 2e10  # of a direct least squares: seconds
 WIDEST = 1200  # features up to which a matrix k x k serves as preconditioner
 FRESH = 30  # iterations of L-BFGS for which a matrix is kept at first, then twice as many
-TINY = 3e5  # entries times scores up to which epochs cannot save a millisecond
+TINY = 1e6  # entries times scores up to which epochs cost more than they save
 
 
 def _stored(X):
     return X.nnz
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #03242c20
 def _as_array(X):
     return X.toarray() if sparse.issparse(X) else X.astype(np.float64)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #901ec1fd
 def entries(f: Composite) -> int:
-    "Stored entries of X."
+    """Stored entries of X.
+
+    >>> f = Composite(np.ones((3, 2)), np.ones(3), np.ones(3), loss="squared", l2=1.0)
+    >>> entries(f)
+    6
+    """
     return _stored(f.X) if sparse.issparse(f.X) else f.n * f.k
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #8cf69d74
 def newton_cost(f: Composite) -> float:
-    "Multiplications of one Newton step."
+    """Multiplications of one Newton step.
+
+    >>> f = Composite(np.ones((3, 2)), np.ones(3), np.ones(3), loss="squared", l2=1.0)
+    >>> newton_cost(f)
+    27.0
+    """
     grams = entries(f) * f.d * f.K * (f.K + 1) / 2
     return grams + (f.K * f.d) ** 3 / 3
 
 
-_f = Composite(np.ones((100, 9)), np.ones(100), np.ones(100), loss="squared", l2=1.0)
-assert newton_cost(_f) == 100 * 9 * 10 + 1000 / 3
-
-
 # %% ../../nbs/11_linear/07_strategy.ipynb #bfc0e5f1
 def by_singular_values(f: Composite, run: Progress) -> Point:
-    "The minimum of a least squares problem from an SVD of its rows, dense; l1 = 0."
+    """The minimum of a least squares problem from an SVD of its rows, dense; l1 = 0.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, 2.0]), np.ones(2), loss="squared", l2=0.0)
+    >>> at = by_singular_values(f, Progress(tol=1e-9, max_iter=3))
+    >>> round(at.value, 9)
+    0.0
+    """
     run.ran.append("SVD")
     A = _as_array(f.X)
     root = np.sqrt(f.c)[:, None]
@@ -105,6 +120,7 @@ def _in_units(f, scale) -> Preconditioner:
     return by_scale(np.r_[scale, np.ones(int(f.fit_intercept))])
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #e116c1c4
 def _preconditioner(f, at, rng, scale) -> Preconditioner:
     if f.d > WIDEST:
         return _in_units(f, scale)
@@ -112,6 +128,7 @@ def _preconditioner(f, at, rng, scale) -> Preconditioner:
     return by_factor(sampled_factor(f, at.Z, sizes, rng))
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #74738842
 def _spread(f):
     "A size for each feature: its root mean square with the penalty, (k,)."
     if sparse.issparse(f.X):
@@ -124,6 +141,7 @@ def _spread(f):
     return np.sqrt(np.asarray(squares).ravel() + f.l2 + 1e-300)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #848a42a5
 def _finish(f, at, run, rng):
     "L-BFGS, with fresh coordinates now and then, to the certificate."
     scale = _spread(f)
@@ -145,6 +163,7 @@ def _finish(f, at, run, rng):
     return at
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #0aa40fe6
 def _epochs(f):
     "How many epochs to begin with: none where the data are small."
     if entries(f) * f.K <= TINY:
@@ -152,6 +171,7 @@ def _epochs(f):
     return 6.0 if f.d <= WIDEST else np.inf
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #74534d40
 def _smooth(f, at, run, rng, sampling):
     if newton_cost(f) <= (DIRECT if f.loss == "squared" else AFFORDABLE):
         at = newton(f, at.theta, run)
@@ -163,17 +183,19 @@ def _smooth(f, at, run, rng, sampling):
     return at if run.done else _finish(f, at, run, rng)
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #df79d004
 def _with_l1(f, at, run, rng, sampling):
     wide = entries(f) * f.K > TINY and f.k * f.K > 200
-    if wide:
+    if wide and not by_columns(f):
         at = stochastic(f, at, run, rng, epochs=8, patience=True, sampling=sampling)
     if not run.done:
         at = on_working_sets(f, at, run)
-    if not run.done and f.k * f.K > MOST:
+    if not run.done and f.k * f.K > MOST and not by_columns(f):
         at = stochastic(f, at, run, rng, sampling=sampling)
     return at
 
 
+# %% ../../nbs/11_linear/07_strategy.ipynb #19181a08
 def solve(
     f: Composite,
     theta: np.ndarray,
@@ -184,7 +206,14 @@ def solve(
 ) -> Point:
     """From theta (K, d) to the minimum of f, as far as run.tol and run.max_iter say.
 
-    What ran stands in run.ran. The answer is deterministic where Newton's method alone ran."""
+    What ran stands in run.ran. The answer is deterministic where Newton's method alone ran.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="logistic", l2=1.0)
+    >>> run = Progress(tol=1e-8, max_iter=20)
+    >>> at = solve(f, f.start, run, np.random.default_rng(0))
+    >>> run.converged, run.ran
+    (True, ['Newton-Cholesky'])
+    """
     at = point_at(f, theta)
     run.first = max(run.first, abs(at.value))
     way = _with_l1 if f.l1.any() else _smooth

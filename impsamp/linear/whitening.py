@@ -36,6 +36,7 @@ def _apply(A, M):
     return A @ M if M.ndim == 2 else A * M
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #de8715ec
 @dataclass
 class Coordinates:
     """w = M u, M (k, k) or a diagonal (k,); rows are centred by `centre` (k,).
@@ -74,7 +75,13 @@ WIDEST = 1000  # columns up to which whitening costs less than the passes it sav
 
 
 def whitened(X: np.ndarray, r: np.ndarray, l2: float, centred: bool) -> Coordinates:
-    "Coordinates of dense rows (n, k) in which sum_i r_i a_i a_i' + l2 is the identity."
+    """Coordinates of dense rows (n, k) in which sum_i r_i a_i a_i' + l2 is the identity.
+
+    >>> X = np.array([[2.0], [-2.0]])
+    >>> to = whitened(X, np.array([0.5, 0.5]), 0.0, centred=True)
+    >>> np.abs(to.rows(X)).round(6).tolist()
+    [[1.0], [1.0]]
+    """
     A = X.astype(np.float64, copy=False)
     centre = r @ A / r.sum() if centred else np.zeros(X.shape[1])
     A = A - centre
@@ -102,6 +109,7 @@ def _of_sparse(f, l2):
     return to.rows(f.X), Coordinates(zero, 1 / to.scale, to.scale, False)
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #0638d5c5
 def coordinates(f: Composite, Z: np.ndarray, l2: float) -> tuple[object, Coordinates]:
     "(rows in u, `Coordinates`) at scores Z (n, 1)."
     if sparse.issparse(f.X):
@@ -123,6 +131,7 @@ def _sampling(problem, method, sampling, known):
     return SerialSampling(p)
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #5080d040
 class _Watch:
     "`minimize`'s callback: certifies its rows, and stops when the certificate is reached."
 
@@ -146,8 +155,16 @@ class _Watch:
         return run.done
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #92075252
 def certified(f: Composite, at: Point, run: Progress) -> Point:
-    "The point with its best intercepts; its gap is noted: the duality gap, or the local bound."
+    """The point with its best intercepts; its gap is noted: the duality gap, or the local bound.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> run = Progress(tol=1e-6, max_iter=3)
+    >>> at = certified(f, point_at(f, f.start), run)
+    >>> len(run.records)
+    1
+    """
     at = with_best_intercepts(f, at)
     gap, _ = duality_gap(f, at.Z, at.theta)
     if run.relative(gap, at.value) > run.tol and f.d <= WIDEST:

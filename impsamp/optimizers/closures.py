@@ -38,26 +38,45 @@ Gradient: TypeAlias = "Tensor | None"
 
 
 def plus(a: Gradient, b: Gradient, scale: float = 1.0) -> Gradient:
-    "a + scale b; None, no gradient at all, counts nothing."
+    """a + scale b; None, no gradient at all, counts nothing.
+
+    >>> plus(torch.ones(2), torch.ones(2), -1.0).tolist()
+    [0.0, 0.0]
+    >>> plus(None, None) is None
+    True
+    """
     if b is None:
         return a
     return scale * b if a is None else torch.add(a, b, alpha=scale)
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #56270b65
 def dense(gradient: Gradient) -> Gradient:
-    "The gradient of an embedding with sparse=True as any other."
+    """The gradient of an embedding with sparse=True as any other.
+
+    >>> dense(torch.sparse_coo_tensor([[1]], [2.0], (3,), check_invariants=True)).tolist()
+    [0.0, 2.0, 0.0]
+    """
     return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #9cbf0f10
 def all_finite(gradients: Iterable[Gradient]) -> bool:
-    "Whether every number of every gradient is finite."
+    """Whether every number of every gradient is finite.
+
+    >>> all_finite([None, torch.tensor([1.0, float("nan")])])
+    False
+    """
     flags = [torch.isfinite(g).all() for g in gradients if g is not None]
     return all(bool(flag) for flag in flags)
 
 
 # %% ../../nbs/10_optimizers/01_closures.ipynb #2e93c5d2
 def check_linear(closure: Closure, idx: Tensor) -> None:
-    "`InvalidArgument` unless closure(idx, 0) = 0; one NaN by chance is no proof."
+    """`InvalidArgument` unless closure(idx, 0) = 0; one NaN by chance is no proof.
+
+    >>> check_linear(lambda idx, weight: (weight * idx.double()).sum(), torch.tensor([3]))
+    """
     nothing = torch.zeros(1, dtype=torch.float64)
     with random_state_kept():
         value = closure(idx[:1], nothing).item()
@@ -70,9 +89,16 @@ def check_linear(closure: Closure, idx: Tensor) -> None:
         )
 
 
+# %% ../../nbs/10_optimizers/01_closures.ipynb #b86e5e5b
 @contextmanager
 def no_batch_statistics() -> Iterator[None]:
-    "`UnsupportedModel` if a batch normalisation runs on the statistics of its batch."
+    """`UnsupportedModel` if a batch normalisation runs on the statistics of its batch.
+
+    >>> norm = torch.nn.BatchNorm1d(2).eval()
+    >>> with no_batch_statistics():
+    ...     norm(torch.ones(3, 2)).shape
+    torch.Size([3, 2])
+    """
 
     def look(module, _):
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):

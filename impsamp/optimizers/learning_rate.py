@@ -31,12 +31,17 @@ def moments_of_draw(weight: Vector, norms: Vector) -> np.ndarray:
     """(H(p), H(u)) as estimated by draws with `weight` (B,) = 1/(B N p_i) and `norms` (B,).
 
     B sum w^2 s^2 and sum w s^2: unbiased for any p that is positive where norms are. Raises
-    `InvalidScores`, `InvalidShape`."""
+    `InvalidScores`, `InvalidShape`.
+
+    >>> moments_of_draw([0.5, 0.5], [1.0, 3.0]).tolist()
+    [5.0, 5.0]
+    """
     w = to_float64(weight, "weight", ndim=1)
     s = check_scores(norms, "norms", n=w.size)
     return np.array([w.size * (w * s) @ (w * s), w @ (s * s)])
 
 
+# %% ../../nbs/10_optimizers/04_learning_rate.ipynb #c8ef32a0
 def learning_rate_factor(
     h_p: float, h_u: float, batch: float, squared_norm: float, rule: str = "decrease"
 ) -> float:
@@ -45,7 +50,11 @@ def learning_rate_factor(
     `h_p`, `h_u`: H(p), H(u); `squared_norm`: E||ghat||^2 of an estimate from `batch` draws of p.
     `rule` "decrease": 1 + (h_u - h_p)/(batch squared_norm), which maximises the expected decrease
     of a smooth function; "linear": V(u)/V(p), that of the effective minibatch size; "sqrt": its
-    root, for adaptive methods. 1 where nothing is known. Raises `UnknownName`. Kutsuna 2025."""
+    root, for adaptive methods. 1 where nothing is known. Raises `UnknownName`. Kutsuna 2025.
+
+    >>> learning_rate_factor(h_p=1.0, h_u=3.0, batch=4, squared_norm=0.25)
+    3.0
+    """
     if rule not in ("decrease", "linear", "sqrt"):
         raise unknown("rule", rule, ("decrease", "linear", "sqrt"))
     if not squared_norm > 0:
@@ -66,6 +75,7 @@ class FactorState(TypedDict):
     total: float
 
 
+# %% ../../nbs/10_optimizers/04_learning_rate.ipynb #1611a7c0
 class LearningRateFactor:
     """Multiplies the learning rates of `optimizer` by what the measured variance allows.
 
@@ -76,6 +86,15 @@ class LearningRateFactor:
     factor. Not to be used with scores on another scale than gradient norms (a loss, an upper bound
     without its constant), under "decrease"; clipped gradients count as they are. `remove()` takes
     the hooks off. Kutsuna 2025, effective minibatch size.
+
+    >>> w = torch.nn.Parameter(torch.zeros(1))
+    >>> optimizer = torch.optim.SGD([w], lr=0.1)
+    >>> scaled = LearningRateFactor(optimizer)
+    >>> w.grad = torch.ones(1)
+    >>> scaled.observe([0.5, 0.5], [1.0, 1.0])
+    >>> optimizer.step()
+    >>> scaled.factor
+    1.0
     """
 
     def __init__(

@@ -53,6 +53,7 @@ def _is_one_draw(one_draw: bool, two_draws: bool | None) -> bool:
     return not two_draws
 
 
+# %% ../../nbs/10_optimizers/03_saga.ipynb #853ae448
 def _check_memory(n: int, params: list[Tensor], max_bytes: int) -> int:
     "The table's bytes; `InvalidArgument` if they exceed `max_bytes`."
     numbers = sum(p.numel() for p in params)
@@ -78,6 +79,15 @@ def _with_row(rows: Gradient, k: int, size: int, gradient: Gradient) -> Gradient
     return rows
 
 
+# %% ../../nbs/10_optimizers/03_saga.ipynb #bcdc2776
+def _estimate(state: dict, items: Tensor, total: Tensor, new: Gradient) -> Gradient:
+    "v for one parameter: the weighted differences from its table, and the table's mean."
+    if new is None and not state["reached"]:
+        return None
+    difference = -state["table"][items] if new is None else new - state["table"][items]
+    return torch.tensordot(total.to(difference), difference, 1) + state["mean"]
+
+
 # %% ../../nbs/10_optimizers/03_saga.ipynb #2b34cf04
 class SAGA(VarianceReduced):
     """v = G_S(grad f_i(x) - table_i) + mean(table);  x <- x - lr (v + decay x);  then J moves.
@@ -90,7 +100,18 @@ class SAGA(VarianceReduced):
 
     Departure: the analysis wants |J| = `table_updates(n, b, alpha(L, p, v))`. The L_i are unknown
     here, so the default reads them off p, as Lemma 2 has it; give `table_size` if you know them.
-    `two_draws` is deprecated, the opposite of `one_draw`."""
+    `two_draws` is deprecated, the opposite of `one_draw`.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - idx) ** 2).sum()
+    >>> optimizer = SAGA([x], NiceSampling(3, 1), lr=0.3, generator=0)
+    >>> for _ in range(60):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 2)
+    1.0
+    """
 
     def __init__(
         self,
@@ -154,21 +175,14 @@ class SAGA(VarianceReduced):
         total = torch.zeros(len(items), dtype=torch.float64)
         total.index_add_(0, place, weight)
         losses, new = self._item_gradients(closure, items)
-        direction = [self._estimate(p, items, total, g) for p, g in zip(params, new)]
+        tables = [self.state[p] for p in params]
+        direction = [_estimate(t, items, total, g) for t, g in zip(tables, new)]
         if not self.one_draw:
             items = self._uniform_items(self.table_size)
             _, new = self._item_gradients(closure, items)
         self._moved = items, new
         loss = (total * losses).sum()
         return _Step(loss, direction, inner=0)
-
-    def _estimate(self, p: Tensor, items: Tensor, total: Tensor, new: Gradient) -> Gradient:
-        "v for one parameter: the weighted differences from the table, and the table's mean."
-        state = self.state[p]
-        if new is None and not state["reached"]:
-            return None
-        difference = -state["table"][items] if new is None else new - state["table"][items]
-        return torch.tensordot(total.to(difference), difference, 1) + state["mean"]
 
     @torch.no_grad()
     def _move(self, direction: list[Gradient]) -> None:

@@ -36,6 +36,7 @@ def _check_hyper(lr: float, eps: float, **rates: float) -> None:
             raise InvalidArgument(f"{name} must lie in [0, 1], got {rate}")
 
 
+# %% ../../nbs/10_optimizers/01_scalar.ipynb #c90bef41
 def _with_gradient(group: dict) -> list[tuple[Tensor, Tensor]]:
     "(parameter, gradient) of the parameters that have one."
     return [(p, p.grad) for p in group["params"] if p.grad is not None]
@@ -100,7 +101,15 @@ class ScalarRMSprop(_OneNorm):
     as it stands in `.grad`. eps stands outside the root. A group may have its own lr, alpha, eps;
     ||G|| always covers all groups. alpha = 1 leaves v = 0: SGD with step lr / eps.
     Raises `InvalidArgument` (hyper-parameters), `Diverged` (gradient not finite; nothing was
-    changed). First paper, 3.2 and appendix D."""
+    changed). First paper, 3.2 and appendix D.
+
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> optimizer = ScalarRMSprop([w], lr=0.5, alpha=0.75, eps=0)
+    >>> w.grad = torch.tensor([3.0, 4.0])
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.4, 1.2]
+    """
 
     def __init__(
         self, params: ParamsT, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8
@@ -134,7 +143,15 @@ class ScalarAdam(_OneNorm):
     vhat = v / (1 - beta2^t) with t = 1 at the first step; m = v = 0 before it; betas in [0, 1).
     A group may have its own lr, betas, eps; ||G|| always covers all groups, t counts steps of the
     optimizer. A parameter without gradient stands still and its m with it. Raises
-    `InvalidArgument`, `Diverged` (nothing was changed). First paper, 3.2 and appendix E."""
+    `InvalidArgument`, `Diverged` (nothing was changed). First paper, 3.2 and appendix E.
+
+    >>> w = torch.nn.Parameter(torch.zeros(2))
+    >>> optimizer = ScalarAdam([w], lr=1.0)
+    >>> w.grad = torch.tensor([3.0, 4.0])
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [-0.6, -0.8]
+    """
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ def _refused(optimizer: Optimizer, why: str) -> InvalidArgument:
     return InvalidArgument(f"not a state of this {type(optimizer).__name__}: {why}")
 
 
+# %% ../../nbs/10_optimizers/00_states.ipynb #25c48856
 def _check_groups(optimizer: Optimizer, groups: list[dict]) -> None:
     "The saved groups have the options and the numbers of parameters of the optimizer's."
     sizes = [len(group["params"]) for group in optimizer.param_groups]
@@ -34,6 +35,7 @@ def _check_groups(optimizer: Optimizer, groups: list[dict]) -> None:
             raise _refused(optimizer, f"its groups lack {sorted(missing)}")
 
 
+# %% ../../nbs/10_optimizers/00_states.ipynb #b0270670
 def _numbered(optimizer: Optimizer, groups: list[dict]) -> Iterator[tuple[object, Tensor]]:
     "(number in the state, parameter of the optimizer)."
     for ours, theirs in zip(optimizer.param_groups, groups):
@@ -65,7 +67,11 @@ def check_saved(
     """`InvalidArgument` unless `saved` can be loaded into `optimizer`; nothing changes.
 
     `shapes(p)`: name -> shape of the tensors that a state may keep for the parameter p; `more`:
-    keys that it holds beside torch's own. Flags (bool) may have any name."""
+    keys that it holds beside torch's own. Flags (bool) may have any name.
+
+    >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    >>> check_saved(sgd, sgd.state_dict(), lambda p: {})
+    """
     if not isinstance(saved, Mapping):
         raise _refused(optimizer, f"it is a {type(saved).__name__}")
     missing = {"state", "param_groups", *more} - saved.keys()

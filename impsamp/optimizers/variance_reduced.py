@@ -78,6 +78,7 @@ def _item_count(sampling: Sampling, n: int | None) -> int:
     return check_count(n if known is None else known, "n")
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #bdafdff1
 def _expected_size(sampling: Sampling) -> float:
     "b, the expected number of items in a draw."
     if isinstance(sampling, _DrawsSets):
@@ -95,11 +96,13 @@ class _Step(NamedTuple):
     state: Sequence[dict[str, Tensor]] = ()  # what to keep for each parameter, if anything
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #c51111c0
 def _check_rate(value: float, name: str) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise InvalidArgument(f"{name} must be finite and at least 0, got {value}")
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #29073828
 def _kept(**tensors: Gradient) -> dict[str, Tensor]:
     "Those of the named tensors that are there."
     return {name: t for name, t in tensors.items() if t is not None}
@@ -415,7 +418,19 @@ class SVRG(_Anchored):
     copies of the parameters. Costs 2|S| gradients a step and n an epoch. Raises `InvalidArgument`
     (also for a closure that ignores its weights), `InvalidShape` (closure), `UnsupportedModel`
     (batch normalisation in training mode), `Diverged`. Second paper, Algorithm 1; step sizes:
-    `theory.minibatch.step_size`."""
+    `theory.minibatch.step_size`.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> targets = torch.tensor([1.0, 3.0])
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - targets[idx]) ** 2).sum()
+    >>> optimizer = SVRG([x], NiceSampling(2, 1), lr=0.5, generator=0, inner_steps=10)
+    >>> for _ in range(20):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 3)
+    2.0
+    """
 
     _keeps = ("snapshot", "anchor")
 
@@ -442,7 +457,18 @@ class SARAH(_Anchored):
 
     v = grad f(x) opens an epoch, without a draw; then `inner_steps` steps with draws. Arguments as
     in `SVRG`. Only the increment of v is unbiased. Memory: two copies of the parameters. Costs
-    2|S| gradients a step and n an epoch. Raises as `SVRG`. Second paper, Algorithm 3."""
+    2|S| gradients a step and n an epoch. Raises as `SVRG`. Second paper, Algorithm 3.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - idx) ** 2).sum()
+    >>> optimizer = SARAH([x], NiceSampling(3, 1), lr=0.5, generator=0, inner_steps=10)
+    >>> for _ in range(20):
+    ...     loss = optimizer.step(closure)
+    >>> round(x.item(), 3)
+    1.0
+    """
 
     _keeps = ("previous", "estimate")
 

@@ -30,6 +30,7 @@ def arm_problem(data: str, reading: str = "01", scale: str = "raw") -> SigmoidLe
     return sigmoid_problem(data, reading=reading, scale=scale)
 
 
+# %% ../../nbs/14_reproduce/09_arms.ipynb #82855d1a
 @functools.lru_cache(maxsize=8)
 def _law(problem: SigmoidLeastSquares, sampling: str, batch: float) -> SubsetSampling:
     return make_sampling(sampling, problem.lifted_smoothness, batch)
@@ -40,6 +41,7 @@ def _stacked(runs: list[dict[str, object]], key: str) -> np.ndarray:
     return np.array([run[key] for run in runs])
 
 
+# %% ../../nbs/14_reproduce/09_arms.ipynb #0721b34a
 def arm_runs(
     data: str,
     reading: str,
@@ -65,8 +67,14 @@ def arm_runs(
     return {key: _stacked(runs, key) for key in runs[0]}
 
 
+# %% ../../nbs/14_reproduce/09_arms.ipynb #4ebaed45
 def seed_results(arm: Arrays) -> list[Arrays]:
-    "The results of one arm taken apart, one dict per seed."
+    """The results of one arm taken apart, one dict per seed.
+
+    >>> arm = dict(outcome=np.array(["ok", "stuck"]), lr=np.array([0.1, 0.2]))
+    >>> [str(run["outcome"]) for run in seed_results(arm)]
+    ['ok', 'stuck']
+    """
 
     def of_seed(k: int) -> Arrays:
         return {key: rows[k] for key, rows in arm.items()}

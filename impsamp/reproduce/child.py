@@ -26,6 +26,7 @@ def _watch(parent: int, every: float) -> None:
     os._exit(1)
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #0f9258f2
 def die_with_parent(parent: int | None = None, *, every: float = 0.5) -> None:
     """From now on this process ends, at once and without cleaning up, when its parent does.
 
@@ -40,6 +41,33 @@ def die_with_parent(parent: int | None = None, *, every: float = 0.5) -> None:
 
 # %% ../../nbs/14_reproduce/00_child.ipynb #2eb14d0a
 _LONGEST = 20_000  # characters of an error; a pipe holds more
+_STARTS = 3  # of a kernel whose ports others took
+
+
+def _executed(task: dict[str, Any], starts: int = _STARTS) -> dict[str, Any]:
+    "The executed notebook; a kernel that died before it could answer is started again."
+    import papermill
+
+    try:
+        return papermill.execute_notebook(
+            task["notebook"],
+            task["copy"],
+            task["parameters"],
+            kernel_name="python3",
+            language="python",
+            cwd=task["cwd"],
+            start_timeout=120,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            request_save_on_cell_execute=False,
+            autosave_cell_every=0,
+            extra_arguments=["--IPKernelApp.log_level=50"],
+        )
+    except RuntimeError as e:
+        if starts == 1 or "died before replying" not in str(e):
+            raise
+    return _executed(task, starts - 1)
 
 
 def execute(task: dict[str, Any]) -> dict[str, str]:
@@ -50,20 +78,7 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
     import papermill
 
     try:
-        done = papermill.execute_notebook(
-            task["notebook"],
-            task["copy"],
-            task["parameters"],
-            kernel_name="python3",
-            language="python",
-            cwd=task["cwd"],
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            request_save_on_cell_execute=False,
-            autosave_cell_every=0,
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
+        done = _executed(task)
     except papermill.PapermillExecutionError as e:
         return {"error": e.ename, "message": str(e.evalue)[:_LONGEST]}
     except OSError as e:
@@ -73,6 +88,7 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
     return _left_early(done["cells"])
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #ef5124af
 def _left_early(cells: list[dict[str, Any]]) -> dict[str, str]:
     "papermill takes sys.exit(0) for an end; cells that were not run are none."
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -81,6 +97,7 @@ def _left_early(cells: list[dict[str, Any]]) -> dict[str, str]:
     return {}
 
 
+# %% ../../nbs/14_reproduce/00_child.ipynb #f36d5782
 def _unwritten(copy: str, error: OSError) -> dict[str, str]:
     "The disk refused the executed copy; half of one helps nobody."
     with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ def _name(words: Sequence[str]) -> str:
     return f"impsamp {words[0]}" if words[:1] in (["assess"], ["probe"]) else "impsamp"
 
 
+# %% ../../nbs/14_reproduce/12_command.ipynb #0a3e5476
 def _status(words: Sequence[str]) -> int:
     "Run what was typed; its own status, or what click says of a line that it cannot read."
     import click
@@ -39,6 +40,7 @@ def _status(words: Sequence[str]) -> int:
         raise KeyboardInterrupt from e
 
 
+# %% ../../nbs/14_reproduce/12_command.ipynb #592d432d
 def _missing(error: ModuleNotFoundError) -> MissingExtra | None:
     "The sentence for a module that `pip install` of ours would bring, None for any other."
     module = (error.name or "").partition(".")[0]
@@ -58,6 +60,7 @@ def _run(words: Sequence[str]) -> int:
     return _status(words)
 
 
+# %% ../../nbs/14_reproduce/12_command.ipynb #c9ac8637
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `impsamp`; returns the status, `subcommands.STATUSES` has the table.
 

@@ -70,6 +70,7 @@ def _libsvm(name: str) -> DataSet:
     )
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #620378b3
 def _all() -> list[DataSet]:
     digits = "zeros against ones, 100 + 2115 images (first paper)"
     cells = "569 items, 30 features; comes with scikit-learn"
@@ -87,8 +88,13 @@ def _all() -> list[DataSet]:
 DATASETS: dict[str, DataSet] = {one.name: one for one in _all()}
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #c00fbb1e
 def chosen_sets(names: Sequence[str]) -> list[DataSet]:
-    "The data sets of these names, all where none is named; `UnknownName`."
+    """The data sets of these names, all where none is named; `UnknownName`.
+
+    >>> [one.name for one in chosen_sets(["mnist01", "w8a"])]
+    ['mnist01', 'w8a']
+    """
     for name in names:
         if name not in DATASETS:
             raise unknown("data set", name, DATASETS)
@@ -98,7 +104,11 @@ def chosen_sets(names: Sequence[str]) -> list[DataSet]:
 # %% ../../nbs/14_reproduce/11_datasets.ipynb #485c8bcf
 @dataclass(frozen=True)
 class Finding:
-    "What became of one data set, as a line."
+    """What became of one data set, as a line.
+
+    >>> str(Finding("a", "here", "words")).split()
+    ['a', 'here', 'words']
+    """
 
     name: str
     state: str  # here, right, wrong, absent, fetched
@@ -108,6 +118,7 @@ class Finding:
         return f"{self.name:14} {self.state:8} {self.words}"
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #294e4203
 def _loaded(one: DataSet, state: str) -> Finding:
     "Read and checked: `state`, or what is wrong."
     try:
@@ -120,19 +131,30 @@ def _loaded(one: DataSet, state: str) -> Finding:
     return Finding(one.name, state, f"{shown} [{one.where()}]")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #289dadea
 def listed(one: DataSet) -> Finding:
-    "Whether it is here; nothing is read."
+    """Whether it is here; nothing is read.
+
+    >>> listed(DATASETS["mnist01"]).state
+    'here'
+    """
     where = one.where()
     if where is None:
         return Finding(one.name, "absent", f"{one.about}; impsamp data fetch {one.name}")
     return Finding(one.name, "here", f"{one.about} [{where}]")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #6329afae
 def verified(one: DataSet) -> Finding:
-    "Read and checked if it is here; nothing is downloaded."
+    """Read and checked if it is here; nothing is downloaded.
+
+    >>> verified(DATASETS["mnist01"]).state
+    'right'
+    """
     return listed(one) if one.where() is None else _loaded(one, "right")
 
 
+# %% ../../nbs/14_reproduce/11_datasets.ipynb #d759dadd
 def fetched(one: DataSet) -> Finding:
     "Here and checked, downloaded if need be."
     return _loaded(one, "right" if one.where() else "fetched")

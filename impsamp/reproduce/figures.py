@@ -57,10 +57,15 @@ LABELS: dict[str, str] = {
 
 
 def label(name: str) -> str:
-    "What a legend calls a scheme or an optimizer."
+    """What a legend calls a scheme or an optimizer.
+
+    >>> label("gn"), label("svrg")
+    ('$p^{GN}$', 'svrg')
+    """
     return LABELS.get(name, str(name))
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #0339c805
 def set_style() -> None:
     "The look of every figure: seaborn's ticks, the colour-blind palette, sizes for print."
     plt.style.use(STYLE)
@@ -97,6 +102,7 @@ def _folder(name: str, folder: PathLike | None) -> Path:
     return Path(folder) if folder else figures_dir()
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #87d95a20
 _THUMBNAIL = 900  # pixels of the longer side
 
 
@@ -112,6 +118,7 @@ def _thumbnail(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #5a4aa5ed
 def _show(path: Path) -> None:
     "Show a thumbnail of the file in a notebook, which saves drawing the figure once more."
     from IPython.display import Image, display
@@ -128,6 +135,7 @@ def _save_svg(fig: Figure, path: Path) -> None:
         write_atomic(path, write)
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #b11929d9
 def _save_png(fig: Figure, path: Path) -> None:
     def write(file: BinaryIO) -> None:
         fig.savefig(file, format="png", dpi=150, metadata={"Software": None})
@@ -135,6 +143,7 @@ def _save_png(fig: Figure, path: Path) -> None:
     write_atomic(path, write)
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #7fed50f5
 def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple[Path, Path]:
     """Write `fig` as figures/<name>.svg and .png, whole or not at all, and close it.
 
@@ -160,8 +169,17 @@ def _cell(value: object, floatfmt: str) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #f5367f29
 def markdown_table(frame: pd.DataFrame, floatfmt: str = "{:.4g}") -> str:
-    "A data frame as a GitHub table; floats by `floatfmt`, NaN as a dash."
+    """A data frame as a GitHub table; floats by `floatfmt`, NaN as a dash.
+
+    >>> import pandas as pd
+    >>> print(markdown_table(pd.DataFrame({"a": [1, 2]})).strip())
+    | a |
+    | --- |
+    | 1 |
+    | 2 |
+    """
     rows = [
         list(map(str, frame.columns)),
         ["---"] * frame.shape[1],
@@ -171,6 +189,7 @@ def markdown_table(frame: pd.DataFrame, floatfmt: str = "{:.4g}") -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #84413b24
 def save_text(text: str, file: str, folder: PathLike | None = None) -> Path:
     "Write `text` as figures/<file>, whole or not at all, with its own line ends."
     path = (Path(folder) if folder else figures_dir()) / file
@@ -178,6 +197,7 @@ def save_text(text: str, file: str, folder: PathLike | None = None) -> Path:
     return path
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #becef134
 def save_table(
     frame: pd.DataFrame,
     name: str,
@@ -207,6 +227,7 @@ def _mean_band(runs: np.ndarray) -> _Band:
     return mean, mean - spread, mean + spread
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #384308dc
 def _median_band(runs: np.ndarray) -> _Band:
     low, median, high = np.quantile(runs, (0.25, 0.5, 0.75), axis=0)
     return median, low, high
@@ -215,6 +236,7 @@ def _median_band(runs: np.ndarray) -> _Band:
 _CENTRES = {"mean": _mean_band, "median": _median_band}
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #f4f0f6f4
 def plot_runs(
     ax: Axes,
     x: Vector,
@@ -254,6 +276,7 @@ def _bar(
     ax.hlines(height, left, right, color=COLORS[name], lw=3, label=text)
 
 
+# %% ../../nbs/14_reproduce/06_figures.ipynb #825e0df2
 def plot_between(ax: Axes, p_gn: Sequence[float]) -> None:
     """Figure 1 of the first paper: uniform and ideal probabilities of N items.
 

@@ -34,6 +34,7 @@ def _package_root() -> Path:
     return Path(impsamp.__file__).parents[1]
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #f30347c9
 def _source(module: str, root: Path) -> Path | None:
     "The file of a module or package of this package by its dotted name, or None."
     if module.partition(".")[0] != _PACKAGE:
@@ -57,6 +58,7 @@ def _imported(source: bytes, package: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #29937a7a
 def _sources(modules: Iterable[str], root: Path) -> dict[str, bytes]:
     "Dotted name -> source of `modules` and of all that they import from this package."
     seen: dict[str, bytes] = {}
@@ -72,6 +74,7 @@ def _sources(modules: Iterable[str], root: Path) -> dict[str, bytes]:
     return seen
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #6f3ab9a0
 def _hash(sources: Mapping[str, bytes]) -> str:
     "16 hex digits for sources by name."
     digest = hashlib.sha256()
@@ -89,10 +92,15 @@ def _version(module: str, root: Path) -> str:
     return _hash(sources)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #08e1cf35
 def code_version(module: str) -> str:
     """16 hex digits that change when `module` or anything of the package below it changes.
 
-    `module`: a dotted name, such as `impsamp.training`. Raises `InvalidArgument` if it is none."""
+    `module`: a dotted name, such as `impsamp.training`. Raises `InvalidArgument` if it is none.
+
+    >>> len(code_version("impsamp.checks"))
+    16
+    """
     return _version(module, _package_root())
 
 
@@ -122,6 +130,7 @@ def _globals_of(code: CodeType) -> Iterator[str]:
             yield from _globals_of(constant)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #0fbd240d
 _Named = Iterator[tuple[str, object]]
 
 
@@ -146,6 +155,7 @@ def _home(thing: object) -> str:
     return thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", "")
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #f20d3cb7
 def _parts_of(thing: object) -> _Named | None:
     "What something of a notebook is made of; None if it cannot be said."
     if isinstance(thing, FunctionType):
@@ -163,6 +173,7 @@ def _parts_of(thing: object) -> _Named | None:
     return None
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #ba2a3735
 def _inner(thing: object) -> object:
     "The Python function within a cache, a property's or a compiler's wrapper."
     for name in ("__wrapped__", "py_func"):
@@ -190,10 +201,12 @@ def _described(name: str, thing: object, seen: dict[int, object]) -> Iterator[st
         yield from _written_here(name, thing, seen)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #dff70da2
 def _is_imported(thing: object) -> bool:
     return isinstance(thing, (ModuleType, type)) or inspect.isroutine(thing)
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #281c8564
 def _written_here(name: str, thing: object, seen: dict[int, object]) -> Iterator[str]:
     "The same for what a notebook defines."
     parts = _parts_of(thing)
@@ -214,7 +227,11 @@ def function_version(function: Callable[..., object]) -> str:
     """16 hex digits that change when `function` or anything that it refers to changes.
 
     A function of the package: the `code_version` of its module. One of a notebook: its source and
-    what it names. Raises `InvalidArgument` for a name whose value cannot be described."""
+    what it names. Raises `InvalidArgument` for a name whose value cannot be described.
+
+    >>> function_version(code_version) == code_version("impsamp.reproduce.fingerprint")
+    True
+    """
     if _home(function).partition(".")[0] == _PACKAGE:
         return code_version(_home(function))
     lines = "\n".join(_described("run", function, {}))
@@ -227,13 +244,22 @@ _LIBRARIES = ("torch", "numpy", "scipy", "numba", "scikit-learn")
 
 @functools.cache
 def environment() -> dict[str, str]:
-    "Versions of the libraries that compute, and the digest of the embedded data."
+    """Versions of the libraries that compute, and the digest of the embedded data.
+
+    >>> sorted(environment())
+    ['data', 'numba', 'numpy', 'scikit-learn', 'scipy', 'torch']
+    """
     content = files("impsamp.data").joinpath("mnist01.npz").read_bytes()
     # of a build such as 2.4.0+cpu the number alone
     versions = {name: version(name).split("+")[0] for name in _LIBRARIES}
     return versions | {"data": hashlib.sha256(content).hexdigest()[:16]}
 
 
+# %% ../../nbs/14_reproduce/02_fingerprint.ipynb #bf718c80
 def made_by(function: Callable[..., object]) -> dict[str, str]:
-    "All that names a run beside its configuration: the version of its code, and `environment`."
+    """All that names a run beside its configuration: the version of its code, and `environment`.
+
+    >>> sorted(made_by(code_version))[:2]
+    ['code', 'data']
+    """
     return {"code": function_version(function), **environment()}

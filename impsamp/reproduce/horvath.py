@@ -51,6 +51,7 @@ def _column_scaled(X: sparse.csr_matrix) -> sparse.csr_matrix:
     return X
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #eb240ae7
 _DENSE = 0.1  # share of entries that are not zero from which on rows are dense
 
 
@@ -68,12 +69,17 @@ def sigmoid_problem(name: str, *, reading: str = "01", scale: str = "raw") -> Si
     return SigmoidLeastSquares(X.toarray() if dense else X, y, reading=reading)
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #ba2fb1e9
 def make_sampling(name: str, L: np.ndarray, b: float) -> SubsetSampling:
     """A sampling of (expected) `b` of the items whose smoothness constants are `L` (n,).
 
     "nice": uniform subsets of size b. "importance": independent coins with Lemma 2's probabilities.
     "approximate": the same probabilities by the paper's cheaper scheme. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> make_sampling("importance", np.array([1.0, 3.0]), 1).inclusion_probabilities.tolist()
+    [0.25, 0.75]
+    """
     if name == "nice":
         return NiceSampling(len(L), check_count(b, "b"))
     if name == "importance":
@@ -91,6 +97,7 @@ def _epoch(plan: Plan) -> int:
     return plan.inner_steps
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #dd6b8cf2
 def _smallest_gamma(plan: Plan, n: int, L_mean: float) -> float:
     "Gamma = min_t Gamma_t for SVRG or SAGA, with the step and epoch of `plan`."
     saga = plan.method == "saga"
@@ -106,6 +113,7 @@ def _smallest_gamma(plan: Plan, n: int, L_mean: float) -> float:
     return plan.lr * every.min()
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #fabede0f
 def predicted_evaluations(
     plan: Plan,
     *,
@@ -156,6 +164,7 @@ def _saga_descends(lr: float, plan: Plan, L_mean: float) -> bool:
     return bool((limits >= 0.5).any())
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #ae28969c
 def _computed_saga_lr(plan: Plan, L_mean: float) -> float:
     "The largest lr <= 1/L at which SAGA descends, by bisection."
     low = 0.0
@@ -169,6 +178,7 @@ def _computed_saga_lr(plan: Plan, L_mean: float) -> float:
     return low
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #e2fd0c77
 def computed_step(
     problem: SigmoidLeastSquares, method: str, sampling: SubsetSampling
 ) -> tuple[float, int | None]:
@@ -191,6 +201,7 @@ def _at_passes(passes: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.n
     return values[after - 1]
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #f2f96a63
 def passes_to(
     passes: np.ndarray,
     norms: np.ndarray,
@@ -199,7 +210,11 @@ def passes_to(
 ) -> float:
     """First point of `passes` (k,), interpolated in log norm, where the norm is at most `target`.
 
-    It counts where the loss lies below its first value, too; inf if there is none."""
+    It counts where the loss lies below its first value, too; inf if there is none.
+
+    >>> passes_to(np.array([0.0, 10.0]), np.array([1.0, 0.01]), np.array([0.25, 0.2]), 0.1)
+    5.0
+    """
     hit = np.flatnonzero((norms <= target) & (losses <= losses[0]))
     if not hit.size:
         return np.inf
@@ -226,10 +241,12 @@ class _Curve:
     outcome: str
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #fe00b8b2
 def _column(done: Result, key: str) -> np.ndarray:
     return np.array([row[key] for row in done.records])
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #2cecb0a2
 def _outcome(done: Result, loss: np.ndarray) -> str:
     if done.diverged:
         return "diverged"
@@ -237,6 +254,7 @@ def _outcome(done: Result, loss: np.ndarray) -> str:
     return "stuck" if loss[-1] > loss[0] or saturated else "ok"
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #5778806c
 def _curve(done: Result, passes: float) -> _Curve:
     "The records of a run; a diverged one is back at its start when its `passes` are over."
     at = _column(done, "passes")
@@ -256,6 +274,7 @@ def _log(x: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(x, 1e-300))
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #5f448941
 def _reduced(done: Result, curve: _Curve, grid: np.ndarray) -> dict[str, object]:
     "The run on `grid`, and one number each; in the order of the records' columns."
     norms = _at_passes(curve.passes, curve.norm, grid)
@@ -281,10 +300,12 @@ def _reduced(done: Result, curve: _Curve, grid: np.ndarray) -> dict[str, object]
     )
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #496db2f4
 def _first_norm(problem: SigmoidLeastSquares) -> float:
     return float(np.linalg.norm(problem.grad(np.zeros(problem.d))))
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #a50bbbe7
 def _grid(passes: float, points: int, first: float | None) -> np.ndarray:
     "0 and `points` passes up to the last, equally spaced or from `first` on in the logarithm."
     if first is None:
@@ -363,6 +384,7 @@ def _merged(
     return pd.concat([both[both[key] == setting] for setting in order], ignore_index=True)
 
 
+# %% ../../nbs/14_reproduce/08_horvath.ipynb #0371dad6
 def merge_records(
     name: str,
     key: str,

@@ -36,6 +36,7 @@ def _version(module: str) -> str:
         return f"not installed (pip install {wanted})"
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #21357a71
 def _packages() -> dict[str, str]:
     return {module: _version(module) for module in ("torch", "numpy", *CORE, *EXTRAS)}
 
@@ -64,6 +65,7 @@ def _folder(path: Path | None) -> str:
     return f"{path} ({len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB)"
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #bd993beb
 def _downloads() -> str:
     from impsamp.data.fetch import cache_dir
 
@@ -73,6 +75,7 @@ def _downloads() -> str:
         return f"unknown ({e})"
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #dc914f49
 def _kernels() -> str:
     try:
         from impsamp.kernels import kernel_root
@@ -82,6 +85,7 @@ def _kernels() -> str:
         return f"unknown ({e})"
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #706e971f
 def _caches() -> dict[str, str]:
     return {
         "data (IMPSAMP_DATA)": _folder(data_dir()),
@@ -100,8 +104,13 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in (*names, *_SHOWN) if name in os.environ}
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #12dfc054
 def information() -> Facts:
-    "Sections of facts for a report of a fault; no secrets, no host name."
+    """Sections of facts for a report of a fault; no secrets, no host name.
+
+    >>> sorted(information())
+    ['devices', 'environment', 'folders', 'impsamp', 'packages']
+    """
     return {
         "impsamp": {
             "version": impsamp.__version__,
@@ -116,8 +125,13 @@ def information() -> Facts:
     }
 
 
+# %% ../../nbs/14_reproduce/11_information.ipynb #c1097369
 def write_information(facts: Facts) -> str:
-    "The facts as lines, a section after another."
+    """The facts as lines, a section after another.
+
+    >>> write_information({"a": {"b": "c"}}).split()
+    ['a', 'b', 'c']
+    """
     lines = []
     for section, values in facts.items():
         lines += [section, *(f"  {name:22} {value}" for name, value in values.items())]

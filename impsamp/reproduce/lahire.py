@@ -5,8 +5,9 @@
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #8f91afbd
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,11 @@ PAPER_ARMS = (
 def make_optimizer(
     name: str, params: Iterable[torch.nn.Parameter], lr: float
 ) -> torch.optim.Optimizer:
-    "A torch optimizer by the first paper's name for it: sgd, momentum (0.5), rmsprop, adam."
+    """A torch optimizer by the first paper's name for it: sgd, momentum (0.5), rmsprop, adam.
+
+    >>> make_optimizer("momentum", [torch.nn.Parameter(torch.zeros(1))], 0.01).defaults["momentum"]
+    0.5
+    """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     if not lr > 0:
@@ -90,8 +95,13 @@ def make_optimizer(
     return OPTIMIZERS[name](params, lr)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #e632e347
 def make_scheme(name: str) -> Scheme:
-    "A scheme by its name in the records: u, gn, half (their even mixture), shuffle."
+    """A scheme by its name in the records: u, gn, half (their even mixture), shuffle.
+
+    >>> type(make_scheme("half")).__name__
+    'Mixture'
+    """
     if name not in SCHEMES:
         raise unknown("scheme", name, SCHEMES)
     return SCHEMES[name]()
@@ -101,14 +111,24 @@ def make_scheme(name: str) -> Scheme:
 def binary_metrics(log_p: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """(mean loss, accuracy) from log-probabilities (n, 2) and labels (n,).
 
-    In float64 from margins; a margin of 0 is an error."""
+    In float64 from margins; a margin of 0 is an error.
+
+    >>> loss, accuracy = binary_metrics(torch.log(torch.tensor([[0.25, 0.75]])), torch.tensor([1]))
+    >>> round(loss, 4), accuracy
+    (0.2877, 1.0)
+    """
     log_p = log_p.double()
     margin = log_p.gather(1, y[:, None]) - log_p.gather(1, 1 - y[:, None])
     return F.softplus(-margin).mean().item(), (margin > 0).double().mean().item()
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #9da0d012
 def nll(log_p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    "Per-sample negative log-likelihood (n,) from log-probabilities (n, classes)."
+    """Per-sample negative log-likelihood (n,) from log-probabilities (n, classes).
+
+    >>> nll(torch.log(torch.tensor([[0.25, 0.75]])), torch.tensor([1])).round(decimals=4).tolist()
+    [0.2876...]
+    """
     return F.nll_loss(log_p, y, reduction="none")
 
 
@@ -135,6 +155,7 @@ def evaluator(
     return evaluate
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #ab1437e2
 def _paper_history(
     optimizer: str,
     scheme: str,
@@ -167,6 +188,18 @@ def _paper_history(
 
 
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #2787dc48
+@contextlib.contextmanager
+def _subnormals_as_zero() -> Iterator[None]:
+    "Numbers too small for all their digits (1e-38 in float32) are zeros inside; after it as found."
+    found = bool(torch.tensor(1e-38) * 1e-3 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(found)
+
+
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #262d5ca0
 def run_arrays(history: History) -> dict[str, np.ndarray | int]:
     "What is kept of a run: checkpoints, evaluations, and where it diverged (-1: nowhere)."
     return dict(
@@ -178,6 +211,7 @@ def run_arrays(history: History) -> dict[str, np.ndarray | int]:
     )
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #8fd89b7f
 def paper_run(
     *,
     optimizer: str,
@@ -197,22 +231,24 @@ def paper_run(
     Checkpoints `step`, losses, `diverged_at` or -1, evaluations. The seed gives the initial weights
     and the uniforms of every step, the same for every arm. Raises `UnknownName`,
     `InvalidArgument`."""
-    history = _paper_history(
-        optimizer,
-        scheme,
-        seed,
-        scale=scale,
-        subset=subset,
-        subset_seed=subset_seed,
-        lr=lr,
-        batch=batch,
-        steps=steps,
-        eval_every=eval_every,
-        test=test,
-    )
+    with _subnormals_as_zero():
+        history = _paper_history(
+            optimizer,
+            scheme,
+            seed,
+            scale=scale,
+            subset=subset,
+            subset_seed=subset_seed,
+            lr=lr,
+            batch=batch,
+            steps=steps,
+            eval_every=eval_every,
+            test=test,
+        )
     return run_arrays(history)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #4f74346a
 def timed_paper_run(
     *, optimizer: str, scheme: str, seed: int, steps: int = 300
 ) -> dict[str, float]:
@@ -241,6 +277,7 @@ def _checkpoints(config, run):
     }
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #00f1b518
 def checkpoint_table(configs: Sequence[dict], results: Sequence[dict]) -> pd.DataFrame:
     """One row per run and checkpoint.
 
@@ -296,6 +333,7 @@ def _laws(g):
     return {"u": uniform, "gn": ideal, "half": (uniform + ideal) / 2}
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #38bb5dd4
 def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     "(n, d): every sample's gradient over all parameters."
     named = dict(model.named_parameters())
@@ -303,6 +341,21 @@ def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
     return torch.cat([g.flatten(1) for g in grads.values()], 1)
 
 
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #27766012
+def _promises(model, loss, grads, *, lr, uniforms):
+    "The row of one look: the log loss, `mean_log_step` of each scheme, second moments over u's."
+    g = grads.double().norm(dim=1).numpy()
+    laws = _laws(g)
+    moment = {k: second_moment(p, g) for k, p in laws.items()}
+    row = {"log_loss": math.log(loss(model))}
+    for name, p in laws.items():
+        row[name] = mean_log_step(model, loss, grads, p, lr=lr, uniforms=uniforms)
+    row["ratio_gn"] = moment["gn"] / moment["u"]
+    row["ratio_half"] = moment["half"] / moment["u"]
+    return row
+
+
+# %% ../../nbs/14_reproduce/07_lahire.ipynb #2259543f
 def predicted_gain(
     *,
     seed: int,
@@ -331,15 +384,7 @@ def predicted_gain(
     def look(m):
         points = counter_generator(seed, _LOOK, next(looks)).random((draws, batch))
         grads = flat_gradients(m, split)
-        g = grads.double().norm(dim=1).numpy()
-        laws = _laws(g)
-        moment = {k: second_moment(p, g) for k, p in laws.items()}
-        row = {"log_loss": math.log(loss(m))}
-        for name, p in laws.items():
-            row[name] = mean_log_step(m, loss, grads, p, lr=lr / (1 - momentum), uniforms=points)
-        row["ratio_gn"] = moment["gn"] / moment["u"]
-        row["ratio_half"] = moment["half"] / moment["u"]
-        return row
+        return _promises(m, loss, grads, lr=lr / (1 - momentum), uniforms=points)
 
     history = train(
         model,
@@ -361,7 +406,12 @@ def predicted_gain(
 def predicted_curve(log_loss: np.ndarray, rate: np.ndarray, *, steps: int) -> np.ndarray:
     """Log loss at steps 0 .. `steps` (steps + 1,) when each step adds `rate`.
 
-    `rate` (k,) is known at the levels `log_loss` (k,) and interpolated between them."""
+    `rate` (k,) is known at the levels `log_loss` (k,) and interpolated between them.
+
+    >>> levels = np.array([0.0, -1.0])
+    >>> predicted_curve(levels, np.array([-0.1, -0.1]), steps=2).round(3).tolist()
+    [0.0, -0.1, -0.2]
+    """
     order = np.argsort(log_loss)
     levels = log_loss[order]
     rates = np.asarray(rate)[order]
@@ -375,7 +425,12 @@ def predicted_curve(log_loss: np.ndarray, rate: np.ndarray, *, steps: int) -> np
 def summed_curve(step: np.ndarray, log_loss: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """Log loss at the steps `step` (k,) when rates met along a run are added up from its start.
 
-    `rate` (k,) per step, at those steps of the run, linear between them."""
+    `rate` (k,) per step, at those steps of the run, linear between them.
+
+    >>> steps = np.array([0, 2])
+    >>> summed_curve(steps, np.array([1.0, 9.0]), np.array([-1.0, -1.0])).tolist()
+    [1.0, -1.0]
+    """
     t = np.arange(step[0], step[-1])
     added = np.concatenate([[0.0], np.cumsum(np.interp(t, step, rate))])
     return float(log_loss[0]) + added[np.asarray(step) - step[0]]

@@ -60,12 +60,17 @@ KINDS: dict[str, set[str]] = {
 
 
 def entries(manifest: Manifest) -> Iterator[tuple[str, Entry]]:
-    "(kind, entry) of every entry."
+    """(kind, entry) of every entry.
+
+    >>> [kind for kind, _ in entries({"result": [{"id": "a"}]})]
+    ['result']
+    """
     for kind in KINDS:
         for entry in manifest.get(kind, []):
             yield kind, entry
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #e36fb83b
 def _check_manifest(manifest: Manifest, path: Path) -> None:
     for kind, entry in entries(manifest):
         known = KINDS[kind]
@@ -101,24 +106,36 @@ def load_manifest(path: PathLike | None = None) -> Manifest:
 
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #c8d5c58d
 def check_profile(profile: str) -> None:
-    "Raise `UnknownName` unless `profile` is one of `PROFILES`."
+    """Raise `UnknownName` unless `profile` is one of `PROFILES`.
+
+    >>> check_profile("smoke")
+    """
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #3b0ec578
 def check_ids(manifest: Manifest, ids: Sequence[str] | None) -> None:
-    "Raise `UnknownName` for one of `ids` that the manifest does not hold."
+    """Raise `UnknownName` for one of `ids` that the manifest does not hold.
+
+    >>> check_ids({"result": [{"id": "a"}]}, ["a"])
+    """
     known = {entry["id"] for _, entry in entries(manifest)}
     for name in ids or []:
         if name not in known:
             raise unknown("experiment or result", name, known)
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #8c8cb724
 def entry_parameters(entry: Entry, profile: str) -> Parameters | None:
     """Parameters of an experiment under a profile.
 
     None if that profile draws it from committed records (no table of that name). Raises
-    `UnknownName`."""
+    `UnknownName`.
+
+    >>> entry_parameters({"id": "a", "paper": {"runs": 45}}, "full")
+    {'runs': 45}
+    """
     check_profile(profile)
     tables = {
         "smoke": entry.get("smoke"),
@@ -136,6 +153,7 @@ def _assigned(source: str) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #61eee553
 def declared_parameters(notebook: PathLike) -> set[str]:
     "Names that the notebook's cell tagged `parameters` assigns."
     for cell in json.loads(Path(notebook).read_text())["cells"]:
@@ -144,6 +162,7 @@ def declared_parameters(notebook: PathLike) -> set[str]:
     return set()
 
 
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #bef3c7df
 def check_declared(notebook: Path, parameters: Mapping[str, object]) -> None:
     "Raise `UnknownName` for a parameter that the notebook does not declare."
     declared = declared_parameters(notebook)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ class _Images:
         return loss, error, _loss_and_error(model, self.x_test, self.y_test)[1]
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #cc1188cf
 def _loss_and_error(model, x, y):
     "(mean loss, error rate)"
     with torch.no_grad():
@@ -64,6 +66,7 @@ def _loss_and_error(model, x, y):
     return _loss(out, y).double().mean().item(), (out.argmax(1) != y).double().mean().item()
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #de97bb5a
 def _mlp(inputs, width):
     "inputs - width - width - 10 with ReLU."
     return nn.Sequential(
@@ -75,16 +78,19 @@ def _mlp(inputs, width):
     )
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #b461e2e7
 def _refuse_divergence(done):
     if not done.finite:
         raise Diverged("the loss is not finite any more: lower the learning rate")
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #d236be08
 def _columns(names, rows):
     "name -> array: the columns of `rows`, a list of tuples."
     return {name: np.array(column) for name, column in zip(names, zip(*rows), strict=True)}
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #72630ff3
 class _RunStream(CounterStream):
     "The random numbers of a run of this notebook: keys of its own for draws and epochs."
 
@@ -92,6 +98,13 @@ class _RunStream(CounterStream):
 
     def uniforms(self, step: int, size: int) -> np.ndarray:
         return counter_generator(self.seed, 1, step).random(size)
+
+
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #e2ba09b8
+def _stepper(scheme, model, images, learner, batch, seed):
+    "`training_step` on all images with the random numbers of `seed`, but for `step` and the way."
+    task = (scheme, model, _loss, images.x, images.y, learner)
+    return partial(training_step, *task, batch=batch, stream=_RunStream(seed))
 
 
 # %% ../../nbs/14_reproduce/09_mnist.ipynb #aa43bb08
@@ -107,6 +120,7 @@ def _keep_of(arm):
     raise unknown("arm", arm, ("full", "eps 0.1", "uniform 0.15"))
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #6e393196
 class _ThinnedRun:
     "The way back of a thinned run, step by step, and what is measured on it."
 
@@ -152,6 +166,7 @@ class _ThinnedRun:
         self.step += 1
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #c91bcf44
 def thinning_run(
     data: str,
     optimizer: str,
@@ -173,24 +188,11 @@ def thinning_run(
     model = seeded(lambda: _mlp(images.x.shape[1], width), seed)
     learner = _LEARNERS[optimizer](model.parameters())
     run = _ThinnedRun(model, arm, seed, measure_every)
-    scheme = Shuffle().init(n)
+    make_step = _stepper(Shuffle().init(n), model, images, learner, batch, seed)
     per_epoch = math.ceil(n / batch)
     ends = []
     for t in range(epochs * per_epoch):
-        done = training_step(
-            scheme,
-            model,
-            _loss,
-            images.x,
-            images.y,
-            learner,
-            batch=batch,
-            stream=_RunStream(seed),
-            step=t,
-            forward_with=run.forward,
-            look=run.look,
-            backward=run.backward,
-        )
+        done = make_step(step=t, forward_with=run.forward, look=run.look, backward=run.backward)
         _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, run.rows, *images.evaluate(model)))
@@ -217,6 +219,7 @@ def _gains(p, norms, sample):
     return at_u / np.mean(norms**2 / (len(p) * p[sample])), at_u / ideal
 
 
+# %% ../../nbs/14_reproduce/09_mnist.ipynb #8124372d
 def stale_run(
     data: str,
     optimizer: str,
@@ -240,6 +243,7 @@ def stale_run(
     scheme = STALE_ARMS[arm]().init(n)
     model = seeded(lambda: _mlp(images.x.shape[1], width), seed)
     learner = _LEARNERS[optimizer](model.parameters())
+    make_step = _stepper(scheme, model, images, learner, batch, seed)
     sample = counter_generator(seed, 3).permutation(n)[:measured]
     per_epoch = n // batch
     looked = []
@@ -248,19 +252,7 @@ def stale_run(
         if t % max(1, per_epoch // looks) == 0:
             norms = grad_norms(model, _loss, images.x[sample], images.y[sample]).numpy()
             looked.append((t, *_gains(scheme.probabilities(), norms, sample)))
-        done = training_step(
-            scheme,
-            model,
-            _loss,
-            images.x,
-            images.y,
-            learner,
-            batch=batch,
-            stream=_RunStream(seed),
-            step=t,
-            free=output_scores,
-            drop_last=True,
-        )
+        done = make_step(step=t, free=output_scores, drop_last=True)
         _refuse_divergence(done)
         if (t + 1) % per_epoch == 0:
             ends.append((t + 1, *images.evaluate(model)))

@@ -30,7 +30,11 @@ __all__ = ["find_named", "foreign_code", "load_scheme", "load_task", "split_spec
 
 # %% ../../nbs/14_reproduce/11_named.ipynb #ebc9ea8e
 def split_spec(spec: str) -> tuple[str, str]:
-    "(module, name) of `module:name`; `InvalidArgument` for anything else."
+    """(module, name) of `module:name`; `InvalidArgument` for anything else.
+
+    >>> split_spec("impsamp.schemes:Loss")
+    ('impsamp.schemes', 'Loss')
+    """
     module, colon, attribute = spec.partition(":")
     if "/" in module or module.endswith(".py"):
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
@@ -45,7 +49,12 @@ def split_spec(spec: str) -> tuple[str, str]:
 # %% ../../nbs/14_reproduce/11_named.ipynb #155510a3
 @contextmanager
 def foreign_code(what: str, advice: str = "") -> Iterator[None]:
-    "Whatever the code inside raises becomes an `InvalidArgument` that says `what` failed."
+    """Whatever the code inside raises becomes an `InvalidArgument` that says `what` failed.
+
+    >>> with foreign_code("my_module:Mine"):
+    ...     print("fine")
+    fine
+    """
     try:
         yield
     except (ImpsampError, KeyboardInterrupt):
@@ -70,6 +79,7 @@ def _import_module(module: str) -> ModuleType:
         return _imported(module)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #de3e19db
 def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
@@ -83,7 +93,11 @@ def _imported(module: str) -> ModuleType:
 
 # %% ../../nbs/14_reproduce/11_named.ipynb #b3a03d04
 def find_named(spec: str, kind: str) -> object:
-    "What `module:name` names; `UnknownName` where there is no such module or name."
+    """What `module:name` names; `UnknownName` where there is no such module or name.
+
+    >>> find_named("impsamp.schemes:Loss", "scheme").__name__
+    'Loss'
+    """
     module, attribute = split_spec(spec)
     home = _import_module(module)
     if not hasattr(home, attribute):
@@ -93,6 +107,7 @@ def find_named(spec: str, kind: str) -> object:
     return getattr(home, attribute)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #0a4c5ef4
 def _needs_arguments(maker: Callable[..., object]) -> bool:
     "Whether `maker` has a parameter without a default."
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -120,6 +135,7 @@ def load_scheme(spec: str) -> ForeignScheme:
         return _made(found, spec)
 
 
+# %% ../../nbs/14_reproduce/11_named.ipynb #a5127ea3
 def _made(maker: Callable[..., object], spec: str) -> ForeignScheme:
     try:
         return cast("ForeignScheme", maker())
@@ -129,7 +145,12 @@ def _made(maker: Callable[..., object], spec: str) -> ForeignScheme:
 
 # %% ../../nbs/14_reproduce/11_named.ipynb #4c1be501
 def load_task(spec: str) -> tuple[torch.nn.Module, LossFunction, Loader]:
-    "(model, loss_fn, loader) from the function `module:name`; `InvalidArgument`, `UnknownName`."
+    """(model, loss_fn, loader) from the function `module:name`; `InvalidArgument`, `UnknownName`.
+
+    >>> model, loss_fn, loader = load_task("impsamp.reproduce.tasks:probed_mnist01")
+    >>> len(loader)
+    20
+    """
     found = find_named(spec, "task")
     want = "a function without arguments that returns (model, loss_fn, loader)"
     if not callable(found) or _needs_arguments(found):

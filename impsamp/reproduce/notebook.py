@@ -61,6 +61,7 @@ class Execution:
         os.close(self.answer)
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #367176b5
 def _task(notebook: Path, parameters: Parameters, copy: Path) -> bytes:
     "What the child reads from its standard input."
     task = {
@@ -73,6 +74,7 @@ def _task(notebook: Path, parameters: Parameters, copy: Path) -> bytes:
     return json.dumps(task).encode()
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #ddba141c
 def start(
     notebook: Path,
     parameters: Parameters,
@@ -116,6 +118,7 @@ def _answered(execution: Execution) -> dict[str, str]:
     return json.loads(text)
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #558354de
 def finish(execution: Execution) -> None:
     """Take the answer of an execution that is readable.
 
@@ -133,6 +136,7 @@ def finish(execution: Execution) -> None:
     raise RecordError(f"{name} failed: {answer['error']}: {answer['message']}{where}")
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #f6f2233a
 def expire(execution: Execution) -> RecordError:
     "Stop an execution whose time is over; returns the error that says so."
     execution.stop()
@@ -141,6 +145,7 @@ def expire(execution: Execution) -> RecordError:
     )
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #1faf8401
 def first_ready(running: Sequence[Execution], seconds: float = 3600.0) -> list[Execution]:
     "Those of `running` that have answered or are over time, after a wait of at most `seconds`."
     limits = [execution.left for execution in running if execution.left is not None]

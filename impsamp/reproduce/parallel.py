@@ -107,6 +107,7 @@ def _round(board: Board, model: torch.nn.Module, score: Callable[[], torch.Tenso
             board.numbers[_ROUNDS] += 1
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #56fda02d
 def _score(board: Board, parent: int) -> None:
     "The life of the scorer: rounds while there is a run, rest while there is none."
     die_with_parent(parent)
@@ -128,6 +129,7 @@ def _score(board: Board, parent: int) -> None:
         board.numbers[_CORE] = time.process_time() - start
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #0539e637
 @contextlib.contextmanager
 def scorer(patience: float = 120.0) -> Iterator[Board]:
     """The board of a scorer process for the first paper's task, ready to work.
@@ -174,6 +176,7 @@ class Published(Scheme):
         return norms if norms.any() else np.ones(self._ready())
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #bf6cdce3
 ARMS: tuple[str, ...] = ("u", "gn", "scorer")
 SMOOTHING = 0.1  # share of u beside norms of old weights
 
@@ -201,6 +204,7 @@ def _clocks(board: Board | None) -> dict[str, float]:
     return {"seconds": time.perf_counter(), "trainer": own, "scorer": scored, "rounds": rounds}
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #e133b1ba
 def clocked_run(
     arm: str,
     *,
@@ -246,6 +250,7 @@ def clocked_run(
     return _run_columns(start, readings, losses, ages, every)
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #dda578bf
 def _stepped(step, model, board, steps, every):
     "(copies of the weights, readings of the clocks) at every `every`-th of `steps` steps."
     snapshots = []
@@ -263,6 +268,7 @@ def _stepped(step, model, board, steps, every):
     return snapshots, readings
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #9b97ef4a
 def _losses(model, snapshots, split):
     "Training loss of each copy of the weights."
     loss = evaluator(split, test=False)
@@ -273,6 +279,7 @@ def _losses(model, snapshots, split):
     return found
 
 
+# %% ../../nbs/14_reproduce/07_parallel.ipynb #5696880d
 def _run_columns(start, readings, losses, ages, every):
     "The columns of `clocked_run`, with the clocks at zero where the run began."
     now = columns(readings)

@@ -21,7 +21,14 @@ __all__ = ["alone", "kill_tree"]
 def kill_tree(pid: int) -> int:
     """SIGKILL to the process `pid` and to all its descendants; returns how many there were.
 
-    One that is gone already is no error. Raises `MissingExtra` without psutil."""
+    One that is gone already is no error. Raises `MissingExtra` without psutil.
+
+    >>> import subprocess
+    >>> import sys
+    >>> sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    >>> kill_tree(sleeper.pid), sleeper.wait()
+    (1, -9)
+    """
     require("psutil")
     import psutil
 
@@ -45,12 +52,19 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
+# %% ../../nbs/14_reproduce/00_processes.ipynb #086a6ef9
 @contextlib.contextmanager
 def alone(folder: Path, doing: str) -> Iterator[None]:
     """Be the one process that does `doing` in `folder`, which is made.
 
     Raises `RecordError` with the pid of the one that does, or when the folder cannot be written;
-    `MissingExtra` without filelock."""
+    `MissingExtra` without filelock.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, alone(Path(folder), "computing"):
+    ...     (Path(folder) / ".pid").is_file()
+    True
+    """
     require("filelock")
     from filelock import FileLock, Timeout
 

@@ -40,10 +40,15 @@ KEPT = "kept from committed records, because "
 
 
 def reason(error: Exception) -> str:
-    "The first clause of an error's message."
+    """The first clause of an error's message.
+
+    >>> reason(DataUnavailable("'w8a' cannot be had: no network"))
+    "'w8a' cannot be had"
+    """
     return str(error).partition("\n")[0].partition(": ")[0]
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #efcc61ce
 class Ledger:
     """What became of each setting of an experiment: `became`, setting -> words.
 
@@ -74,10 +79,15 @@ APART = "data/timings/"  # seconds differ from run to run: never part of an iden
 
 
 def digest(path: Path) -> str | None:
-    "sha256 of a file, or None if there is none."
+    """sha256 of a file, or None if there is none.
+
+    >>> digest(Path("no_such_file")) is None
+    True
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #22be0851
 def _versions() -> dict[str, str]:
     "Versions of what computes; of a build such as 2.4.0+cpu the number alone."
     import numpy
@@ -90,15 +100,22 @@ def _versions() -> dict[str, str]:
     }
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #f3219bff
 def own_provenance(experiment: str) -> Path:
-    "Where the present run says what became of an experiment."
+    """Where the present run says what became of an experiment.
+
+    >>> own_provenance("lahire_anchor").name
+    'lahire_anchor.json'
+    """
     return run_dir() / "provenance" / f"{experiment}.json"
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #e3f12889
 def _write(path: Path, record: Mapping[str, object]) -> None:
     write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #dc040647
 def write_provenance(
     experiment: str,
     parameters: Parameters,
@@ -133,6 +150,7 @@ def _differences(recorded: Parameters, asked: Parameters) -> dict[str, tuple[obj
     }
 
 
+# %% ../../nbs/14_reproduce/03_provenance.ipynb #4f4d0b1a
 def check_provenance(
     experiment: str,
     parameters: Parameters,

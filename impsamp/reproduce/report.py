@@ -31,7 +31,11 @@ __all__ = ["Became", "Item", "interval_picture", "read_items", "report", "write_
 # %% ../../nbs/14_reproduce/11_report.ipynb #eda06c41
 @dataclass(frozen=True)
 class Item:
-    "A figure, table or list of claims, beside what the paper says of it."
+    """A figure, table or list of claims, beside what the paper says of it.
+
+    >>> Item("Figure 1", "it falls", ("a.png",), of=("between_figure",)).command
+    'python -m impsamp.reproduce run between_figure'
+    """
 
     title: str
     says: str  # the paper, in our words
@@ -44,6 +48,7 @@ class Item:
         return f"python -m impsamp.reproduce run {' '.join(self.of)}"
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #d2c709cd
 def _item(path: Path, row: Mapping[str, object]) -> Item:
     try:
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
@@ -52,11 +57,16 @@ def _item(path: Path, row: Mapping[str, object]) -> Item:
         raise RecordError(f"{path}: an item with keys {sorted(row)}: {e}") from e
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #a50ea229
 def read_items(path: Path | None = None) -> dict[str, list[Item]]:
     """Chapter -> items, in the order of the file (default: nbs/experiments/report.toml).
 
     None in a project without that file. Raises `RecordError` for an item with unknown or missing
-    keys."""
+    keys.
+
+    >>> "Lahire 2023" in read_items()
+    True
+    """
     default = project_root() / "nbs" / "experiments" / "report.toml"
     if path is None and not default.is_file():
         return {}
@@ -79,6 +89,7 @@ def _place(ratio: float) -> float:
     return round(_WIDTH / 2 * (1 + inside / _HALF_RANGE), 1)
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #59e25cc8
 def interval_picture(effect: float, low: float, high: float) -> str:
     """A ratio with its interval as a small SVG, on a logarithmic axis from 1/32 to 32.
 
@@ -125,6 +136,7 @@ def _picture(path: Path) -> str:
     return f'<img id="{name}" alt="{name}" loading="lazy" src="data:{kind};base64,{data}">'
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #c4b5278b
 def _target(link: str, page: Path, folder: Path, shown: set[str]) -> str:
     "Where a link of the markdown file `page` leads from a report in `folder`."
     if link.startswith("#") or re.match(r"[a-z]+:", link):
@@ -134,6 +146,7 @@ def _target(link: str, page: Path, folder: Path, shown: set[str]) -> str:
     return os.path.relpath(page.parent / link, folder)
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #a61f9c5b
 def _page(path: Path, folder: Path, shown: set[str]) -> str:
     "A markdown file as HTML, without its title; tables scroll, claims have pictures."
     from markdown_it import MarkdownIt
@@ -157,6 +170,7 @@ def _folded(html: str) -> str:
     return f"{lead}<details><summary>Numbers and details</summary>{heading}{rest}</details>"
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #5d57c7b5
 def _body(file: str, folder: Path, shown: set[str]) -> str:
     "One file as HTML; a sentence if it is not there."
     path = output_root() / file
@@ -179,6 +193,7 @@ class Became(TypedDict):
     why: str
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #57516227
 @dataclass
 class _Run:
     "The runner's summary; empty if there is none."
@@ -196,6 +211,7 @@ class _Run:
         return ", ".join([*parts, *committed])
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #9d6f3f39
 def _read_run(folder: Path) -> _Run:
     path = folder / "summary.json"
     if not path.is_file():
@@ -213,12 +229,14 @@ def _digests() -> Iterator[tuple[str, str, str]]:
             yield path.stem, name, found[:16]
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #8579518e
 def _shown(chapters: Mapping[str, list[Item]]) -> set[str]:
     "Names of the pictures on the page."
     paths = [Path(f) for items in chapters.values() for item in items for f in item.files]
     return {path.name for path in paths if path.suffix in _TYPES}
 
 
+# %% ../../nbs/14_reproduce/11_report.ipynb #160e5e76
 def report(folder: Path, chapters: Mapping[str, list[Item]] | None = None) -> str:
     """The page as HTML, self-contained, for a run whose files lie in `folder`.
 

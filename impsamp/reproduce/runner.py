@@ -75,11 +75,13 @@ def _beside_others(job: Job, profile: str) -> bool:
     return job.kind == "result" or profile == "smoke" or bool(job.entry.get("shared"))
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #f9f4f6be
 def _long_first(job: Job) -> tuple[float, int]:
     "A key that sorts long notebooks, and those with many outputs, to the front."
     return -job.entry.get("minutes", 0), -len(job.entry["outputs"])
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #7864a717
 def _stages(jobs: Sequence[Job], profile: str, width: int) -> list[tuple[list[Job], int]]:
     "(jobs, how many at a time), one stage after another."
     experiments = [job for job in jobs if job.kind == "experiment"]
@@ -100,17 +102,20 @@ def _promised(job: Job) -> list[str]:
     return [*job.entry["outputs"], *provenance]
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #4b85a405
 def _digests(outputs: Iterable[str]) -> dict[str, str | None]:
     root = output_root()
     return {output: digest(root / output) for output in outputs}
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #8f63fd14
 def _fate(before: str | None, now: str | None) -> str:
     if now == before:
         return "unchanged"
     return "changed" if before else "new"
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #0480db01
 def _require(outputs: Iterable[str], label: str) -> None:
     missing = [output for output in outputs if not (output_root() / output).is_file()]
     if missing:
@@ -132,6 +137,7 @@ class _Running:
         return [f"   {_fate(self.before[file], now[file]):9}  {file}" for file in files]
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #f39c4e1d
 def _begin(job: Job, limit: float | None) -> _Running:
     "Start one entry."
     print(f"== {job.kind} {job.name}", flush=True)
@@ -158,6 +164,7 @@ def _checked(job: Job) -> Outcome:
     return done
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #995bb64f
 def _kept(job: Job, error: DataUnavailable) -> Outcome:
     "The outcome of a job whose data cannot be had."
     why = reason(error)
@@ -165,6 +172,7 @@ def _kept(job: Job, error: DataUnavailable) -> Outcome:
     return Outcome(job, "kept", settings={"all": KEPT + why})
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #f9a2c5ed
 def _settle(running: _Running) -> Outcome:
     "What became of a job that has answered or whose time is over."
     job = running.job
@@ -178,6 +186,7 @@ def _settle(running: _Running) -> Outcome:
         return _kept(job, e)
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #fce39de2
 def _end(running: _Running) -> Outcome:
     "The outcome of a job, said in a line; its files, a line each."
     seconds = running.execution.seconds
@@ -199,6 +208,7 @@ def _note(job: Job) -> Path:
     return run_dir() / "finished" / f"{job.name}.json"
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #69ed3d11
 def _made(job: Job) -> dict[str, object]:
     "All that the files of an experiment depend on."
     code = notebook_version(job.notebook)
@@ -207,6 +217,7 @@ def _made(job: Job) -> dict[str, object]:
     return {"code": code, **environment(), "threads": threads, "parameters": job.parameters}
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #d6b47455
 def _take_note(outcome: Outcome) -> None:
     "Note that an experiment was computed, and what its files are."
     if outcome.job.kind == "experiment" and outcome.state == "computed":
@@ -218,6 +229,7 @@ def _take_note(outcome: Outcome) -> None:
         write_text(_note(outcome.job), json.dumps(note, indent=1) + "\n")
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #db89d2cd
 def _finished(job: Job) -> Outcome | None:
     "The outcome of an experiment that an earlier run computed, or None."
     try:
@@ -254,6 +266,7 @@ def _start_next(
         return None
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #8451375c
 def _run_stage(
     jobs: Sequence[Job],
     width: int,
@@ -289,6 +302,7 @@ def _weight(job: Job) -> float:
     return float(job.entry.get("minutes", _RESULT_MINUTES))
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #d1189971
 def _bar(jobs: Sequence[Job]) -> tqdm[None]:
     "A bar over the minutes of `jobs`; silent where nobody watches."
     from tqdm import tqdm
@@ -298,6 +312,7 @@ def _bar(jobs: Sequence[Job]) -> tqdm[None]:
     return tqdm(total=total, bar_format=shape, disable=None, mininterval=1)
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #e9015fce
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     "SIGTERM and SIGHUP end a run as Ctrl-C does: nothing is left computing."
@@ -323,6 +338,7 @@ def _base() -> Path:
     return output_root().resolve()
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #1c1d47aa
 @contextmanager
 def _in_folders(profile: str) -> Iterator[None]:
     """Name this run's folders for the notebooks: IMPSAMP_RUN, and for smoke IMPSAMP_OUTPUT.
@@ -344,6 +360,7 @@ def _in_folders(profile: str) -> Iterator[None]:
                     os.environ[name] = value
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #377064aa
 # what the notebooks import beyond the library
 _NEEDED = (
     "papermill",
@@ -372,6 +389,7 @@ def plan(
     return [job for job in _chosen(manifest, profile, only) if job.kind in kinds]
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #45c7a218
 def run(
     profile: str = "paper",
     only: Sequence[str] | None = None,

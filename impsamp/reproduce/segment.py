@@ -35,20 +35,34 @@ POINTS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def segment_scheme(t: float) -> Scheme:
-    "The scheme p_t = (1 - t) u + t p^GN of the first paper's section 3.1; t in [0, 1]."
+    """The scheme p_t = (1 - t) u + t p^GN of the first paper's section 3.1; t in [0, 1].
+
+    >>> segment_scheme(0.5).init(2).probabilities([1.0, 3.0]).tolist()
+    [0.375, 0.625]
+    """
     return Mixture(GradNorm(), Uniform(), weight=t)
 
 
+# %% ../../nbs/14_reproduce/07_segment.ipynb #fee99324
 def segment_law(g: Vector, t: float) -> np.ndarray:
-    "p_t (n,) for gradient norms g (n,), some of them positive."
+    """p_t (n,) for gradient norms g (n,), some of them positive.
+
+    >>> segment_law([1, 3], 0.5).tolist()
+    [0.375, 0.625]
+    """
     p_gn = proportional(np.asarray(g, float))
     return mix(p_gn, np.full(p_gn.size, 1 / p_gn.size), t)
 
 
+# %% ../../nbs/14_reproduce/07_segment.ipynb #7fd5bc27
 def noise_ratios(g: Vector) -> dict[str, float]:
     """H(p_t) / H(u) at the five `POINTS`, by name: `noise 0` .. `noise 1`.
 
-    1 where no norm is positive: then no scheme differs from another."""
+    1 where no norm is positive: then no scheme differs from another.
+
+    >>> round(noise_ratios([1, 3])["noise 1"], 4)
+    0.8
+    """
     g = np.asarray(g, float)
     if not g.any():
         return {f"noise {t:g}": 1.0 for t in POINTS}

@@ -58,6 +58,7 @@ def _sample(d: Vector, name: str = "d") -> np.ndarray:
     return values
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #36eab20b
 def _fraction(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise InvalidArgument(f"{name} must lie strictly between 0 and 1, got {value!r}")
@@ -71,11 +72,13 @@ def _all_bits(start: int, rows: int, n: int) -> np.ndarray:
     return (numbers >> np.arange(n)) & 1
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #e868c423
 def _is_exact(n: int, flips: int) -> bool:
     "Whether all 2^n choices of signs are looked at."
     return n < 63 and 2**n <= flips
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #c70b9216
 def _flipped(n: int, flips: int, generator: Seeded, chunk: int = 20_000) -> Iterator[np.ndarray]:
     "Blocks of rows, 1 where a sign is turned: all 2^n of them if at most `flips`, else random."
     exact = _is_exact(n, flips)
@@ -104,13 +107,18 @@ def _means(d: np.ndarray, flipped: np.ndarray, sign: int) -> np.ndarray:
     return (flipped @ d + sign * slack) / flipped.sum(1)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #c7d8bf35
 @dataclass(frozen=True)
 class SignFlips:
     """The sign-flip test of `d` (n,) at every centre, and the interval that inverts it.
 
     `lower`, `upper`: the sorted means of d over sets of turned signs, less and plus the slack of
     ties. `empty`: how often no sign was turned (random flips: and the choice that was seen, which
-    counts as one of them). Made by `sign_flips`; two-sided p = 2 min(tails)."""
+    counts as one of them). Made by `sign_flips`; two-sided p = 2 min(tails).
+
+    >>> sign_flips([1, 2, 3]).tails(0.5)
+    (1.0, 0.125)
+    """
 
     lower: np.ndarray = field(repr=False)
     upper: np.ndarray = field(repr=False)
@@ -157,7 +165,11 @@ def sign_flips(
     All 2^n choices of signs if they are at most `flips`, else that many random ones from
     `generator` (numpy, torch, or an int seed). high: where a difference is only known to lie
     between d and `high` (both (n,), d <= high), tails and interval are right whatever it is.
-    Raises `InvalidArgument`, `InvalidShape`."""
+    Raises `InvalidArgument`, `InvalidShape`.
+
+    >>> [round(end, 6) for end in sign_flips([1, 2, 3]).interval(0.75)]
+    [1.0, 3.0]
+    """
     d = _sample(d)
     high = d if high is None else _sample(high, "high")
     if high.shape != d.shape or (high < d).any():
@@ -185,7 +197,11 @@ def flip_tails(
     """One-sided p-values of the sign-flip test at several centres: array (len(nulls), 2).
 
     Column 0 is small when the mean of `d` (n,) lies below the centre, column 1 when it lies above.
-    One set of flips serves all centres. Exact when 2^n <= flips; only else is `generator` used."""
+    One set of flips serves all centres. Exact when 2^n <= flips; only else is `generator` used.
+
+    >>> flip_tails([1, 2, 3], [0.5]).tolist()
+    [[1.0, 0.125]]
+    """
     centres = _sample(nulls, "nulls")
     table = sign_flips(d, flips=flips, generator=generator)
     return np.array([table.tails(centre) for centre in centres])
@@ -203,7 +219,11 @@ def sign_flip_test(
     """p-value of the paired sign-flip permutation test: `d` (n,) is symmetric about `null`.
 
     `alternative`: "two-sided", "less" or "greater". `generator` (numpy, torch or an int seed) is
-    needed only when 2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`."""
+    needed only when 2^n > flips. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`.
+
+    >>> sign_flip_test([1, 2, 3])
+    0.25
+    """
     below, above = flip_tails(d, [null], flips=flips, generator=generator)[0]
     both = min(1.0, 2 * min(below, above))
     choices = {"two-sided": both, "less": below, "greater": above}
@@ -212,6 +232,7 @@ def sign_flip_test(
     return float(choices[alternative])
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #48cc78e0
 def sign_flip_interval(
     d: Vector, *, level: float = 0.95, flips: int = 100_000, generator: Seeded = None
 ) -> Interval:
@@ -219,7 +240,11 @@ def sign_flip_interval(
 
     A confidence interval for the centre of a symmetric law: exact then, close to exact elsewhere.
     It excludes a value exactly where the test rejects it. The whole line while 2^n < 2/(1 - level):
-    so few values cannot reject anything. Raises `InvalidArgument`, `InvalidShape`."""
+    so few values cannot reject anything. Raises `InvalidArgument`, `InvalidShape`.
+
+    >>> [round(end, 6) for end in sign_flip_interval([1, 2, 3], level=0.5)]
+    [1.5, 2.5]
+    """
     return sign_flips(d, flips=flips, generator=generator).interval(level)
 
 
@@ -233,7 +258,11 @@ def bootstrap_interval(
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for the mean of `d` (n,).
 
-    A point if all values agree, the whole line if n < 3. Raises `InvalidArgument`."""
+    A point if all values agree, the whole line if n < 3. Raises `InvalidArgument`.
+
+    >>> bootstrap_interval([2.0, 2.0, 2.0], generator=0)
+    (2.0, 2.0)
+    """
     d = _sample(d)
     level = _fraction(level, "level")
     if d.size < 3:
@@ -257,6 +286,7 @@ def _mean_gap(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
     return a.mean(axis=axis) - b.mean(axis=axis)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #f12bfeef
 def bootstrap_difference(
     x: Vector,
     y: Vector,
@@ -267,7 +297,12 @@ def bootstrap_difference(
 ) -> Interval:
     """BCa bootstrap interval `(low, high)` for mean(x) - mean(y), two independent samples.
 
-    The whole line if one of them has fewer than 3 values."""
+    The whole line if one of them has fewer than 3 values.
+
+    >>> low, high = bootstrap_difference([1.0, 2, 3, 4], [11.0, 12, 13, 14], generator=0)
+    >>> low < -10 < high
+    True
+    """
     x = _sample(x, "x")
     y = _sample(y, "y")
     level = _fraction(level, "level")
@@ -295,7 +330,11 @@ def two_sample_test(
     resamples: int = 99_999,
     generator: Seeded,
 ) -> float:
-    "p-value of scipy's permutation test of equal means of two independent samples."
+    """p-value of scipy's permutation test of equal means of two independent samples.
+
+    >>> two_sample_test([0.0, 1, 2], [10.0, 11, 12], generator=0)
+    0.1
+    """
     found = stats.permutation_test(
         (_sample(x, "x"), _sample(y, "y")),
         _mean_gap,
@@ -317,15 +356,24 @@ def equivalence_test(
     flips: int = 100_000,
     generator: Seeded = None,
 ) -> float:
-    "Two one-sided sign-flip tests: the p-value for `low` < mean of `d` < `high`, the larger one."
+    """Two one-sided sign-flip tests: the p-value for `low` < mean of `d` < `high`, the larger one.
+
+    >>> equivalence_test([-0.01, 0.01, 0.02, -0.02], -0.05, 0.05)
+    0.0625
+    """
     if not -np.inf < low < high < np.inf:
         raise InvalidArgument(f"the margins must be finite, low < high, got {low!r}, {high!r}")
     at_low, at_high = flip_tails(d, [low, high], flips=flips, generator=generator)
     return float(max(at_low[1], at_high[0]))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #0c8ee181
 def intersection_union(pvalues: Vector) -> float:
-    "The p-value of `all of these hold`: the largest."
+    """The p-value of `all of these hold`: the largest.
+
+    >>> intersection_union([0.01, 0.2])
+    0.2
+    """
     return float(_sample(pvalues, "pvalues").max())
 
 
@@ -339,20 +387,30 @@ def _ranked(pvalues: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p, order, p.size - np.arange(p.size)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #3eac9b78
 def holm(pvalues: Vector) -> np.ndarray:
     """Holm's adjusted p-values (m,), in input order.
 
-    The k-th smallest becomes the largest (m - j + 1) p_(j) over j <= k, at most 1."""
+    The k-th smallest becomes the largest (m - j + 1) p_(j) over j <= k, at most 1.
+
+    >>> holm([0.01, 0.04, 0.03, 0.005]).round(4).tolist()
+    [0.03, 0.06, 0.06, 0.02]
+    """
     p, order, divisor = _ranked(pvalues)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(divisor * p[order]))
     return adjusted
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #95f323cf
 def holm_levels(pvalues: Vector, alpha: float = 0.05) -> np.ndarray:
     """The level alpha/(m - k + 1) at which Holm tested each p-value (m,), in input order.
 
-    All that were not rejected share the level of the first failure."""
+    All that were not rejected share the level of the first failure.
+
+    >>> holm_levels([0.01, 0.04]).tolist()
+    [0.025, 0.05]
+    """
     p, order, divisor = _ranked(pvalues)
     passed = np.cumprod(p[order] <= _fraction(alpha, "alpha") / divisor).sum()
     levels = np.empty_like(p)
@@ -371,11 +429,16 @@ def _booleans(values: Array | Sequence[bool], name: str) -> np.ndarray:
     return found.astype(bool)
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #461fabc0
 def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool]) -> float:
     """Exact two-sided McNemar p-value for paired failures: two boolean arrays (n,).
 
     Only pairs that disagree count; without such a pair it is 1. Counts, words and NaN are no
-    failures: raises `InvalidArgument`, and `InvalidShape`."""
+    failures: raises `InvalidArgument`, and `InvalidShape`.
+
+    >>> mcnemar_exact([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0])
+    0.03125
+    """
     first = _booleans(first, "first")
     second = _booleans(second, "second")
     if first.shape != second.shape or first.ndim != 1:
@@ -393,7 +456,11 @@ def mcnemar_exact(first: Array | Sequence[bool], second: Array | Sequence[bool])
 def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The absolute mean difference that a two-sided test at level `alpha` finds with `power`.
 
-    (t_{1 - alpha/2} + t_power) s / sqrt(n) from the spread of `d` (n,); inf if n < 2."""
+    (t_{1 - alpha/2} + t_power) s / sqrt(n) from the spread of `d` (n,); inf if n < 2.
+
+    >>> round(detectable_effect([-0.1, 0.1] * 10), 3)
+    0.068
+    """
     d = _sample(d)
     if d.size < 2:
         return np.inf
@@ -404,11 +471,16 @@ def detectable_effect(d: Vector, *, alpha: float = 0.05, power: float = 0.8) -> 
     return float((rejecting + finding) * spread / np.sqrt(d.size))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #2d88275e
 def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     """The chance that a two-sided test at level `alpha` finds a mean difference of `effect`.
 
     From the number and the spread of `d` (n,), by the noncentral t with
-    effect sqrt(n) / s; 0 if n < 2. An approximation where the differences are far from normal."""
+    effect sqrt(n) / s; 0 if n < 2. An approximation where the differences are far from normal.
+
+    >>> round(detection_power([-0.1, 0.1] * 10, 0.068), 1)
+    0.8
+    """
     d = _sample(d)
     if not np.isfinite(effect):
         raise InvalidArgument(f"effect must be finite, got {effect!r}")
@@ -426,13 +498,18 @@ def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
     return float(law.sf(least) + law.cdf(-least))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #2036b8cd
 def runs_for_effect(
     d: Vector, effect: float, *, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
 ) -> int:
     """Runs with which a two-sided test at level `alpha` finds `effect` with `power`.
 
     ((z_{1 - alpha/2} + z_power) s / effect)^2 from the spread of `d` (n,), at least 2, at most
-    `most`. Raises `InvalidArgument` if n < 2 or the effect is zero or not finite."""
+    `most`. Raises `InvalidArgument` if n < 2 or the effect is zero or not finite.
+
+    >>> runs_for_effect([-0.1, 0.1], 0.05)
+    63
+    """
     d = _sample(d)
     if d.size < 2:
         raise InvalidArgument("one value shows no spread: give at least two")
@@ -445,13 +522,18 @@ def runs_for_effect(
     return int(min(most, max(2, needed)))
 
 
+# %% ../../nbs/14_reproduce/03_statistics.ipynb #4bcd2df5
 def runs_needed(
     d: Vector, *, half_width: float = 0.025, level: float = 0.95, most: int = 200
 ) -> int:
     """Runs after which the interval of the mean of `d` (n,) reaches `half_width` to each side.
 
     (z s / half_width)^2, at least 2 and at most `most`. Looks at the spread alone, so that a pilot
-    chooses the number of runs without a look at the effect. Raises `InvalidArgument` if n < 2."""
+    chooses the number of runs without a look at the effect. Raises `InvalidArgument` if n < 2.
+
+    >>> runs_needed([-0.1, 0.1])
+    123
+    """
     d = _sample(d)
     if d.size < 2:
         raise InvalidArgument("one value shows no spread: give at least two")
@@ -464,7 +546,11 @@ def runs_needed(
 def prediction_interval(x: Vector, *, level: float = 0.95) -> Interval:
     """Interval `(low, high)` for one more value of the kind of `x` (m,): mean +- t s sqrt(1 + 1/m).
 
-    The whole line if m < 2."""
+    The whole line if m < 2.
+
+    >>> [round(end, 2) for end in prediction_interval([0, 2])]
+    [-21.01, 23.01]
+    """
     x = _sample(x, "x")
     level = _fraction(level, "level")
     if x.size < 2:
@@ -489,7 +575,12 @@ def order_chance(
 
     `curves` {arm: (n, T) finite losses}, `pairs` [(lower arm, higher arm), ...]: the first arm must
     lie below the second at `share` of the T checkpoints. Arms are resampled apart unless `paired`
-    (then n must agree)."""
+    (then n must agree).
+
+    >>> curves = {"a": np.ones((5, 3)), "b": np.full((5, 3), 2.0)}
+    >>> order_chance(curves, [("a", "b")], generator=0)
+    1.0
+    """
     rng = as_numpy_generator(generator)
     means: dict[str, np.ndarray] = {}
     counts = None

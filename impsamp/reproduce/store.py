@@ -52,7 +52,11 @@ RunFunction: TypeAlias = Callable[..., Mapping[str, object]]
 def run_name(config: Mapping[str, object], made: object) -> str:
     """16 hex digits for a configuration and what it is `made` by, whatever the order of keys.
 
-    Raises `InvalidArgument` unless `config` is a dict of plain values."""
+    Raises `InvalidArgument` unless `config` is a dict of plain values.
+
+    >>> run_name(dict(a=1, b=2), "v") == run_name(dict(b=2, a=1), "v")
+    True
+    """
     try:
         text = json.dumps([config, made], sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
@@ -67,7 +71,14 @@ def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
     """Call `write(file)` on a temporary neighbour of `path`, flush it to disk, then rename.
 
     On any error the neighbour is removed. Raises `RecordError` when the disk refuses (full,
-    read-only), naming the path; what was at `path` before is untouched."""
+    read-only), naming the path; what was at `path` before is untouched.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomic(f"{folder}/x", lambda file: file.write(b"whole"))
+    ...     Path(folder, "x").read_text()
+    'whole'
+    """
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -88,12 +99,25 @@ def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #b21a01ae
 def write_text(path: PathLike, text: str) -> None:
-    "Write `text` (UTF-8, line ends as they are) as the file `path`, whole or not at all."
+    """Write `text` (UTF-8, line ends as they are) as the file `path`, whole or not at all.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(f"{folder}/x.csv", "a\\n1\\n")
+    ...     Path(folder, "x.csv").read_text().split()
+    ['a', '1']
+    """
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #18fdf0a4
 def csv_text(table: pd.DataFrame) -> str:
-    "A table as CSV: six significant digits, Unix line ends, no index."
+    """A table as CSV: six significant digits, Unix line ends, no index.
+
+    >>> import pandas as pd
+    >>> csv_text(pd.DataFrame({"a": [0.1234567]})).split()
+    ['a', '0.123457']
+    """
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -106,6 +130,7 @@ class Run(NamedTuple):
     arrays: Arrays
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #4958e062
 def save_run(
     path: PathLike,
     config: Mapping[str, object],
@@ -114,7 +139,14 @@ def save_run(
 ) -> None:
     """One finished run in one `.npz`: its configuration, what it was made by, and its arrays.
 
-    The bytes depend on nothing else. Raises `InvalidArgument` for an array called `run`."""
+    The bytes depend on nothing else. Raises `InvalidArgument` for an array called `run`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_run(f"{folder}/a.npz", dict(seed=1), dict(x=[1, 2]))
+    ...     load_run(f"{folder}/a.npz").arrays["x"].tolist()
+    [1, 2]
+    """
     if "run" in arrays:
         raise InvalidArgument("a result has no array called 'run': that is the configuration's")
     text = json.dumps({"config": config, "made": made or {}}, sort_keys=True).encode()
@@ -139,6 +171,7 @@ def _content(path: Path) -> bytes | None:
         raise RecordError(f"cannot read {path}: {e.strerror}; it is kept, start again") from e
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9d0634f3
 def _parsed(content: bytes) -> Run:
     "The run that an `.npz` holds; anything may be raised by one that is damaged."
     with np.load(BytesIO(content), allow_pickle=False) as members:
@@ -147,11 +180,16 @@ def _parsed(content: bytes) -> Run:
     return Run(said["config"], said["made"], arrays)
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9812b65f
 def load_run(path: PathLike) -> Run | None:
     """A finished run, or None if there is no file at `path`, or a damaged one.
 
     A file whose format is broken is removed with a warning. Raises `RecordError` if the system
-    cannot read it: it stays."""
+    cannot read it: it stays.
+
+    >>> load_run("no_such_file.npz") is None
+    True
+    """
     path = Path(path)
     content = _content(path)
     if content is None:
@@ -177,6 +215,7 @@ class _Todo(NamedTuple):
     path: Path
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #8c823202
 def _finish(
     function: RunFunction,
     todo: _Todo,
@@ -197,6 +236,7 @@ def _finish(
     return todo.path
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #c000db18
 def _backend(jobs: int) -> AbstractContextManager[object]:
     "joblib's configuration: worker processes of our own, or the cluster of `IMPSAMP_DASK`."
     import joblib
@@ -220,6 +260,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #4c606750
 def _compute_once(
     function: RunFunction,
     todo: Sequence[_Todo],
@@ -277,11 +318,13 @@ def _plain(config: object) -> object:
     return json.loads(json.dumps(config))
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #f7b55771
 def _is_old(path: Path) -> bool:
     "Whether a finished run is from before the command that forces all to be computed again."
     return path.stat().st_mtime < float(os.environ.get("IMPSAMP_FORCE") or 0)
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #96bade3f
 def _current(one: _Todo, made: Mapping[str, object]) -> Run | None:
     "The finished run, if it is there and is what is asked for."
     run = load_run(one.path)
@@ -315,6 +358,7 @@ def _filled(
     return [run for one in todo if (run := found[one.path]) is not None]
 
 
+# %% ../../nbs/14_reproduce/02_store.ipynb #9f9ff25e
 def _finished(path: Path) -> Run:
     "A run that has just been computed."
     run = load_run(path)

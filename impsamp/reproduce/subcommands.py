@@ -76,6 +76,7 @@ def _epilog() -> str:
     return "\n".join(["\b", "Exit status:", *rows])
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #b043da8f
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_epilog(),
@@ -99,6 +100,7 @@ def _starting(names: Sequence[str], start: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(start)]
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #ed2041d3
 def _complete_ids(
     context: click.Context, parameter: click.Parameter, start: str
 ) -> list[CompletionItem]:
@@ -109,18 +111,21 @@ def _complete_ids(
     return _starting([e["id"] for kind in KINDS for e in manifest.get(kind, [])], start)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #5f5b9a0b
 def _complete_profiles(
     context: click.Context, parameter: click.Parameter, start: str
 ) -> list[CompletionItem]:
     return _starting(PROFILES, start)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #7bfb4528
 def _complete_sets(
     context: click.Context, parameter: click.Parameter, start: str
 ) -> list[CompletionItem]:
     return _starting(list(DATASETS), start)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #7bde32a7
 @commands.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
@@ -166,6 +171,7 @@ def _list(manifest: Manifest) -> None:
         click.echo(f"{e['id']:32} {'drawn from records':20} {'':9}  {', '.join(e['outputs'])}")
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #10be9cac
 def _not_computed(profile: str) -> str:
     "A sentence on the experiments that a profile draws from committed records, or nothing."
     every = load_manifest().get("experiment", [])
@@ -175,6 +181,7 @@ def _not_computed(profile: str) -> str:
     return f"== the profile {profile} draws from committed records: {', '.join(names)}"
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #92a6152f
 def _announce(jobs: Sequence[Job]) -> None:
     "What a dry run says."
     for job in jobs:
@@ -187,6 +194,7 @@ def _complain(words: str) -> None:
     click.echo(f"impsamp: {words}", err=True)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #50c76bfe
 def _told(report: Report, strict: bool) -> int:
     "Print what became of a run; returns the status."
     print(report, _not_computed(report.profile), sep="\n", flush=True)
@@ -303,7 +311,7 @@ def figures(
 
     \b
     impsamp figures                   all of them, in minutes
-    impsamp figures lahire_losses     one of them
+    impsamp figures losses_figures    one of them
     """
     if dry_run:
         _announce(plan("paper", list(ids), ["result"]))
@@ -312,6 +320,7 @@ def figures(
     return _told(run("paper", list(ids), ["result"], jobs=jobs, timeout=timeout), strict)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #14eee90e
 @commands.command("list")
 def list_manifest() -> None:
     "Show the experiments with profiles and minutes, and the results with outputs."
@@ -330,6 +339,7 @@ def _prepare(folder: str) -> None:
     require("matplotlib", "pandas")
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #2e8d4a7d
 def _write(found: Assessment | Probe, page: str, out: str, pictures: Sequence[str]) -> None:
     "page.md, table.csv and the pictures in the folder `out`, which exists."
     folder = Path(out)
@@ -340,6 +350,7 @@ def _write(found: Assessment | Probe, page: str, out: str, pictures: Sequence[st
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #105677fe
 def _verbose(quiet: bool) -> bool | None:
     "A bar on a terminal, lines in a log, nothing if it shall be quiet."
     if quiet:
@@ -463,6 +474,7 @@ def data() -> None:
     """
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #8b216f36
 def _tell(names: Sequence[str], look: Callable[[DataSet], Finding]) -> list[Finding]:
     findings = []
     for one in chosen_sets(names):
@@ -471,6 +483,7 @@ def _tell(names: Sequence[str], look: Callable[[DataSet], Finding]) -> list[Find
     return findings
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #a39be577
 _names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_sets)
 
 
@@ -481,6 +494,7 @@ def data_list(names: tuple[str, ...]) -> None:
     _tell(names, listed)
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #113bffe1
 @data.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete_sets)
 def data_fetch(names: tuple[str, ...]) -> int:
@@ -491,6 +505,7 @@ def data_fetch(names: tuple[str, ...]) -> int:
     return int(any(found.state in ("absent", "wrong") for found in findings))
 
 
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #63fcca94
 @data.command("verify")
 @_names
 def data_verify(names: tuple[str, ...]) -> int:

@@ -21,7 +21,11 @@ __all__ = ["STATES", "Job", "Outcome", "Report", "summary"]
 # %% ../../nbs/14_reproduce/10_tally.ipynb #27b0026d
 @dataclass
 class Job:
-    "A manifest entry of this run."
+    """A manifest entry of this run.
+
+    >>> Job("result", {"id": "front", "notebook": "front.ipynb", "outputs": []}, {}).notebook.name
+    'front.ipynb'
+    """
 
     kind: str  # experiment or result
     entry: Entry
@@ -36,6 +40,7 @@ class Job:
         return project_root() / "nbs" / f"{self.kind}s" / self.entry["notebook"]
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #8703b43c
 STATES: dict[str, str] = {
     "computed": "all of it, by this run",
     "finished": "all of it, by an earlier run; nothing that it depends on has changed",
@@ -48,7 +53,12 @@ STATES: dict[str, str] = {
 
 @dataclass
 class Outcome:
-    "What became of a job."
+    """What became of a job.
+
+    >>> job = Job("result", {"id": "front", "notebook": "front.ipynb", "outputs": []}, {})
+    >>> Outcome(job).state
+    'not started'
+    """
 
     job: Job
     state: str = "not started"  # one of STATES
@@ -101,8 +111,13 @@ class Report:
         return "\n".join([*lines, f"== {counts}; {settings}", *where])
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #c77ebb0d
 def summary(report: Report) -> str:
-    "A report as JSON, for whoever tells of it later."
+    """A report as JSON, for whoever tells of it later.
+
+    >>> json.loads(summary(Report("smoke", [])))
+    {'profile': 'smoke', 'interrupted': False, 'became': []}
+    """
     became = [
         {
             "id": outcome.job.name,
@@ -119,6 +134,7 @@ def summary(report: Report) -> str:
     return json.dumps(whole, indent=1) + "\n"
 
 
+# %% ../../nbs/14_reproduce/10_tally.ipynb #f982c32c
 def _lines(outcome: Outcome) -> Iterator[str]:
     "The table's lines of one outcome: its state, and what there is to say."
     yield f"{outcome.state:11}  {outcome.job.name:22} {outcome.seconds:6.0f} s"

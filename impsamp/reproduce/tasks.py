@@ -42,10 +42,15 @@ __all__ = [
 
 # %% ../../nbs/14_reproduce/10_tasks.ipynb #75e9e7ae
 def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    "Per-sample cross entropy (n,) from logits (n, classes)."
+    """Per-sample cross entropy (n,) from logits (n, classes).
+
+    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([0])).exp().round().tolist()
+    [4.0]
+    """
     return F.cross_entropy(logits, y, reduction="none")
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #d13d09f5
 @dataclass(frozen=True)
 class Task:
     "A network, its loss, its data, and how `certify` trains on them."
@@ -67,10 +72,16 @@ TASKS = {
 }
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #19984195
 def make_task(name: str, seed: int) -> tuple[torch.nn.Module, LossFunction, Split, dict[str, Any]]:
     """(model with weights from `seed`, loss_fn, data, settings of `certify`) of a task in `TASKS`.
 
-    Raises `UnknownName`; `DataError` where its data cannot be had."""
+    Raises `UnknownName`; `DataError` where its data cannot be had.
+
+    >>> model, loss_fn, data, settings = make_task("mnist01", 0)
+    >>> settings["batch"], len(data.y_train)
+    (5, 100)
+    """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     task = TASKS[name]
@@ -103,8 +114,13 @@ JUDGED: dict[str, Callable[[bool], Scheme]] = {
 }
 
 
+# %% ../../nbs/14_reproduce/10_tasks.ipynb #173731d6
 def judged_scheme(name: str, task: str) -> Scheme:
-    "A fresh scheme by its short name in `JUDGED`, set up for `task`."
+    """A fresh scheme by its short name in `JUDGED`, set up for `task`.
+
+    >>> type(judged_scheme("gn", "mnist01")).__name__
+    'GradNorm'
+    """
     if name not in JUDGED:
         raise unknown("scheme", name, JUDGED)
     return JUDGED[name](task == "mnist")

@@ -56,7 +56,12 @@ LEVEL: float = np.log(2) / 10  # a tenth of the loss of a coin, for times
 def with_arm(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataFrame:
     """A copy of `table` that has the column `arm`, made of optimizer and scheme if need be.
 
-    Raises `RecordError` naming `what` if one of `columns` is missing."""
+    Raises `RecordError` naming `what` if one of `columns` is missing.
+
+    >>> import pandas as pd
+    >>> with_arm(pd.DataFrame({"optimizer": ["sgd"], "scheme": ["gn"]}), (), "records").arm.tolist()
+    ['sgd/gn']
+    """
     table = table.copy()
     if "arm" not in table and {"optimizer", "scheme"} <= set(table):
         table["arm"] = table.optimizer + "/" + table.scheme
@@ -83,6 +88,7 @@ def _refuse_doubled(records: pd.DataFrame) -> None:
         raise RecordError(f"records hold one checkpoint twice: {first}")
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #35b84be5
 def _lost(curve: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     "Which seeds left the finite numbers, stopped early, or end above the cap."
     finite = np.isfinite(curve).all(axis=1)
@@ -122,10 +128,17 @@ def _log_area(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return np.log(np.trapezoid(losses, steps) / np.ptp(steps))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #6b5980e2
 def curve_statistics(curve: pd.DataFrame, *, floor: float = FLOOR) -> dict[str, np.ndarray]:
     """The `STATISTICS` of capped losses `curve` (table runs x steps): name -> logarithms (runs,).
 
-    A loss below `floor` counts as `floor`."""
+    A loss below `floor` counts as `floor`.
+
+    >>> import pandas as pd
+    >>> curve = pd.DataFrame([[1.0, 0.1, 0.01]], columns=[0, 10, 20])
+    >>> curve_statistics(curve)["mean_log"].round(4).tolist()
+    [-3.4539]
+    """
     steps = np.asarray(curve.columns, float)
     losses = np.maximum(curve.to_numpy(float), floor)
     whole = steps >= 0
@@ -150,6 +163,7 @@ def _outcomes(curve: pd.DataFrame, diverged: pd.Series) -> np.ndarray:
     return np.where(diverged, "diverged", ending)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #49f5ef94
 def run_statistics(
     records: pd.DataFrame, *, loss: str = "train_loss", floor: float = FLOOR
 ) -> pd.DataFrame:
@@ -189,6 +203,7 @@ def _first_step(steps: np.ndarray, losses: np.ndarray, level: float) -> float:
     return float(steps[k - 1] + fallen * (steps[k] - steps[k - 1]))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #da9b157c
 def time_statistics(
     records: pd.DataFrame, *, loss: str = "train_loss", level: float = LEVEL
 ) -> pd.DataFrame:
@@ -221,6 +236,7 @@ class Tails(NamedTuple):
     above: float
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #2a8acd14
 _FAR = 1e6  # stands for an infinite logarithm: no ratio is as large
 _FLIPS = 0  # the stream of a comparison
 
@@ -232,6 +248,7 @@ def _tails(table: SignFlips, centre: float) -> Tails:
     return Tails(*table.tails(centre))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #8f17c1bc
 def _ends(interval: Interval) -> Interval:
     "The interval with ends that stand for infinity at infinity."
     low, high = interval
@@ -245,7 +262,12 @@ class Comparison:
     """What the paired differences `d` (n,) of one pair of arms say, at zero and about a region.
 
     at_most, at_least (n,): where the true difference is only known to be at most, at least d.
-    `Comparison("c", ("sgd/gn", "sgd/u"), d, (-0.05, 0.05)).interval(0.95)`"""
+    `Comparison("c", ("sgd/gn", "sgd/u"), d, (-0.05, 0.05)).interval(0.95)`
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> round(pair.mean, 3), pair.interval(0.95)[1] < 0
+    (-0.3, True)
+    """
 
     name: str  # seeds the random numbers
     pair: tuple[str, str]
@@ -326,10 +348,12 @@ def _order_evidence(comparison: Comparison) -> tuple[float, float]:
     return support, min(comparison.refuting_tails["zero"].above, comparison.p_inside)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #f6196309
 def _no_gain_evidence(comparison: Comparison) -> tuple[float, float]:
     return comparison.tails["low"].above, comparison.refuting_tails["zero"].below
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #ef769907
 def _same_evidence(comparison: Comparison) -> tuple[float, float]:
     return comparison.p_inside, comparison.p_outside
 
@@ -342,28 +366,49 @@ def evidence(kind: str, comparisons: Sequence[Comparison]) -> tuple[float, float
     """p-values (for, against) of a claim of this `kind` (`KINDS`).
 
     Every pair must speak for it, one pair may speak against it (Bonferroni over the pairs); for an
-    order "against" is also that there is no practical effect. Raises `UnknownName`."""
+    order "against" is also that there is no practical effect. Raises `UnknownName`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> evidence("order", [pair])[0] == 1 / 256
+    True
+    """
     if kind not in _EVIDENCE:
         raise unknown("kind of claim", kind, KINDS)
     support, against = zip(*map(_EVIDENCE[kind], comparisons))
     return max(support), min(1.0, len(comparisons) * min(against))
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #32c4a4f3
 def claim_pvalue(kind: str, comparisons: Sequence[Comparison]) -> float:
-    "The p-value for Holm: either conclusion may be drawn, so twice the smaller of `evidence`."
+    """The p-value for Holm: either conclusion may be drawn, so twice the smaller of `evidence`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> claim_pvalue("order", [pair]) == 2 / 256
+    True
+    """
     return min(1.0, 2 * min(evidence(kind, comparisons)))
 
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #5a0315f5
 def is_inside(interval: Interval, region: Interval) -> bool:
-    "Whether `interval` lies inside an open `region`; an infinite end of the region excludes none."
+    """Whether `interval` lies inside an open `region`; an infinite end of the region excludes none.
+
+    >>> is_inside((-0.04, 0.04), (-0.05, 0.05))
+    True
+    """
     below = region[0] < interval[0] or region[0] == -np.inf
     above = interval[1] < region[1] or region[1] == np.inf
     return below and above
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #9243e91f
 def holds(kind: str, comparison: Comparison, interval: Interval) -> bool:
-    "Whether an interval of the mean difference lies where a claim of this `kind` wants it."
+    """Whether an interval of the mean difference lies where a claim of this `kind` wants it.
+
+    >>> pair = Comparison("c", ("a", "b"), np.zeros(8), (-0.05, 0.05))
+    >>> holds("order", pair, (-0.3, -0.1))
+    True
+    """
     low, high = interval
     if kind == "order":
         return high < 0
@@ -384,12 +429,14 @@ def _refutes(kind: str, c: Comparison, level: float) -> bool:
     return high < region_low or low > region_high
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #61661663
 def _is_nothing(c: Comparison, level: float) -> bool:
     "Whether the interval at `level` holds 0 and nothing beyond the margins."
     low, high = c.interval(level)
     return low <= 0 <= high and is_inside((low, high), c.region)
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #4f5f8542
 def _size_of_order(comparisons: Sequence[Comparison], intervals: Sequence[Interval]) -> str:
     "The word for an order that holds in every pair."
     if any(is_inside(i, c.region) for i, c in zip(intervals, comparisons)):
@@ -398,12 +445,18 @@ def _size_of_order(comparisons: Sequence[Comparison], intervals: Sequence[Interv
     return "reproduced" if large else "direction only"
 
 
+# %% ../../nbs/14_reproduce/04_verdicts.ipynb #af84a525
 def verdict(kind: str, comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     """The verdict on one claim of this `kind`, tested at the two-sided level `alpha`.
 
     "reproduced", "direction only", "negligible gain", "contradicted", "no practical effect" or
     "undecided", by the rules above. Speaking against takes one pair at its share of `alpha`. Raises
-    `UnknownName`."""
+    `UnknownName`.
+
+    >>> pair = Comparison("c", ("a", "b"), np.linspace(-0.4, -0.2, 8), (-0.05, 0.05))
+    >>> verdict("order", [pair]), verdict("no_gain", [pair])
+    ('reproduced', 'contradicted')
+    """
     if kind not in _EVIDENCE:
         raise unknown("kind of claim", kind, KINDS)
     intervals = [c.interval(1 - alpha) for c in comparisons]

@@ -50,6 +50,7 @@ def _squares(layer: nn.Module, a: torch.Tensor, delta: torch.Tensor) -> torch.Te
     return weight.square().sum((1, 2)) + delta.sum(2).square().sum(1)
 
 
+# %% ../../nbs/14_reproduce/07_weighting.ipynb #31db5c41
 def differentiable_norms(
     model: nn.Sequential, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,8 +134,14 @@ def expected_steps(
     return {arm: flat(total) for arm, total in totals.items()}
 
 
+# %% ../../nbs/14_reproduce/07_weighting.ipynb #8eda6a16
 def bias(steps: dict[str, torch.Tensor]) -> dict[str, float]:
-    "`cosine ARM` and `length ARM` of each expected step against the right one."
+    """`cosine ARM` and `length ARM` of each expected step against the right one.
+
+    >>> right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])
+    >>> bias(dict(detached=right, unweighted=wrong, undetached=right))["length unweighted"]
+    2.0
+    """
     right = steps["detached"]
     found = {}
     for arm in ("unweighted", "undetached"):
@@ -154,6 +161,7 @@ def _task(seed: int, flipped: float) -> tuple[torch.Tensor, torch.Tensor]:
     return split.x_train, y
 
 
+# %% ../../nbs/14_reproduce/07_weighting.ipynb #ce4f529a
 def _finite(make_step: Callable[..., Step], t: int) -> bool:
     "Make step `t`; whether its losses and scores were finite."
     try:
@@ -162,6 +170,7 @@ def _finite(make_step: Callable[..., Step], t: int) -> bool:
         return False
 
 
+# %% ../../nbs/14_reproduce/07_weighting.ipynb #e6b09e3f
 def weighting_run(
     *,
     arm: str,

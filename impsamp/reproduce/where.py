@@ -32,31 +32,55 @@ __all__ = [
 def output_root() -> Path:
     """The folder that records, runs and figures are written below.
 
-    It is the project, or what `IMPSAMP_OUTPUT` names: a smoke run writes elsewhere."""
+    It is the project, or what `IMPSAMP_OUTPUT` names: a smoke run writes elsewhere.
+
+    >>> (output_root() / "data" / "records") == records_dir()
+    True
+    """
     return Path(os.environ.get("IMPSAMP_OUTPUT") or project_root())
 
 
 # %% ../../nbs/14_reproduce/01_where.ipynb #d18c8449
 def records_dir() -> Path:
-    "Tables of results, and what made them: the same run gives the same bytes."
+    """Tables of results, and what made them: the same run gives the same bytes.
+
+    >>> records_dir().name
+    'records'
+    """
     return output_root() / "data" / "records"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #4d5432d6
 def runs_dir() -> Path:
-    "Finished runs, one file each; not committed."
+    """Finished runs, one file each; not committed.
+
+    >>> runs_dir().name
+    'runs'
+    """
     return output_root() / "data" / "runs"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #1496746a
 def timings_dir() -> Path:
-    "Seconds, which differ from run to run."
+    """Seconds, which differ from run to run.
+
+    >>> timings_dir().name
+    'timings'
+    """
     return output_root() / "data" / "timings"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #9afda9b0
 def figures_dir() -> Path:
-    "Pictures, tables and pages that are drawn from records."
+    """Pictures, tables and pages that are drawn from records.
+
+    >>> figures_dir().name
+    'figures'
+    """
     return output_root() / "figures"
 
 
+# %% ../../nbs/14_reproduce/01_where.ipynb #5f7dab30
 def run_dir() -> Path:
     """What one run leaves beside its outputs: executed notebooks, its own provenance.
 

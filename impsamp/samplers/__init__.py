@@ -29,6 +29,7 @@ from .items import WithDraw
 from .loader import ImportanceBatchSampler
 from .one_call import ImportanceLoader, importance_loader
 from .sharded import ShardedImportanceBatchSampler, ShardedSumTree
+from .sharded_bins import ShardedStale
 from .sumtree import SumTree
 from .trust import Trust, trust_of
 from .windows import Windows
@@ -54,6 +55,7 @@ _all_ = [
     "DistributedImportanceBatchSampler",
     "ShardedImportanceBatchSampler",
     "ShardedSumTree",
+    "ShardedStale",
     "enumerated_pairs",
     "expected_coefficients",
     "outcomes",
@@ -77,6 +79,7 @@ __all__ = [
     "NiceSampling",
     "SerialSampling",
     "ShardedImportanceBatchSampler",
+    "ShardedStale",
     "ShardedSumTree",
     "SumTree",
     "SystematicSampling",

@@ -156,16 +156,17 @@ def check_rows(idx: Items, n: int) -> np.ndarray:
     >>> check_rows([3, 0], 4)
     array([3, 0])
     """
-    rows = np.asarray(idx.detach().cpu() if isinstance(idx, torch.Tensor) else idx)
+    rows = idx.detach().cpu().numpy() if isinstance(idx, torch.Tensor) else np.asarray(idx)
     if rows.ndim != 1:
         raise InvalidShape(f"idx must have 1 dimension, got shape {rows.shape}")
     refuse_mask(rows)
     if rows.size and rows.dtype.kind not in "iu":
         raise InvalidShape(f"idx must hold integers, got {rows.dtype}")
-    if rows.size and (rows.min() < 0 or rows.max() >= n):
+    whole = rows.astype(np.int64, copy=False)
+    if rows.size and whole.view(np.uint64).max() >= n:  # one look: read so, -1 is very large
         strange = rows.max() if rows.max() >= n else rows.min()
         raise InvalidShape(f"idx holds {strange}, outside the {n} items 0..{n - 1}")
-    return rows.astype(np.int64, copy=False)
+    return whole
 
 
 # %% ../../nbs/08_samplers/01_draws.ipynb #dd5fec51

@@ -23,7 +23,7 @@ from impsamp.samplers.subsets import (
     uniform_subset,
 )
 
-from ..errors import UnsupportedModel
+from ..errors import InvalidArgument, UnsupportedModel
 from ..typing import SubsetSampling
 from .alias import AliasTable
 from .draws import Draw, InverseCDF
@@ -79,10 +79,19 @@ def _cells(*grids: Sequence[float]) -> Scripts:
     return ((chance, list(values)) for values in product(*grids))
 
 
+_FINEST = 100_000  # cells of [0, 1): a list of them is made
+
+
 def _denominator(p: np.ndarray) -> int:
-    "T such that every T p_i is a whole number."
+    "T such that every T p_i is a whole number; `InvalidArgument` without a small one."
     fractions = (Fraction(float(x)).limit_denominator(10_000) for x in p)
-    return lcm(*(f.denominator for f in fractions))
+    common = lcm(*(f.denominator for f in fractions))
+    if common > _FINEST:
+        raise InvalidArgument(
+            f"the probabilities have no common denominator up to {_FINEST}, so that their outcomes "
+            "cannot be counted: give multiples of 1/20, say, such as [0.05, 0.25, 0.7]"
+        )
+    return common
 
 
 # %% ../../nbs/08_samplers/08_enumeration.ipynb #3a7ee652
@@ -91,7 +100,8 @@ def scripts(sampler: object, size: int = 1, **options: str) -> Scripts:
     """(exact probability, uniforms) for every outcome of `sampler`.
 
     A finite list for few items and rational p; `size` draws and `options` of `draw` for samplers
-    with replacement. Raises `UnsupportedModel`.
+    with replacement. Raises `UnsupportedModel`, and `InvalidArgument` where the probabilities have
+    no common denominator up to 100 000.
 
     >>> [(str(chance), values) for chance, values in scripts(NiceSampling(2, 1))]
     [('1/2', [0.25]), ('1/2', [0.75])]
@@ -226,7 +236,7 @@ def expected_coefficients(
     """E of sum_{k: idx_k = i} weight_k, (n,), exact sums rounded once.
 
     1/n in every entry proves the estimate unbiased for every choice of the g_i. Raises
-    `UnsupportedModel`.
+    `UnsupportedModel`, `InvalidArgument` as `scripts`.
 
     >>> expected_coefficients(InverseCDF([0.25, 0.75]), 2).tolist()
     [0.5, 0.5]

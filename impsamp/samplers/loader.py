@@ -301,7 +301,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             raise InvalidArgument(
                 "p is static: give a SumTree or a scheme where scores change during training"
             )
-        self._hear(told_by(drawn, scores, step, self.n))
+        self._hear(told_by(drawn, scores, step, self.n, self._account.waiting))
 
     def _hear(self, told: Told) -> None:
         "Apply first scores, keep others for the draws that they act on."

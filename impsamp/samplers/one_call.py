@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from impsamp.schemes import (
+    DynamicPruning,
+    Loss,
+    LossRank,
+    Prioritized,
+    Shuffle,
+    Stale,
+    Uniform,
+    check_scheme,
+)
+
 from ..checks import check_count
 from ..errors import InvalidArgument, InvalidShape, unknown
-from ..schemes import Loss, LossRank, Prioritized, Shuffle, Stale, Uniform, check_scheme
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .distributed import DistributedImportanceBatchSampler, Group, ranks_of
 from .draws import Draw, DrawnBatch
@@ -31,9 +42,11 @@ __all__ = ["SCHEMES", "ImportanceLoader", "Lag", "check_data", "importance_loade
 # %% ../../nbs/08_samplers/09_one_call.ipynb #bf139652
 SCHEMES: dict[str, Callable[[], Law]] = {
     "stale": Stale,
+    "remembered": partial(Stale, shuffle_first=True),
     "loss": Loss,
     "loss_rank": LossRank,
     "prioritized": Prioritized,
+    "pruning": DynamicPruning,
     "shuffle": Shuffle,
     "uniform": Uniform,
 }

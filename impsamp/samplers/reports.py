@@ -5,7 +5,7 @@
 # %% ../../nbs/08_samplers/04_reports.ipynb #e5b46e91
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -118,8 +118,14 @@ class Told(NamedTuple):
 
 
 # %% ../../nbs/08_samplers/04_reports.ipynb #5448dbd5
-def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, n: int) -> Told:
-    """The arguments of `update`, checked.
+def told_by(
+    drawn: Draw | DrawnBatch | Items,
+    scores: Vector,
+    step: int | None,
+    n: int,
+    waiting: Mapping[int, Draw] | None = None,
+) -> Told:
+    """The arguments of `update`, checked; a draw among those `waiting` is known to be right.
 
     >>> told_by([3, 1], [1.0, np.inf], None, 5).finite
     False
@@ -129,17 +135,19 @@ def told_by(drawn: Draw | DrawnBatch | Items, scores: Vector, step: int | None, 
         draw = drawn.draw
     elif isinstance(drawn, Draw):
         draw = drawn
+    if draw is not None and waiting is not None and waiting.get(draw.step) is draw:
+        rows = draw.idx.numpy()
     else:
-        rows = check_rows(drawn, n)
-    if draw is not None:
-        rows = check_rows(draw.idx, n)
+        rows = check_rows(drawn if draw is None else draw.idx, n)  # type: ignore[arg-type]
     s = per_item(scores)
     if rows.size != s.size:
         raise InvalidShape(f"{s.size} scores for {rows.size} items")
     s = s.copy()
-    finite = bool(np.isfinite(s).all())
-    if finite and s.size and s.min() < 0:
-        check_scores(s)  # says which
+    finite = True
+    if s.size and not (s.min() >= 0 and s.max() < np.inf):
+        finite = bool(np.isfinite(s).all())
+        if finite:
+            check_scores(s)  # says which is negative
     step = draw.step if step is None and draw is not None else step
     prob = None if draw is None else to_float64(draw.prob, "prob").copy()
     return Told(rows.copy(), s, step, prob, draw, finite)

@@ -34,7 +34,7 @@ from impsamp.samplers.reports import (
     told_by,
 )
 
-from ..checks import check_scores, state_entries, state_value, to_float64
+from ..checks import check_count, check_scores, state_entries, state_value, to_float64
 from ..errors import InvalidProbabilities, InvalidShape
 from ..randomness import invert_cdf
 from ..typing import Items, Seeded, Vector
@@ -126,11 +126,18 @@ class ShardedSumTree(SumTree):
         super().update(self.own(idx), weights)
 
     def draw(
-        self, size: int, generator: Seeded, *, method: str | None = None, step: int = 0
+        self,
+        size: int,
+        generator: Seeded,
+        *,
+        method: str | None = None,
+        step: int = 0,
+        population: int | None = None,
     ) -> Draw:
         """This rank's part of `size` draws of all ranks: 0 to `size` items, global numbers.
 
-        Weights R / (size n p_i) on R ranks. `generator` must be in the same state on all ranks."""
+        Weights R / (size n p_i) on R ranks, n the `population` of all ranks where given.
+        `generator` must be in the same state on all ranks."""
         C = self._cumulated()
         points = draw_points(size, generator, method or self.method)
         mine = invert_cdf(C[1:], points) == self.rank
@@ -138,7 +145,10 @@ class ShardedSumTree(SumTree):
         rows = np.empty(x.size, np.int64)
         self._walk(self._tree, self._starts, x, rows)
         prob = self._tree[rows] / C[-1]
-        draw = make_draw(rows + self.low, prob, n=self.n, batch=size, step=step)
+        filled = (
+            self.n if population is None else check_count(population, "population", high=self.n)
+        )
+        draw = make_draw(rows + self.low, prob, n=filled, batch=size, step=step)
         return draw._replace(weight=draw.weight * len(self.sizes))
 
     def state_dict(self) -> TreeState:

@@ -24,7 +24,7 @@ from ..schemes import Picks, Stale, check_scheme
 from ..schemes.stale import BINS
 from ..typing import Array, SubsetSampling, Vector
 from .alias import AliasTable
-from .draws import Draw, InverseCDF, make_draw, weights_of
+from .draws import Draw, InverseCDF, check_law, make_draw, weights_of
 from .sumtree import SumTree
 
 # %% auto #0
@@ -140,11 +140,12 @@ class _Scheme(_Tree):
         self.law.update(idx, scores, *known)
 
     def draw(self, rng, step):
-        now = InverseCDF(self.law.probabilities())
-        if isinstance(self.law, Picks):
-            rows = self.law.pick(self.size, rng.random)
-            return self._weighed(make_draw(rows, now.p[rows], n=self.n, batch=len(rows), step=step))
-        return self._weighed(now.draw(self.size, rng, step=step))
+        p = self.law.probabilities()
+        if not isinstance(self.law, Picks):
+            return self._weighed(InverseCDF(p).draw(self.size, rng, step=step))
+        known = check_law(p)
+        rows = self.law.pick(self.size, rng.random)
+        return self._weighed(make_draw(rows, known[rows], n=self.n, batch=len(rows), step=step))
 
     def _weighed(self, draw):
         "`draw` with the weights of the scheme's exponent and of its target now."

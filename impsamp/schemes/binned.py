@@ -5,6 +5,8 @@
 # %% ../../nbs/07_schemes/02_binned.ipynb #2e943b21
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from ..checks import check_count
@@ -16,42 +18,132 @@ __all__ = ["BinnedItems"]
 
 
 # %% ../../nbs/07_schemes/02_binned.ipynb #32b855fb
-def _move(order, place, bins, starts, items, goals):
-    """Put each of `items` (b,) into its bin of `goals` (b,); of duplicates the last one stays.
+def _find(place, starts, items, bins):
+    """`bins` (b,) := the bin of each of `items` (b,), the last of `starts` (count + 1,) not above.
 
-    `order` (n,) holds the items bin after bin, bin k from starts[k] to starts[k + 1]; `place` and
-    `bins` (n,) say for each item where it stands and in which bin."""
+    Halving without a branch to guess: the searches of all items run together."""
+    count = starts.shape[0] - 1
+    top = 1
+    while 2 * top < count:
+        top *= 2
     for j in range(items.shape[0]):
-        item = items[j]
-        k = int(bins[item])
-        at = place[item]
-        while k < goals[j]:
-            edge = starts[k + 1] - 1
-            other = order[edge]
-            order[at] = other
-            place[other] = at
-            order[edge] = item
-            at = edge
-            k += 1
-            starts[k] = edge
-        while k > goals[j]:
-            edge = starts[k]
-            other = order[edge]
-            order[at] = other
-            place[other] = at
-            order[edge] = item
-            at = edge
-            starts[k] = edge + 1
-            k -= 1
-        place[item] = at
-        bins[item] = k
+        bins[j] = place[items[j]]
+    for j in range(items.shape[0]):
+        at = bins[j]
+        k = 0
+        step = top
+        while step > 0:
+            beyond = min(k + step, count)
+            k = beyond if starts[beyond] <= at else k
+            step >>= 1
+        bins[j] = k
+
+
+def _plan(order, place, starts, items, was, goals, new):
+    """Who among `items` (b,) leaves its bin `was` (b,) for another of `goals`; the borders `new`.
+
+    Returns moves (3, b) and heads (2, count), lists by bin: the places of those who leave bin k are
+    moves[0, j] for j = heads[0, k], then j = moves[1, j] and so on to -1; those who come to it are
+    items[j] for j = heads[1, k], then moves[2, j]. `goals` is spoilt."""
+    b = items.shape[0]
+    moves = np.full((3, b), -1)
+    heads = np.full((2, starts.shape[0] - 1), -1)
+    for j in range(b):
+        moves[0, j] = place[items[j]]
+    for j in range(b):
+        first = order[moves[0, j]]
+        if first < 0:  # stood before in this batch: the last goal counts
+            goals[~first] = goals[j]
+        else:
+            order[moves[0, j]] = ~j
+    new[:] = 0
+    for j in range(b):
+        at = moves[0, j]
+        if order[at] != ~j:
+            continue
+        order[at] = items[j]
+        k = was[j]
+        goal = goals[j]
+        if k == goal:
+            continue
+        moves[1, j] = heads[0, k]
+        heads[0, k] = j
+        moves[2, j] = heads[1, goal]
+        heads[1, goal] = j
+        new[k + 1] -= 1
+        new[goal + 1] += 1
+    flow = 0
+    for k in range(starts.shape[0]):
+        flow += new[k]
+        new[k] = starts[k] + flow
+    return moves, heads
+
+
+# %% ../../nbs/07_schemes/02_binned.ipynb #2cb22e99
+def _homeless(order, starts, new, items, moves, heads):
+    "Bin after bin, who stands outside its `new` range, and who comes: they fill its free places."
+    stay = items.shape[0] + 2 * np.abs(new - starts).sum()
+    homeless = np.empty(stay, order.dtype)
+    m = 0
+    for k in range(heads.shape[1]):
+        low = starts[k]
+        high = starts[k + 1]
+        j = heads[0, k]
+        while j >= 0:
+            order[moves[0, j]] = -1
+            j = moves[1, j]
+        for piece in range(2):
+            first = low if piece == 0 else max(low, new[k + 1])
+            stop = min(high, new[k]) if piece == 0 else high
+            for at in range(first, stop):
+                if order[at] >= 0:
+                    homeless[m] = order[at]
+                    m += 1
+        j = heads[1, k]
+        while j >= 0:
+            homeless[m] = items[j]
+            m += 1
+            j = moves[2, j]
+    for k in range(heads.shape[1]):  # as it was: whoever is interrupted now leaves no holes
+        j = heads[0, k]
+        while j >= 0:
+            order[moves[0, j]] = items[j]
+            j = moves[1, j]
+    return homeless[:m]
+
+
+def _fill(order, place, starts, new, homeless, moves, heads):
+    "The `homeless` take the holes and free places of the ranges `new`, which become `starts`."
+    taken = np.empty(homeless.shape[0], np.int64)
+    m = 0
+    for k in range(heads.shape[1]):
+        low = new[k]
+        high = new[k + 1]
+        j = heads[0, k]
+        while j >= 0:
+            at = moves[0, j]
+            if low <= at < high:
+                taken[m] = at
+                m += 1
+            j = moves[1, j]
+        for piece in range(2):
+            first = low if piece == 0 else max(low, starts[k + 1])
+            stop = min(high, starts[k]) if piece == 0 else high
+            for at in range(first, stop):
+                taken[m] = at
+                m += 1
+    for j in range(m):
+        order[taken[j]] = homeless[j]
+        place[homeless[j]] = taken[j]
+    starts[:] = new
 
 
 # %% ../../nbs/07_schemes/02_binned.ipynb #773d9ebe
 def _draw(order, starts, p, points, rows, bins):
     """`rows`, `bins` (b,) := the item at each of `points` (b,) in [0, 1), and its bin.
 
-    `order`, `starts` as in `_move`; each item of bin k has the probability p[k], up to a factor."""
+    `order` (n,) holds bin k from starts[k] to starts[k + 1]; each item of bin k has the
+    probability p[k], up to a factor."""
     C = np.empty(p.shape[0])
     total = 0.0
     last = 0
@@ -68,15 +160,17 @@ def _draw(order, starts, p, points, rows, bins):
         below = C[k - 1] if k > 0 else 0.0
         rank = int((x - below) / p[k])
         rank = min(max(rank, 0), starts[k + 1] - starts[k] - 1)
-        rows[j] = order[starts[k] + rank]
+        rows[j] = starts[k] + rank
         bins[j] = k
+    for j in range(points.shape[0]):  # apart, so that the processor waits for all of them together
+        rows[j] = order[rows[j]]
 
 
 # %% ../../nbs/07_schemes/02_binned.ipynb #2b9ed8fd
 class BinnedItems:
     """Items 0 .. n - 1 in `count` bins, the same number of bins for ever; all begin in the last.
 
-    Moving or drawing b items costs O(b) at any n; 9 bytes an item (17 above 2^31 items).
+    Moving or drawing b items costs O(b) at any n; 8 bytes an item (16 above 2^31 items).
 
     >>> items = BinnedItems(3, 2)
     >>> items.move(np.array([1]), np.array([0]))
@@ -87,15 +181,13 @@ class BinnedItems:
     n: int
     order: np.ndarray  # (n,) the items, bin after bin
     place: np.ndarray  # (n,) where each item stands in `order`
-    bins: np.ndarray  # (n,) the bin of each item, uint8
     starts: np.ndarray  # (count + 1,) where each bin begins in `order`
 
     def __init__(self, n: int, count: int) -> None:
         self.n = check_count(n, "n")
-        last = check_count(count, "count", high=256) - 1
+        count = check_count(count, "count", high=256)
         self.order = np.arange(n, dtype=_whole_numbers(n))
         self.place = self.order.copy()
-        self.bins = np.full(n, last, np.uint8)
         self.starts = np.zeros(count + 1, np.int64)
         self.starts[-1] = n
 
@@ -104,13 +196,34 @@ class BinnedItems:
         return f"BinnedItems(n={self.n}, {occupied} of {self.sizes.size} bins occupied)"
 
     @property
+    def bins(self) -> np.ndarray:
+        "The bin of each item (n,), uint8. O(n)."
+        bins = np.empty(self.n, np.uint8)
+        bins[self.order] = np.repeat(np.arange(self.sizes.size, dtype=np.uint8), self.sizes)
+        return bins
+
+    def bins_of(self, items: np.ndarray) -> np.ndarray:
+        "The bins (b,) of `items` (b,), int64."
+        bins = np.empty(items.size, np.int64)
+        compiled(_find)(self.place, self.starts, items, bins)
+        return bins
+
+    @property
     def sizes(self) -> np.ndarray:
         "How many items each bin has (count,)."
         return np.diff(self.starts)
 
     def move(self, items: np.ndarray, goals: np.ndarray) -> None:
         "Put `items` (b,), int64, into the bins `goals` (b,), int64; of duplicates the last stays."
-        compiled(_move)(self.order, self.place, self.bins, self.starts, items, goals)
+        self.rearrange(items, self.bins_of(items), goals.copy())
+
+    def rearrange(self, items: np.ndarray, bins: np.ndarray, goals: np.ndarray) -> None:
+        "`move` of items whose `bins` (b,) are known; `goals` is spoilt."
+        new = np.empty_like(self.starts)
+        plan = compiled(_plan)(self.order, self.place, self.starts, items, bins, goals, new)
+        moves, heads = cast("tuple[np.ndarray, np.ndarray]", plan)
+        homeless = compiled(_homeless)(self.order, self.starts, new, items, moves, heads)
+        compiled(_fill)(self.order, self.place, self.starts, new, homeless, moves, heads)
 
     def fill(self, bins: np.ndarray) -> None:
         "Every item into its bin of `bins` (n,), items of a bin in file order. O(n)."
@@ -131,16 +244,12 @@ class BinnedItems:
         self.place = np.empty_like(self.order)
         self.place[self.order] = np.arange(self.n, dtype=self.order.dtype)
         self.starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
-        self.bins = np.empty(self.n, np.uint8)
-        self.bins[self.order] = np.repeat(np.arange(sizes.size, dtype=np.uint8), sizes)
 
     def grow(self, n: int) -> None:
         "Now `n` items, the new ones in the last bin. O(n)."
         new = np.arange(self.n, n, dtype=_whole_numbers(n))
         self.order = np.concatenate([self.order, new]).astype(new.dtype)
         self.place = np.concatenate([self.place, new]).astype(new.dtype)
-        last = np.full(new.size, self.sizes.size - 1, np.uint8)
-        self.bins = np.concatenate([self.bins, last])
         self.starts[-1] = n
         self.n = n
 

@@ -91,7 +91,6 @@ def no_evidence() -> Evidence:
 
 
 _KERNEL = _neighbours()
-_ALIKE = Evidence(np.ones(BINS + 1), np.ones(BINS + 1))
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #08fc65f0
@@ -108,7 +107,8 @@ def _law_of_bins(squares, counts, ratio, starts, weight, p):
         near[1, k] = (near[1, k - 1] + counts[k - 1]) / 16
     above = 0.0
     many = 0.0
-    overall = squares.sum() / counts.sum()
+    seen = counts.sum()
+    overall = squares.sum() / seen if seen > 0 else 1.0  # no draw yet: all alike
     total = 0.0
     for k in range(K - 1, -1, -1):
         s = squares[k] + near[0, k] + above
@@ -126,27 +126,31 @@ def _law_of_bins(squares, counts, ratio, starts, weight, p):
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #6941675a
-def _learn(bins, items, prob, g, n, memory, squares, counts, goals):
-    """`Evidence.add` in place, of the draws `items` (b,) from `prob` (b,) that showed `g` (b,).
+def _learn(bins, items, prob, g, n, memory, squares, counts, scores, most, goals):
+    """`Evidence.add` in place, of draws `items` (b,) of `bins` (b,) from `prob` (b,) that showed g.
 
-    `goals` (b,) := the bin of each g, as `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in
-    half octave 2e - 2, or 2e - 1 from m = sqrt(1/2) on."""
+    Then g, at most `most`, is remembered in `scores` (n,), and `goals` (b,) := its bin, as
+    `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in half octave 2e - 2, or 2e - 1 from
+    m = sqrt(1/2) on."""
     new_squares = np.zeros(squares.shape[0])
     new_counts = np.zeros(counts.shape[0])
     for j in range(items.shape[0]):
-        k = bins[items[j]]
+        s = min(g[j], _LARGEST)
+        k = bins[j]
         w = 1 / (n * prob[j])
-        new_squares[k] += w * g[j] * g[j]
+        new_squares[k] += w * s * s
         new_counts[k] += w
-        m, e = math.frexp(g[j])
+        m, e = math.frexp(s)
         half_octave = 2 * e - 2 + (m >= _ROOT_HALF)
         goals[j] = min(max(half_octave + _OFFSET, 0), BINS - 1) if m > 0 else 0
+        scores[items[j]] = min(s, most)
     for k in range(squares.shape[0]):
         squares[k] = memory * squares[k] + new_squares[k]
         counts[k] = memory * counts[k] + new_counts[k]
 
 
 _ROOT_HALF = math.sqrt(0.5)
+_LARGEST = 1e140  # larger scores count as this one: their squares would overflow
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #e5912ec5
@@ -175,7 +179,7 @@ class Stale(Scheme):
     of the past per update. `needs`: the score, "upper" and "loss" being free by-products of the
     training pass and "norm" not. `shuffle_first`: until every item was seen once `replacement` is
     False, batches are cut from a permutation. Cost per step: no pass; O(b) by `draw` and `update`,
-    a few operations on n numbers by `probabilities`; 13 bytes an item (25 raw). Unbiased. `update`
+    a few operations on n numbers by `probabilities`; 12 bytes an item (24 raw). Unbiased. `update`
     takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
     of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
     be compared with. Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the
@@ -229,7 +233,8 @@ class Stale(Scheme):
     @property
     def unseen(self) -> int:
         "How many items have never been reported."
-        return int(self.items.sizes[BINS])
+        starts = self.items.starts
+        return int(starts[BINS + 1] - starts[BINS])
 
     @property
     def replacement(self) -> bool:  # type: ignore[override]
@@ -288,20 +293,18 @@ class Stale(Scheme):
     @property
     def by_bin(self) -> bool:
         "Whether the law depends on an item's bin alone: calibrated, or with nothing to go by."
-        witnessed = self.counts.any() or self.unseen == self.n
+        witnessed = self.updates or self.evidence.counts.any() or self.unseen == self.n
         return bool(self.calibrate and witnessed)
 
     def bin_probabilities(self) -> np.ndarray:
         "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
         n = self._ready()
         p = np.empty(BINS + 1)
-        evidence = self.evidence if self.counts.any() else _ALIKE
         starts = self.items.starts
-        summed = compiled(_law_of_bins)(
-            evidence.squares, evidence.counts, self._ratio, starts, self.weight, p
-        )
+        sums = (self.evidence.squares, self.evidence.counts)
+        summed = compiled(_law_of_bins)(*sums, self._ratio, starts, self.weight, p)
         total = float(summed)  # type: ignore[arg-type]
-        if not np.isfinite(total):
+        if not math.isfinite(total):
             check_scores(np.sqrt(self.moments()), self._what_shape_returned)
         if total > 0:
             return p
@@ -337,14 +340,14 @@ class Stale(Scheme):
         if visited is None:
             return
         i, s = visited
-        s = np.minimum(s, _LARGEST)
+        bins = self.items.bins_of(i)
         goals = np.empty(i.size, np.int64)
-        q = self._drawn_with(i, prob)
-        sums = (self.squares, self.counts)
-        compiled(_learn)(self.bins, i, q, s, self._ready(), self.memory, *sums, goals)
+        told = (bins, i, self._drawn_with(i, prob), s)
+        sums = (self.evidence.squares, self.evidence.counts)
+        most = _MOST[self.memory_dtype]
+        compiled(_learn)(*told, self.n, self.memory, *sums, self.scores, most, goals)
         self.updates += 1
-        self.scores[i] = _narrow(s, self.memory_dtype)
-        self.items.move(i, goals)
+        self.items.rearrange(i, bins, goals)
 
     def _visited(
         self, idx: Items, scores: Vector, prob: Vector | None = None
@@ -371,8 +374,9 @@ class Stale(Scheme):
         i, g = found
         _, s = seen
         w = 1 / (self._ready() * self._drawn_with(i, prob))
+        bins = self.items.bins_of(i)
         for evidence, shown in zip(self.probed, (g, s)):
-            evidence.add(self.bins[i], w, np.minimum(shown, _LARGEST), _PROBE_MEMORY)
+            evidence.add(bins, w, np.minimum(shown, _LARGEST), _PROBE_MEMORY)
         self._ratio = _ratio_of(self.probed)
 
     def grow(self, n: int) -> None:
@@ -398,7 +402,7 @@ class Stale(Scheme):
         if self._last is not None:
             return self._last[i]
         if self._last_bins is not None:
-            return self._last_bins[self.bins[i]]
+            return self._last_bins[self.items.bins_of(i)]
         n = self._ready()
         return np.full(i.size, 1 / n)
 
@@ -441,7 +445,6 @@ class Stale(Scheme):
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #9d5dc7ee
 _PROBE_MEMORY = 0.9  # weight of the past per probe
-_LARGEST = 1e140  # larger scores count as this one: their squares would overflow
 
 
 def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:
@@ -453,9 +456,13 @@ def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:
     return np.where(seen > 0, norms.moments() / np.where(seen > 0, seen, 1), 1.0)
 
 
+# the largest number of each kind of memory
+_MOST = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
+
+
 def _narrow(scores: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
     "`scores` (k,) as `dtype`; one too large for it is its largest number."
-    return np.minimum(scores, np.finfo(dtype).max).astype(dtype)
+    return np.minimum(scores, _MOST[dtype]).astype(dtype)
 
 
 def _kept(law: np.ndarray | None) -> np.ndarray:

@@ -72,11 +72,13 @@ def _check_floor(floor: float) -> None:
         raise InvalidArgument(f"floor must lie in [0, 1], got {floor}")
 
 
+# %% ../../nbs/09_thinning/index.ipynb #25c18d2b
 def _warn(what: str, level: int = 4) -> None:
     "At the line that called `thin`, `keep_probabilities` or `Thinning.backward`."
     warnings.warn(f"thinning: {what}", RuntimeWarning, stacklevel=level)
 
 
+# %% ../../nbs/09_thinning/index.ipynb #c614eebe
 def _floored(scores: Vector, floor: float, level: int = 4) -> np.ndarray:
     "Scores that respect the floor, on their own scale; all ones, with a warning, if all are zero."
     s = check_scores(scores)
@@ -97,6 +99,7 @@ def _design(s: np.ndarray, keep: float | VarianceBound) -> np.ndarray:
     return minibatch_probabilities(s, min(_expected(keep, s.size), most))
 
 
+# %% ../../nbs/09_thinning/index.ipynb #104d2120
 def keep_probabilities(
     scores: Vector,
     keep: float | VarianceBound,
@@ -108,7 +111,11 @@ def keep_probabilities(
     Of expected sum `keep` n (float) or `keep` (int), or as a `VarianceBound` asks. `floor` in
     [0, 1]: pi_i >= floor times the uniform pi, so no weight exceeds 1/(floor keep n). Without a
     floor a row of score 0 is never kept: its gradient must be 0. All scores zero: the uniform pi,
-    with a warning. Second paper, Lemma 2."""
+    with a warning. Second paper, Lemma 2.
+
+    >>> keep_probabilities(np.array([1.0, 2.0, 5.0]), 2).round(3).tolist()
+    [0.333, 0.667, 1.0]
+    """
     return same_kind(_design(_floored(scores, floor), keep), scores)
 
 
@@ -120,6 +127,7 @@ def _coins(pi: np.ndarray, generator: Generator) -> tuple[Draw, np.ndarray]:
     return draw, rows
 
 
+# %% ../../nbs/09_thinning/index.ipynb #5993626e
 def thin(
     scores: Vector,
     keep: float | VarianceBound,
@@ -135,7 +143,12 @@ def thin(
     seed, which gives the same coins at each call. Cost: no pass; saves backward work for the rows
     left out. The number of kept rows is random, may be zero (then still make the step), and has
     mean sum pi. Not to be used where the forward pass is most of the cost.
-    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input."""
+    `InvalidScores`, `InvalidShape`, `InvalidArgument` on bad input.
+
+    >>> draw = thin(np.array([0.0, 0.0, 5.0]), 1, generator=0)
+    >>> draw.idx.tolist(), round(float(draw.weight[0]), 3)
+    ([2], 0.333)
+    """
     pi = _design(_floored(scores, floor), keep)
     draw, _ = _coins(pi, as_generator(generator))
     if not isinstance(scores, torch.Tensor):
@@ -155,6 +168,7 @@ def _square(gradients: Iterable[torch.Tensor | None]) -> float:
     return float(sum(g.abs().double().square().sum() for g in dense))
 
 
+# %% ../../nbs/09_thinning/index.ipynb #56b75a8c
 def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tensor | None:
     "What a backward pass added to `.grad`, which is `now` and was `before`."
     return now if now is None or before is None else now - before
@@ -172,6 +186,7 @@ class _Chosen(NamedTuple):
     weighted: torch.Tensor  # the loss to go backward on
 
 
+# %% ../../nbs/09_thinning/index.ipynb #fa6955c0
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 
@@ -181,7 +196,18 @@ class Thinning:
     pass under `skip_zero_rows()` is what turns fewer rows into less time. Under
     DistributedDataParallel each rank thins its own batch with its own generator; audits see the
     local gradient. Gradients add to what `.grad` holds, as `backward` does. `ignored` counts the
-    batches with a score that was not finite: all their rows are kept."""
+    batches with a score that was not finite: all their rows are kept.
+
+    >>> model = torch.nn.Linear(2, 3)
+    >>> thinning = Thinning(model.parameters(), 0.5, generator=0)
+    >>> with skip_zero_rows():
+    ...     output = model(torch.ones(8, 2))
+    >>> target = torch.zeros(8, dtype=torch.long)
+    >>> losses = torch.nn.functional.cross_entropy(output, target, reduction="none")
+    >>> draw = thinning.backward(losses, output)
+    >>> len(draw.idx) <= 8 and model.weight.grad is not None
+    True
+    """
 
     def __init__(
         self,

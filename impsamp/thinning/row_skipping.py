@@ -25,6 +25,7 @@ def _nonzero_rows(d: torch.Tensor) -> torch.Tensor:
     return (largest != 0).nonzero().squeeze(1)
 
 
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #87333e01
 def _scatter(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     "Zeros of `shape` with `values` in `rows`."
     return values.new_zeros(shape).index_copy_(0, rows, values)
@@ -108,6 +109,7 @@ def _as_autocast(*arguments: torch.Tensor | None) -> list[torch.Tensor | None]:
     return [cast(t) for t in arguments]
 
 
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #68a3ec7e
 def _stays_plain(arguments: tuple) -> bool:
     "Whether the plain function must run: in a compiled model or checkpoint, for other layouts."
     if torch.compiler.is_compiling() or _to_be_repeated():
@@ -116,6 +118,7 @@ def _stays_plain(arguments: tuple) -> bool:
     return any(t.is_complex() or t.is_nested or t.layout != torch.strided for t in tensors)
 
 
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #78100a53
 def _to_be_repeated() -> bool:
     "Whether this pass runs inside a checkpoint that repeats it on the way back."
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
@@ -129,11 +132,13 @@ def _linear(
     return _Linear.apply(*_as_autocast(x, weight, bias))
 
 
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #afe4ebf4
 def _tuple_of(value: int | tuple[int, ...], dims: int) -> list[int]:
     "One number per dimension, as `convolution_backward` wants its settings."
     return list(value) if isinstance(value, (tuple, list)) else [value] * dims
 
 
+# %% ../../nbs/09_thinning/01_row_skipping.ipynb #b842e5ea
 def _convolution(function: Callable[..., torch.Tensor], dims: int) -> Callable[..., torch.Tensor]:
     "`function` with the backward pass above; the plain one for padding by name and single images."
 

@@ -33,10 +33,16 @@ def _graph_tensors(output: object) -> list[Tensor]:
     return [t for t in batch_tensors(output) if t.requires_grad]
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #e79871b9
 def read_by(losses: Tensor, output: object) -> list[Tensor]:
     """The tensors of `output` that `losses` depends on other than through one another.
 
-    `InvalidArgument` if there is none."""
+    `InvalidArgument` if there is none.
+
+    >>> logits = torch.ones(2, 3, requires_grad=True)
+    >>> [t is logits for t in read_by(logits.sum(1), (logits, None))]
+    [True]
+    """
     tensors = _graph_tensors(output)
     edges = [get_gradient_edge(t) for t in tensors]
     ends = {edge.node for edge in edges}
@@ -81,6 +87,7 @@ def _is_cross_entropy(losses: Tensor, output: Tensor) -> bool:
     return node is end and softmax
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #072e3212
 def _norms(losses: Tensor, output: Tensor) -> Tensor:
     "||d losses[i] / d output|| (n,) float64, its owners proved."
     if not _is_cross_entropy(losses, output):
@@ -97,13 +104,19 @@ def _large(losses: Tensor) -> float:
     return 2.0 ** max(0, math.frexp(size)[1])
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #7c052fa7
 def row_scores(losses: Tensor, output: object) -> Tensor:
     """||d losses[i] / d output|| (n,) float64: `losses` (n,), `output` a tensor or a structure.
 
     The graph stays usable. Costs the loss's own backward twice, no layer's; once for the cross
     entropy of logits (n, C). `InvalidShape` for
     losses that are not one per row, `UnsupportedModel` where an entry of the output belongs to
-    several samples, or the loss is compiled so that its graph can be walked only once."""
+    several samples, or the loss is compiled so that its graph can be walked only once.
+
+    >>> output = torch.tensor([[3.0, 4.0], [0.0, 1.0]], requires_grad=True)
+    >>> row_scores(output.square().sum(1) / 2, output).tolist()
+    [5.0, 1.0]
+    """
     check_losses(losses)
     large = _large(losses)
     try:
@@ -121,8 +134,12 @@ def row_scores(losses: Tensor, output: object) -> Tensor:
     return large * torch.stack(norms).square().sum(0).sqrt()
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #02f2424b
 def check_losses(losses: Tensor) -> None:
-    "`InvalidShape` unless `losses` is (n,)."
+    """`InvalidShape` unless `losses` is (n,).
+
+    >>> check_losses(torch.ones(3))
+    """
     if not isinstance(losses, Tensor) or losses.dim() != 1:
         found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise InvalidShape(
@@ -138,8 +155,13 @@ def _loss_values(losses: Tensor, output: object) -> Tensor:
 NAMED: dict[str, ScoreFunction] = {"output": row_scores, "loss": _loss_values}
 
 
+# %% ../../nbs/09_thinning/03_scoring.ipynb #9301ef8a
 def score_function(scores: str | ScoreFunction) -> ScoreFunction:
-    "Of a name, 'output' or 'loss', or of the function (losses, output) -> (n,) itself."
+    """Of a name, 'output' or 'loss', or of the function (losses, output) -> (n,) itself.
+
+    >>> score_function("output") is row_scores
+    True
+    """
     if callable(scores):
         return scores
     if scores not in NAMED:

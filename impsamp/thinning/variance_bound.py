@@ -23,7 +23,11 @@ def added_variance(pi: Vector, norms: Vector) -> float:
     """V(pi) = (1/n^2) sum_i (1 - pi_i)/pi_i norms_i^2 of the thinned gradient, `pi`, `norms` (n,).
 
     A row counts 0 where pi_i = 1 or the norm is 0, inf where only pi_i is 0. Lemma 1 of the second
-    paper, with equality for independent coins."""
+    paper, with equality for independent coins.
+
+    >>> added_variance([0.5, 1.0], [2.0, 3.0])
+    1.0
+    """
     q = to_float64(pi, "pi", ndim=1)
     g = check_scores(norms, "norms")
     if q.size != g.size:
@@ -38,7 +42,11 @@ def added_variance(pi: Vector, norms: Vector) -> float:
 def threshold(scores: Vector, budget: float) -> float:
     """Largest tau with sum_{s_i < tau} (tau s_i - s_i^2) <= `budget`; inf if every tau fits.
 
-    `scores` (n,), not all zero. One sort: the sum is piecewise linear in tau."""
+    `scores` (n,), not all zero. One sort: the sum is piecewise linear in tau.
+
+    >>> float(threshold([1, 2, 5], 4))
+    3.0
+    """
     s = np.sort(to_float64(scores))
     linear = np.cumsum(s)
     square = np.cumsum(s * s)
@@ -56,6 +64,7 @@ def _keep_share(s: np.ndarray, share: float) -> np.ndarray:
     return minibatch_probabilities(s, min(share * s.size, most))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #e1a43d31
 def _within(s: np.ndarray, share: float) -> np.ndarray:
     "min(1, s_i / tau) with sum (1 - pi)/pi s^2 = share * sum s^2, for scores of any size."
     t = s / s.max()  # whose squares neither overflow nor vanish together
@@ -70,6 +79,7 @@ def _mean_square(s: np.ndarray) -> float:
     return float(np.mean(s * s))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #d0cf81d1
 def _remember(values: list[float], new: float) -> None:
     "`new` is the last of at most 31 values; one that is not finite is not an observation."
     if np.isfinite(new):
@@ -85,7 +95,12 @@ class VarianceBound:
     expected fraction kept; `warm_up`: steps that keep every row. With `audit_every` = k, one step
     in k costs a backward pass over the kept rows more; V <= eps ||g_B||^2 is then the bound where
     that keeps fewer rows, and `relative_variance()` is the audited V / ||g_B||^2. Not with compiled
-    models whose buffers are donated (audits walk the graph twice)."""
+    models whose buffers are donated (audits walk the graph twice).
+
+    >>> bound = VarianceBound(0.25)
+    >>> bound.inclusion([1.0, 1.0, 1.0, 1.0]).tolist()
+    [0.8, 0.8, 0.8, 0.8]
+    """
 
     def __init__(
         self,
@@ -106,10 +121,8 @@ class VarianceBound:
         self.spent: list[float] = []  # audited V over the mean squared score, of thinned steps
 
     def __repr__(self) -> str:
-        return (
-            f"VarianceBound({self.eps}, audit_every={self.audit_every}, warm_up={self.warm_up}, "
-            f"low={self.low})"
-        )
+        more = f"audit_every={self.audit_every}, warm_up={self.warm_up}, low={self.low}"
+        return f"VarianceBound({self.eps}, {more})"
 
     @property
     def scale(self) -> float | None:
@@ -199,6 +212,7 @@ class VarianceBound:
         vars(self).update(vars(checked))
 
 
+# %% ../../nbs/09_thinning/02_variance_bound.ipynb #27517af7
 def _observations(values: object, name: str) -> list[float]:
     "At most 31 finite numbers."
     found = to_float64(values, name, ndim=1)

@@ -119,6 +119,8 @@ def test_histograms_hold_every_finite_distance(closing):
     tv, chi2 = fig.axes
     assert sum(map(counted, tv.patches)) == 12
     assert sum(map(counted, chi2.patches)) == 11 and "1 infinite" in chi2.get_title()
+    # a picture sets formulas, a page plain letters
+    assert chi2.get_title().startswith(r"$\chi^2$(·, $p^{GN}$)")
     assert chi2.get_xscale() == "log" and tv.get_xscale() == "linear"
     with pytest.raises(UnknownName, match="did you mean 'tv'"):
         plot_histograms(Assessment("s", rows), ("tvv",))

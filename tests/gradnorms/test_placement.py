@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import impsamp.gradnorms.placement as placements
 from impsamp.errors import UnsupportedModel
 from impsamp.gradnorms.contractions import LinearRule
 from impsamp.gradnorms.placement import (
@@ -254,3 +255,58 @@ def test_embeddings_convolutions_and_group_norms_of_named_rows():
     rows = [torch.autograd.grad(loss, leaves, retain_graph=True) for loss in losses]
     expected = torch.stack([flat(row).norm() for row in rows])
     assert close(found, expected, 1e-10)
+
+
+# samples without a gradient
+
+
+def learnt(kept, n=8, x=None):
+    "Squares of a network whose loss looks at the samples `kept` alone, with and without the rest."
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    params = dict(model.named_parameters())
+    x = torch.randn(n, 1, 6, 6) if x is None else x
+    keep = torch.zeros(n)
+    keep[kept] = 1
+    losses, calls = caught(lambda: (model(x) * keep[:, None]).square().sum(1), params)
+    return calls, prove(losses, calls), params
+
+
+def looked_at(monkeypatch, calls, proof, params, n=8):
+    "The squares, and how many samples were contracted for each parameter."
+    sizes = []
+
+    def counted(uses, param, scale=None):
+        sizes.append(len(uses[0].b))
+        return parameter_squares(uses, param, scale)
+
+    monkeypatch.setattr(placements, "parameter_squares", counted)
+    return ghost_squares(n, calls, proof, params), set(sizes)
+
+
+def test_samples_without_a_gradient_are_left_out(monkeypatch):
+    calls, proof, params = learnt([1, 6])
+    found, sizes = looked_at(monkeypatch, calls, proof, params)
+    assert sizes == {2}
+    assert found.nonzero().flatten().tolist() == [1, 6]
+    monkeypatch.setattr(placements, "_with_gradient", lambda placed, n: [None])
+    whole, sizes = looked_at(monkeypatch, calls, proof, params)
+    assert sizes == {8} and torch.equal(found, whole)
+
+
+def test_a_batch_without_any_gradient_is_all_zeros(monkeypatch):
+    found, sizes = looked_at(monkeypatch, *learnt([]))
+    assert sizes == set() and found.tolist() == [0] * 8
+
+
+def test_most_samples_with_a_gradient_are_taken_with_the_rest(monkeypatch):
+    found, sizes = looked_at(monkeypatch, *learnt([0, 1, 2, 3, 4]))
+    assert sizes == {8} and len(found.nonzero()) == 5
+
+
+def test_zero_times_infinity_is_no_zero():
+    x = torch.randn(8, 1, 6, 6)
+    x[3] = torch.inf
+    calls, proof, params = learnt([1, 6], x=x)
+    silent = [g.index_fill(0, torch.tensor([3]), 0.0) for g in proof.gradients]
+    assert ghost_squares(8, calls, proof._replace(gradients=silent), params)[3].isnan()

@@ -8,9 +8,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import impsamp.gradnorms.plan as plans
 from impsamp.errors import UnsupportedModel
 from impsamp.gradnorms import choose_method, grad_norms
-from impsamp.gradnorms.plan import explicit_squares, make_ghost_plan, planned_squares
+from impsamp.gradnorms.placement import prove
+from impsamp.gradnorms.plan import PROVED_FOR, explicit_squares, make_ghost_plan, planned_squares
 from tests.gradnorms.cases import Twice, case
 from tests.gradnorms.helpers import ALL, close, mlp, squared, state
 
@@ -60,6 +62,53 @@ def test_a_use_that_the_plan_does_not_know_goes_to_the_loop():
 
     found = planned_squares(plan, model, penalised, x, y, params)
     assert close(found, explicit_squares("loop", model, penalised, x, y, params), 1e-12)
+
+
+# how long a proof holds
+
+
+class Counted:
+    "`prove`, counted."
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return prove(*args)
+
+
+def masked(out, target):
+    t, keep = target
+    return squared(out, t) * keep
+
+
+def proofs_after_a_full_batch(monkeypatch, kept, batches):
+    "Proofs that `batches` batches take in which only the samples `kept` have a gradient."
+    model, x, y = mlp()
+    params = dict(model.named_parameters())
+    everybody = torch.ones(len(x), dtype=x.dtype)
+    plan = make_ghost_plan(model, masked, x, (y, everybody), params)
+    counted = Counted()
+    monkeypatch.setattr(plans, "prove", counted)
+    planned_squares(plan, model, masked, x, (y, everybody), params)
+    assert counted.calls == 1
+    some = torch.zeros_like(everybody)
+    some[kept] = 1.0
+    oracle = explicit_squares("loop", model, masked, x, (y, some), params)
+    for _ in range(batches):
+        found = planned_squares(plan, model, masked, x, (y, some), params)
+        assert close(found, oracle, 1e-12)
+    return counted.calls - 1
+
+
+def test_what_many_samples_told_few_may_confirm(monkeypatch):
+    "A network that has learnt all but one: 31 batches, a proof, 31 batches, a proof, 31 batches."
+    assert proofs_after_a_full_batch(monkeypatch, [2], 3 * PROVED_FOR + 2) == 2
+
+
+def test_zeros_confirm_nothing(monkeypatch):
+    assert proofs_after_a_full_batch(monkeypatch, [], PROVED_FOR + 5) == 5
 
 
 # what it must not believe

@@ -14,6 +14,7 @@ import re
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -186,10 +187,8 @@ def row(name, figures):
 def heading(figures):
     "Names above their columns, a word a line."
     words = [name.split() for name in figures]
-    depth = max(map(len, words))
-    columns = [[*w, *[""] * (depth - len(w))] for w in words]
-    lines = ["".join(f"{word:>10}" for word in line) for line in zip(*columns)]
-    return "\n".join(f"{'':36}{line}" for line in lines)
+    lines = zip_longest(*words, fillvalue="")
+    return "\n".join(f"{'':36}" + "".join(f"{w:>10}" for w in line) for line in lines)
 
 
 def print_table(notebooks):

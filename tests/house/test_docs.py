@@ -1,12 +1,16 @@
 """The site's tools: what they keep of a notebook, what they call a fault, the whole site."""
 
+import base64
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +23,7 @@ def load(name):
 
 
 pages = load("pages")
+smaller = load("smaller")
 links = load("links")
 HAS_SPHINX = not pages.missing_packages()
 
@@ -50,10 +55,58 @@ def test_a_results_notebook_without_its_pictures_is_named():
     assert pages.lost_outputs(Path("nbs/03_theory/x.ipynb"), [code("1")]) == []
 
 
+def text(words):
+    return {"cell_type": "markdown", "source": [words], "metadata": {}}
+
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": ["aGVs", "bG8="]}}
+
+
+def test_a_tutorial_without_its_pictures_is_named():
+    name = Path("nbs/tutorials/01_lost.ipynb")
+    words = code("1", [{"output_type": "stream", "name": "stdout", "text": "x"}])
+    assert "01_lost.ipynb was committed without" in pages.lost_outputs(name, [words])[0]
+    assert pages.lost_outputs(name, [code("1", [PICTURE])]) == []
+
+
+def test_the_pictures_of_a_tutorial_come_with_their_headings():
+    cells = [text("# T"), text("words\n\n## Where the draws go\n\nmore"), code("1", [PICTURE])]
+    assert pages.pictures_of(cells) == [("Where the draws go", b"hello")]
+
+
+def test_a_card_of_a_tutorial_says_its_title_and_its_promise():
+    cell = "# A title\n\n> A promise.\n\n# > no comment"
+    assert pages.title_and_promise(cell) == ("A title", "A promise.")
+    assert pages.title_and_promise("words") == ("", "")
+
+
+def test_pictures_of_a_notebook_lose_bytes_and_no_pixels():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 200)[:, None, None] + rng.integers(0, 3, (200, 300, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(ramp, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    png = base64.b64encode(buffer.getvalue()).decode()
+    shown = {"output_type": "display_data", "data": {"image/png": png}}
+    book = smaller.with_smaller_pictures({"cells": [text("x"), code("f()", [shown])]})
+    small = base64.b64decode(book["cells"][1]["outputs"][0]["data"]["image/png"])
+    assert len(small) < len(buffer.getvalue()) / 2
+    with Image.open(io.BytesIO(small)) as picture:
+        now = np.asarray(picture.convert("RGB"), dtype=float)
+    assert now.shape == ramp.shape
+    assert np.abs(now - ramp).mean() < 4
+    assert smaller.smaller(small) == small  # nothing more to save
+
+
 def test_every_committed_page_can_be_shown(tmp_path):
     assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
     gallery = (tmp_path / "source" / "gallery.md").read_text()
-    assert gallery.count("<figure>") == len(list((ROOT / "figures").glob("*.png")))
+    drawn = len(list((ROOT / "figures").glob("*.png")))
+    taught = len(list((tmp_path / "extra" / "figures" / "tutorials").glob("*.png")))
+    assert taught >= len(list((ROOT / "nbs" / "tutorials").glob("[0-9]*.ipynb")))
+    assert gallery.count("<figure>") == drawn + taught
+    listed = (tmp_path / "source" / "tutorials.md").read_text()
+    for name in (ROOT / "nbs" / "tutorials").glob("*.ipynb"):
+        assert f"nbs/tutorials/{name.stem}" in listed
 
 
 def test_a_figure_that_nothing_draws_is_named(tmp_path):
@@ -61,7 +114,7 @@ def test_a_figure_that_nothing_draws_is_named(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "figures" / "orphan.png").write_bytes(b"")
     (tmp_path / "source").mkdir()
-    found = pages.write_gallery(tmp_path, tmp_path / "source")
+    found = pages.write_gallery(tmp_path, tmp_path / "source", tmp_path / "extra")
     assert found == ["figures/orphan.png has no notebook: see experiments.toml, [[result]]"]
 
 

@@ -1,6 +1,7 @@
 """Every relative link in the notebooks and in the pages at the top leads to a file."""
 
 import csv
+import json
 import re
 from urllib.parse import unquote
 
@@ -52,11 +53,26 @@ def test_the_map_leads_to_every_package_and_every_single_module():
 
 
 def test_the_errata_page_links_to_the_evidence_that_the_table_names():
-    page = (ROOT / "nbs" / "index.ipynb").read_text()
+    page = shown(ROOT / "nbs" / "results" / "errata.ipynb")
     with open(ROOT / "figures" / "table_errata.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 20
     computed = [row for row in rows if row["notebook"] != "reading"]
     assert len(rows) - len(computed) < 4
-    links = ["[{notebook}]({notebook}.ipynb) `{evidence}`".format(**row) for row in computed]
+    links = ["[{notebook}](../{notebook}.ipynb) `{evidence}`".format(**row) for row in computed]
     assert [link for link in links if link not in page] == []
+
+
+def test_each_departure_names_the_page_that_explains_it():
+    text = "".join(prose(ROOT / "nbs" / "departures.ipynb"))
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(lines) > 40
+    assert [
+        line for line in lines if not re.search(r"\(\[[\w/]+\]\([\w/]+\.ipynb\)\)$", line)
+    ] == []
+
+
+def shown(path):
+    "What a notebook's cells printed as Markdown."
+    outputs = [o for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", [])]
+    return "".join("".join(o.get("data", {}).get("text/markdown", "")) for o in outputs)

@@ -113,7 +113,7 @@ def test_the_metadata_says_licence_version_and_extras(wheel):
     assert found["License-Expression"] == "MIT"
     assert found["License-File"] == "LICENSE"
     assert found["Version"] == impsamp.__version__
-    extras = {"plots", "theory", "reproduce", "docs", "integrations", "cluster", "dev"}
+    extras = {"plots", "theory", "reproduce", "docs", "integrations", "cluster", "dev", "tutorials"}
     assert extras <= set(found.get_all("Provides-Extra"))
     classifiers = found.get_all("Classifier")
     assert not [c for c in classifiers if c.startswith("License ::")], "PEP 639 has one place"

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from impsamp import VRClassifier
 from impsamp.linear.scaling import as_rows, moments, scaling_of
 
 
@@ -56,3 +57,22 @@ def test_dense_enough_is_dense():
     assert isinstance(as_rows(thick), np.ndarray)
     assert sparse.issparse(as_rows(thin))
     assert as_rows(np.ones((2, 2), np.float32)).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_array_of_zeros_is_computed_with_as_csr_only_where_centring_gains_nothing(dtype):
+    X = sparse.random_array((3000, 400), density=0.03, rng=0).toarray().astype(dtype)
+    thin = as_rows(X, thin=True)
+    assert sparse.issparse(thin) and (thin != sparse.csr_matrix(X)).nnz == 0
+    assert as_rows(X).dtype == np.float64 and isinstance(as_rows(X), np.ndarray)
+    X[:, 3] = 2000  # a year: constant but for little, so it wants its mean taken off
+    assert isinstance(as_rows(X, thin=True), np.ndarray)
+
+
+def test_a_thin_array_and_its_csr_have_one_fit():
+    X = sparse.random_array((3000, 400), density=0.03, rng=0)
+    y = np.asarray(X.sum(axis=1)).ravel() > 6
+    array = VRClassifier(l2=1e-2).fit(X.toarray(), y)
+    rows = VRClassifier(l2=1e-2).fit(sparse.csr_matrix(X), y)
+    assert np.allclose(array.coef_, rows.coef_, atol=1e-9)
+    assert array.gap_[0] < 1e-6

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_iris, load_wine
 from sklearn.linear_model import ElasticNet, LogisticRegression
 
 from impsamp import VRClassifier
+from impsamp.linear import sparsity
 from impsamp.linear.composites import Composite
 from impsamp.linear.second_order import Progress, point_at
-from impsamp.linear.sparsity import lasso_descent, on_working_sets
+from impsamp.linear.sparsity import column_descent, lasso_descent, on_working_sets
 
 
 def data(n=120, k=200, seed=0):
@@ -89,3 +92,48 @@ def test_descent_on_a_quadratic_meets_the_conditions_of_a_minimum():
     on = x != 0
     assert np.allclose(g[on], -3 * np.sign(x[on]))
     assert (np.abs(g[~on]) <= 3 + 1e-9).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), ridge=st.sampled_from([0.05, 0.3]))
+def test_descent_on_columns_is_descent_on_their_gram_matrix(seed, ridge):
+    rng = np.random.default_rng(seed)
+    A = sparse.random_array((30, 8), density=0.3, format="csc", rng=rng)
+    r = rng.random(30)
+    g = rng.normal(size=8)
+    l1 = np.full(8, 0.4)
+    H = (A.T @ (A * r[:, None])).toarray() + ridge * np.eye(8)
+    x = rng.normal(size=8)
+    z = x.copy()
+    lasso_descent(H, g.copy(), x, l1, 10**5, 1e-28)
+    column_descent((A.indptr, A.indices, A.data), r, g, z, l1, np.full(8, ridge), 10**5, 1e-28)
+    assert np.allclose(x, z, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared"])
+def test_sparse_rows_with_more_features_in_use_than_a_gram_matrix_has_room_for(loss):
+    # the working set was full and its gap small, so that nothing moved: the fit never ended
+    rng = np.random.default_rng(0)
+    X = sparse.csr_matrix(sparse.random_array((5000, 20_000), density=0.002, rng=rng))
+    z = X @ (rng.normal(size=20_000) * (rng.random(20_000) < 0.02))
+    z = z + 0.5 * z.std() * rng.normal(size=5000)
+    t = z if loss == "squared" else np.sign(z)
+    f = Composite(X, t, np.ones(5000), loss=loss, l2=0.0, l1=0.0, fit_intercept=False)
+    level = np.abs(f.gradient(np.zeros((5000, 1)), f.start)).max() / 30
+    f = Composite(X, t, np.ones(5000), loss=loss, l2=0.0, l1=level, fit_intercept=False)
+    run = Progress(tol=1e-6, max_iter=500)
+    at = on_working_sets(f, point_at(f, f.start), run)
+    assert run.converged
+    assert np.count_nonzero(at.theta) > sparsity.MOST
+
+
+def test_a_full_working_set_ends_what_it_cannot_finish(monkeypatch):
+    monkeypatch.setattr(sparsity, "MOST", 60)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 80))
+    y = (X @ rng.normal(size=(80, 3))).argmax(axis=1)
+    f = Composite(X, y, np.ones(300), loss="multinomial", l2=0.0, l1=1e-3, classes=3)
+    run = Progress(tol=1e-6, max_iter=500)
+    run.watch = lambda row: len(run.records) > 300
+    on_working_sets(f, point_at(f, f.start), run)
+    assert not run.stopped

@@ -26,8 +26,8 @@ CASES = {
     "few features": (made(500, 10), "Newton-Cholesky"),
     "least squares, wide": (made(500, 300, loss="squared"), "Newton-Cholesky"),
     "hundreds": (made(3000, 200), "L-BFGS, sampled Hessian"),
-    "classes": (made(2000, 40, loss="multinomial", classes=5), "SVRG"),
-    "thousands, sparse": (made(9000, 3000, density=0.02, l2=1e-2), "SVRG, importance sampling"),
+    "classes": (made(6000, 40, loss="multinomial", classes=5), "SVRG"),
+    "thousands, sparse": (made(18000, 3000, density=0.02, l2=1e-2), "SVRG, importance sampling"),
     "l1, wide": (made(500, 800, l1=0.02, l2=0.0), "proximal Newton on working sets"),
 }
 

@@ -33,12 +33,12 @@ def test_a_grandchild_ends_when_its_parent_is_killed():
     process.kill()
     began = time.monotonic()
     assert process.stdout.read() == b""  # every holder is gone
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_parent_that_is_gone_already_counts_as_dead():
     process = subprocess.Popen([sys.executable, "-c", WATCHING.format(parent=1)])
-    assert process.wait(20) == 1
+    assert process.wait(90) == 1
 
 
 def notebook(path, *cells):
@@ -77,6 +77,28 @@ def test_a_notebook_that_leaves_python_has_failed_whatever_its_status(tmp_path):
 def test_a_kernel_that_dies_is_told(tmp_path):
     told = child.execute(notebook(tmp_path / "x.ipynb", "import os; os._exit(3)"))
     assert told["error"] == "DeadKernelError"
+
+
+def test_a_kernel_whose_ports_others_took_is_started_again(tmp_path, monkeypatch):
+    "Nothing of the notebook ran; after three starts it is told."
+    import papermill
+
+    starts, execute = [], papermill.execute_notebook
+
+    def unlucky(*args, **kwargs):
+        starts.append(kwargs["cwd"])
+        if len(starts) in unlucky.at:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return execute(*args, **kwargs)
+
+    monkeypatch.setattr(papermill, "execute_notebook", unlucky)
+    task = notebook(tmp_path / "x.ipynb", "open('out', 'a').write('once')")
+    unlucky.at = {1, 2}
+    assert child.execute(task) == {}
+    assert (len(starts), (tmp_path / "out").read_text()) == (3, "once")
+    unlucky.at = {4, 5, 6}
+    assert child.execute(task)["error"] == "RuntimeError"
+    assert (len(starts), (tmp_path / "out").read_text()) == (6, "once")
 
 
 def test_a_copy_that_cannot_be_written_is_told(tmp_path):

@@ -1,11 +1,13 @@
 """The first paper's runs: what is refused, what is recorded, and the loss from margins."""
 
+import contextlib
 import math
 
 import numpy as np
 import pytest
 import torch
 
+import impsamp.reproduce.lahire as lahire
 from impsamp.errors import InvalidArgument, UnknownName
 from impsamp.reproduce.lahire import (
     PAPER_ARMS,
@@ -22,6 +24,22 @@ from impsamp.reproduce.lahire import (
 def test_a_diverging_paper_run_under_norms_is_recorded():
     result = paper_run(optimizer="sgd", scheme="gn", seed=0, lr=1e30, steps=20, test=False)
     assert 0 < result["diverged_at"] < 20 and np.isinf(result["train_loss"][-1])
+
+
+def test_numbers_below_the_range_change_no_bit_of_a_run(monkeypatch):
+    "Adam learns most images to the last bit; with and without their gradients of 1e-40."
+    arm = dict(optimizer="adam", scheme="gn", seed=1000, steps=45, eval_every=15, test=False)
+    without = paper_run(**arm)
+    monkeypatch.setattr(lahire, "_subnormals_as_zero", contextlib.nullcontext)
+    within = paper_run(**arm)
+    assert within.keys() == without.keys()
+    assert all(np.array_equal(within[key], without[key]) for key in within)
+    assert within["train_loss"][-1] < 1e-12
+
+
+def test_small_numbers_are_back_after_a_run():
+    paper_run(optimizer="sgd", scheme="u", seed=0, steps=1, test=False)
+    assert torch.tensor(1e-38) * 1e-3 > 0
 
 
 def test_unknown_names():

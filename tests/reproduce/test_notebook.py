@@ -96,7 +96,7 @@ def test_who_is_late_is_ready_and_can_be_stopped():
     other = fake("import time; time.sleep(60)")
     began = time.monotonic()
     assert first_ready([other, late]) == [late]
-    assert 0.1 < time.monotonic() - began < 5
+    assert 0.1 < time.monotonic() - began < 30
     sentence = r"x.ipynb was stopped: its time limit of 0\.2 s is over"
     assert sentence.replace("\\", "") in str(expire(late))
     assert not psutil.pid_exists(late.process.pid)

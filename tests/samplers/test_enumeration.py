@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from impsamp.errors import UnsupportedModel
+from impsamp.errors import InvalidArgument, UnsupportedModel
 from impsamp.samplers import (
     AliasTable,
     ApproximateIndependentSampling,
@@ -97,3 +97,11 @@ def test_a_sampler_of_ones_own_can_be_registered():
         yield Fraction(1, 2), [0.75]
 
     assert expected_coefficients(Fair()).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", [AliasTable, InverseCDF, SumTree, SystematicSampling])
+def test_probabilities_without_a_common_denominator_are_refused_at_once(kind):
+    "Not after a list of some 10^13 cells has filled the memory."
+    p = np.sqrt([1.0, 2.0, 3.0, 5.0])
+    with pytest.raises(InvalidArgument, match="common denominator"):
+        expected_coefficients(kind(p / p.sum()))

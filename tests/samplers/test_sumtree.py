@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impsamp.errors import InvalidProbabilities, InvalidScores, InvalidShape
+from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores, InvalidShape
 from impsamp.samplers import SumTree
 from impsamp.samplers.enumeration import Script
 from impsamp.samplers.sumtree import _set_leaves, _walk_down
@@ -153,3 +153,23 @@ def test_tree_state_round_trip_and_foreign_state():
     assert (other._tree == tree._tree).all()
     with pytest.raises(InvalidShape, match="tree of 3 items, this one has 4"):
         SumTree(np.ones(4)).load_state_dict(tree.state_dict())
+
+
+# ---- a buffer that fills ---------------------------------------------------------------------
+@pytest.mark.parametrize("filled", [1, 3, 8])
+def test_population_makes_the_mean_of_the_filled_slots(filled):
+    "All outcomes of one draw, each slot by its probability: the estimate's mean is the mean."
+    values = rng(0).normal(size=filled)
+    tree = SumTree(np.r_[rng(1).random(filled) + 0.1, np.zeros(8 - filled)])
+    mean = 0.0
+    for u in np.cumsum(tree.p)[:filled] - tree.p[:filled] / 2:
+        draw = tree.draw(1, Script([u]), population=filled)
+        i = int(draw.idx[0])
+        mean += tree.p[i] * float(draw.weight[0]) * values[i]
+    assert np.isclose(mean, values.mean())
+
+
+@pytest.mark.parametrize("population", [0, 9, 2.5])
+def test_a_population_that_the_tree_cannot_hold_is_refused(population):
+    with pytest.raises(InvalidArgument, match="population"):
+        SumTree(np.ones(8)).draw(1, 0, population=population)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impsamp.errors import InvalidArgument, InvalidShape
-from impsamp.schemes.binned import BinnedItems, _draw, _move
+from impsamp.schemes.binned import BinnedItems, _draw, _fill, _find, _homeless, _plan
 
 
 def consistent(items, bins):
@@ -42,6 +42,18 @@ def test_moves_are_assignments_to_a_vector(case):
         consistent(items, slow)
 
 
+def by_hand(items, moved, goals):
+    "The same move in plain Python; returns what stood in the arrays before the last half."
+    was = np.empty(moved.size, int)
+    new = np.empty_like(items.starts)
+    _find(items.place, items.starts, moved, was)
+    plan = _plan(items.order, items.place, items.starts, moved, was, goals.copy(), new)
+    who = _homeless(items.order, items.starts, new, moved, *plan)
+    before = items.order.copy()
+    _fill(items.order, items.place, items.starts, new, who, *plan)
+    return before
+
+
 def test_compiled_moves_leave_the_bits_of_the_plain_ones():
     rng = np.random.default_rng(0)
     fast = BinnedItems(300, 30)
@@ -50,8 +62,31 @@ def test_compiled_moves_leave_the_bits_of_the_plain_ones():
         moved = rng.integers(300, size=40)
         goals = rng.integers(30, size=40)
         fast.move(moved, goals)
-        _move(slow.order, slow.place, slow.bins, slow.starts, moved, goals)
+        by_hand(slow, moved, goals)
     assert (fast.order == slow.order).all() and (fast.place == slow.place).all()
+
+
+def test_all_but_the_last_half_of_a_move_leaves_everything_as_it_was():
+    "So that an interrupt between two kernels does no harm."
+    rng = np.random.default_rng(1)
+    items = BinnedItems(60, 7)
+    for _ in range(30):
+        order = items.order.copy()
+        before = by_hand(items, rng.integers(60, size=25), rng.integers(7, size=25))
+        assert (before == order).all()
+
+
+def test_only_the_net_flow_over_a_border_moves_others():
+    "A hundred items change places with a hundred: nobody else moves."
+    items = BinnedItems(1000, 3)
+    items.fill(np.arange(1000) // 334)
+    place = items.place.copy()
+    up = np.arange(100)
+    down = np.arange(800, 900)
+    items.move(np.r_[up, down], np.r_[np.full(100, 2), np.zeros(100, int)])
+    others = np.r_[100:800, 900:1000]
+    assert (items.place[others] == place[others]).all()
+    assert set(items.place[up]) == set(place[down])
 
 
 def test_every_point_belongs_to_the_item_whose_interval_it_is_in():
@@ -123,7 +158,20 @@ def test_what_is_no_order_is_refused_and_changes_nothing():
     consistent(items, np.array([1, 1, 1]))
 
 
-def test_memory_is_nine_bytes_an_item():
-    items = BinnedItems(1000, 162)
-    arrays = (items.order, items.place, items.bins)
-    assert sum(a.nbytes for a in arrays) == 9 * 1000
+def test_memory_is_eight_bytes_an_item():
+    items = BinnedItems(100_000, 162)
+    arrays = [x for x in vars(items).values() if isinstance(x, np.ndarray)]
+    assert sum(a.nbytes for a in arrays) == 8 * 100_000 + 8 * 163
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 161, 256])
+def test_bins_are_found_by_halving(count):
+    rng = np.random.default_rng(count)
+    items = BinnedItems(400, count)
+    items.fill(rng.integers(0, count, 400) // 3 * 3 % count)
+    some = rng.integers(400, size=300)
+    slow = np.empty(300, int)
+    _find(items.place, items.starts, some, slow)
+    wanted = np.searchsorted(items.starts, items.place[some], side="right") - 1
+    assert (items.bins_of(some) == wanted).all() and (slow == wanted).all()
+    assert (items.bins[some] == wanted).all()

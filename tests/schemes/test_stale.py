@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from impsamp.errors import InvalidArgument, InvalidShape, UnknownName
 from impsamp.schemes import Stale
-from impsamp.schemes.stale import score_bin
+from impsamp.schemes.stale import BINS, score_bin
 from tests.schemes.helpers import uniform_ratio
 from tests.states import same
 
@@ -315,3 +317,47 @@ def test_probed_norms_change_what_a_bin_is_worth():
         assert probes == (12 if every else 0)
     assert shares[0] == pytest.approx(0.9 / 3 + 0.05, abs=0.02)
     assert shares[1] == pytest.approx(0.9 * 3 / 4 + 0.05, abs=0.02)
+
+
+scores_of_a_batch = st.sampled_from([0.0, 1e-30, 0.5, 1.0, 7.0, 1e30, 1e300, np.nan])
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("grow"), st.integers(0, 4)),
+        st.tuples(st.just("draw"), st.lists(scores_of_a_batch, min_size=1, max_size=9)),
+        st.tuples(st.just("restart"), st.none()),
+    ),
+    max_size=12,
+)
+
+
+def check_law(scheme):
+    "Draws have the written law, which is one, bounded below, and consistent with the bins."
+    n = scheme.n
+    p = scheme.probabilities()
+    assert p.shape == (n,) and np.isclose(p.sum(), 1)
+    assert p.min() >= (1 - scheme.weight) / n * (1 - 1e-9)
+    idx, prob = scheme.draw(3 * n, 0)
+    np.testing.assert_allclose(prob, p[idx], rtol=1e-9)
+    items = scheme.items
+    assert (items.order[items.place] == np.arange(n)).all() and items.sizes.sum() == n
+    seen = ~np.isnan(scheme.scores)
+    assert (items.bins[seen] < BINS).all() and (items.bins[~seen] == BINS).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 5), events)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_whatever_happens_to_growing_data_the_law_stays_one(n, events):
+    "Items added, batches above n, scores all zero, huge, tiny or NaN, bins that run empty."
+    scheme = Stale("loss").init(n)
+    for step, (event, what) in enumerate(events):
+        if event == "grow":
+            scheme.grow(scheme.n + what)
+        elif event == "draw":
+            idx, prob = scheme.draw(len(what), step)
+            scheme.update(idx, np.array(what), prob)
+        else:
+            state = scheme.state_dict()
+            scheme = Stale("loss").init(scheme.n)
+            scheme.load_state_dict(state)
+        check_law(scheme)

@@ -69,6 +69,7 @@ def _censored(rows: pd.DataFrame, measure: str, arm: int) -> np.ndarray:
     return known.to_numpy(bool)
 
 
+# %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #5a96cf65
 @dataclass(frozen=True)
 class Pair:
     "A comparison, the joined rows behind it, and how many more were empty."
@@ -141,6 +142,7 @@ def _in_the_way(kind: str, comparison: Comparison) -> float:
     return max(comparison.mean - high, low - comparison.mean)
 
 
+# %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #bafa112f
 def _effect_text(comparison: Comparison) -> str:
     first, second = comparison.pair
     return f"{first} / {second}: {comparison.bound}{np.exp(comparison.mean):.3g}"
@@ -234,6 +236,7 @@ def _log_region(claim: Claim, margin: float) -> Interval:
     return float(np.log(low)) if low > 0 else -np.inf, float(np.log(high))
 
 
+# %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #8713e555
 def _pair(
     claim: Claim,
     measure: str,
@@ -280,6 +283,7 @@ def _case(
     return Case(claim, measure, setting, pairs, rules.empty)
 
 
+# %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #68c4bd4d
 def find_cases(
     claims: Iterable[Claim],
     stats: pd.DataFrame,

@@ -56,6 +56,7 @@ def _is_equivalent(case: Case, level: float) -> bool:
     )
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #f3be51e6
 def _anchor_row(
     case: Case,
     p: float,
@@ -74,6 +75,7 @@ def _anchor_row(
     }
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #6f819a5f
 def _tested(cases: list[Case], alpha: float) -> list[Row]:
     "Rows of the cases at the anchor that are not censored, corrected together."
     if not cases:
@@ -83,6 +85,7 @@ def _tested(cases: list[Case], alpha: float) -> list[Row]:
     return [_anchor_row(*one) for one in corrected]
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #72c4eba1
 def _anchor_rows(cases: list[Case], alpha: float) -> list[Row]:
     "Rows of all cases at the anchor, in their order."
     rows = iter(_tested([case for case in cases if not case.censored], alpha))
@@ -120,6 +123,7 @@ def _effects(cases: list[Case]) -> _Effects:
     return found
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #22706cfc
 def _other_rows(
     claims: list[Claim], stats: pd.DataFrame, rules: Rules, effects: _Effects
 ) -> list[Row]:
@@ -152,6 +156,7 @@ def _floor_cells(case: Case, level: float, floored: dict[float, list[Case]]) -> 
     return {"floor_effects": ", ".join(texts), "floor_moves": moves}
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #f3f02a39
 def _time_cells(case: Case, stats: pd.DataFrame, rules: Rules) -> Row:
     "The ratio of times to a level of the limiting pair, with its 95% interval."
     if _TIME not in stats:
@@ -167,6 +172,7 @@ def _time_cells(case: Case, stats: pd.DataFrame, rules: Rules) -> Row:
     return {"time_effect": effect, "time_low": np.exp(low), "time_high": np.exp(high)}
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #d2307fb3
 def _add_floors(
     rows: list[Row],
     cases: list[Case],
@@ -194,6 +200,7 @@ def _description(claim: Claim) -> list[object]:
     return [claim.get(key) for key in _DESCRIPTION]
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #6c6464c4
 def _described(claims: list[Claim]) -> pd.DataFrame:
     "What the claims say of themselves, one row each."
     import pandas as pd
@@ -206,6 +213,7 @@ def _judgeable(claims: Iterable[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim["kind"] != "statement"]
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #ab576675
 def judge_statistics(
     claims: Iterable[Claim],
     stats: pd.DataFrame,
@@ -250,6 +258,7 @@ def _looked_at(measure: str, steps: np.ndarray) -> np.ndarray:
     return steps > 0
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #b71e7461
 def _chance(
     claim: Claim,
     measure: str,
@@ -292,6 +301,7 @@ def _families(
     return families
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #7d8ce04b
 def _add_chances(
     table: pd.DataFrame,
     claims: list[Claim],
@@ -317,10 +327,12 @@ class Options(TypedDict, total=False):
     flips: int
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #8b6e2494
 def _of_family(claims: list[Claim], name: str) -> list[Claim]:
     return [claim for claim in claims if claim["family"] == name]
 
 
+# %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #0c5e4775
 def judge(
     claims: Iterable[Claim],
     records: pd.DataFrame,

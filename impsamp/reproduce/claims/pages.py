@@ -26,11 +26,13 @@ def _number(x: float | None, digits: int = 3) -> str:
     return "" if x is None or x != x else f"{x:.{digits}g}"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #3ae57eab
 def _ratio(x: float) -> str:
     "Three digits, and more next to one, where the third says nothing."
     return f"{x:.4f}" if 0 < abs(x - 1) < 0.02 else _number(x)
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #aef8a64d
 _BOUNDS = {"<=": "at most ", ">=": "at least ", "?": "bounds both ways, "}
 
 
@@ -39,10 +41,12 @@ def _bound(row: _Row) -> str:
     return _BOUNDS.get(getattr(row, "bound", ""), "")
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #9b4041ef
 def _is_censored(row: _Row) -> bool:
     return getattr(row, "verdict", "") == "censored"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #e6289b78
 def _effect(row: _Row) -> str:
     if _is_censored(row):
         return f"censored ({int(row.empty_pairs)} pairs empty)"
@@ -51,20 +55,24 @@ def _effect(row: _Row) -> str:
     return f"{_bound(row)}{_ratio(row.effect)} [{_ratio(row.low)}, {_ratio(row.high)}]"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #e7be228e
 def _pvalue(row: _Row) -> str:
     if row.p != row.p:
         return ""
     return "< 0.0001" if row.p_holm < 1e-4 else f"{row.p_holm:.2g}"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #fb1d261d
 def _words(measure: str) -> str:
     return measure.replace("_", " ")
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #bbf4f33c
 def _floor_moves(row: _Row) -> bool:
     return getattr(row, "floor_moves", False) is True
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #77cef82a
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     "A table of markdown."
     lines = [header, *rows]
@@ -86,6 +94,7 @@ def _sized(row: _Row) -> str:
     return text + f"; pairs won {_number(row.wins)}"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #2bc642e4
 def _failed(row: _Row) -> str:
     "The failures, for the sentence that gives the effect; nothing where no run failed."
     count = getattr(row, "failed_first", np.nan)
@@ -95,6 +104,7 @@ def _failed(row: _Row) -> str:
     return f", {both} runs failed"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #5cf75d3a
 def _judgement(row: _Row) -> str:
     if row.verdict == "not measured":
         return "not measured"
@@ -103,6 +113,7 @@ def _judgement(row: _Row) -> str:
     return f"{_words(row.measure)}: {row.verdict}, {_sized(row)}, {int(row.n)} pairs{_failed(row)}"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #ad60cc9a
 def _verdict_of(rows: Sequence[_Row]) -> str:
     "The verdict by the first measure, and whether another measure says something else."
     first = str(rows[0].verdict)
@@ -110,6 +121,7 @@ def _verdict_of(rows: Sequence[_Row]) -> str:
     return first if not others else f"{first} (depends on the measure)"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #b77de8cf
 def _sentence(rows: Sequence[_Row]) -> str:
     "One claim: verdict, text, source, what each measure says, its picture."
     row = rows[0]
@@ -123,6 +135,7 @@ def _sentence(rows: Sequence[_Row]) -> str:
     )
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #7eb95110
 def _sentences(own: pd.DataFrame, claims: Iterable[Claim]) -> Iterator[str]:
     "A sentence per claim that was judged, and why a statement is not."
     for name in dict.fromkeys(own.id):
@@ -160,6 +173,7 @@ def _floor_text(row: _Row) -> str:
     return f"**{text}**" if _floor_moves(row) else text
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #ccb80182
 def _verdict_cells(row: _Row) -> tuple[object, ...]:
     return (
         row.id,
@@ -176,6 +190,7 @@ def _verdict_cells(row: _Row) -> tuple[object, ...]:
     )
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #36053c9e
 def _defined(columns: dict[str, str]) -> str:
     "What the columns of a table mean, as a list."
     return "\n".join(f"- *{name}*: {meaning}." for name, meaning in columns.items())
@@ -203,6 +218,7 @@ def _failure_cells(row: _Row) -> tuple[str, ...]:
     )
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #82d13dd6
 def _failures_part(own: pd.DataFrame) -> list[str]:
     failed = own[own.failed_first.notna()]
     if not len(failed):
@@ -232,6 +248,7 @@ def _power(row: _Row) -> str:
     return f"; power {power:.2f}, {needed} for 0.8"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #c67c0ace
 def _setting_cell(row: _Row) -> str:
     "The effect, its interval, whether it agrees, and the power that it had."
     if _is_censored(row):
@@ -244,6 +261,7 @@ def _setting_cell(row: _Row) -> str:
     )
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #cf6ae627
 def _settings_part(table: pd.DataFrame, anchor: str) -> list[str]:
     others = [setting for setting in dict.fromkeys(table.setting) if setting != anchor]
     if not others:

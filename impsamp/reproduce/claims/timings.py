@@ -43,6 +43,7 @@ def timing_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     return seconds.assign(**columns)[_LOGS]
 
 
+# %% ../../../nbs/14_reproduce/05_claims/03_timings.ipynb #b47ea6cc
 def timing_table(timings: pd.DataFrame) -> pd.DataFrame:
     "Mean and standard deviation over repeats of the seconds of every phase, per arm."
     seconds = with_arm(timings, ("repeat", *PHASES), "timings")
@@ -63,6 +64,7 @@ def _stretched(curve: pd.DataFrame, unit: float, own: float) -> pd.DataFrame:
     return pd.DataFrame(losses, curve.index, curve.columns)
 
 
+# %% ../../../nbs/14_reproduce/05_claims/03_timings.ipynb #54aeaf55
 def time_matched(
     records: pd.DataFrame,
     timings: pd.DataFrame,
