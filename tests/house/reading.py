@@ -181,14 +181,14 @@ def together(notebooks):
 
 def row(name, figures):
     numbers = [f"{v:.2f}" if isinstance(v, float) else str(v) for v in figures.values()]
-    return f"{name:36}" + "".join(f"{n:>8}" for n in numbers)
+    return f"{name:36}" + "".join(f"{n:>10}" for n in numbers)
 
 
 def heading(figures):
     "Names above their columns, a word a line."
     words = [name.split() for name in figures]
     lines = zip_longest(*words, fillvalue="")
-    return "\n".join(f"{'':36}" + "".join(f"{w:>9}"[1:] for w in line) for line in lines)
+    return "\n".join(f"{'':36}" + "".join(f"{w:>10}" for w in line) for line in lines)
 
 
 def print_table(notebooks):
