@@ -357,9 +357,15 @@ class _Placed(NamedTuple):
 
 
 # %% ../../nbs/06_gradnorms/03_placement.ipynb #91171f54
+def _laid(one: _Placed, t: Tensor, n: int) -> Tensor:
+    "`t` with the samples of a call first whose samples run along an axis."
+    assert isinstance(one.placement, Layout)
+    return one.placement.apply(t, n)
+
+
 def _shown(one: _Placed, n: int) -> Tensor:
     "(n,) bool: whose output gradient is not zero."
-    return one.placement.apply(one.b, n).reshape(n, -1).any(1)
+    return _laid(one, one.b, n).reshape(n, -1).any(1)
 
 
 def _with_gradient(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
@@ -372,7 +378,7 @@ def _with_gradient(placed: Sequence[_Placed], n: int) -> list[Tensor | None]:
     (silent,) = (~shown).nonzero(as_tuple=True)
     if 2 * len(silent) < n:
         return [None]
-    inputs = (one.placement.apply(one.call.x, n)[silent] for one in placed)
+    inputs = (_laid(one, one.call.x, n)[silent] for one in placed)
     if not all(bool(a.isfinite().all()) for a in inputs):
         return [None]
     return [shown.nonzero()[:, 0]] if shown.any() else []
