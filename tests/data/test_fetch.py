@@ -26,7 +26,7 @@ CONTENT = b"0123456789"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PACKED = {
     "": CONTENT,
-    ".gz": gzip.compress(CONTENT),
+    ".gz": gzip.compress(CONTENT, mtime=0),
     ".bz2": bz2.compress(CONTENT),
     ".xz": lzma.compress(CONTENT),
 }
@@ -174,7 +174,7 @@ def test_a_wrong_local_file_is_an_error_not_a_download(server, site, monkeypatch
 
 def test_the_next_mirror_is_asked(empty_cache, server, site, tmp_path):
     (tmp_path / "wrong").mkdir()
-    (tmp_path / "wrong" / "digits.gz").write_bytes(gzip.compress(b"other"))
+    (tmp_path / "wrong" / "digits.gz").write_bytes(gzip.compress(b"other", mtime=0))
     wrong, _ = server(tmp_path / "wrong")
     good, _ = server(site)
     assert obtain_digits(wrong, good, sha256=SHA256) == CONTENT
@@ -241,7 +241,9 @@ def test_a_folder_that_is_none_is_not_absence(monkeypatch, tmp_path):
     assert not isinstance(raised.value, DataUnavailable)
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", gzip.compress(b"other"), PACKED[".gz"][:-4]])
+@pytest.mark.parametrize(
+    "damage", [b"", b"garbage", gzip.compress(b"other", mtime=0), PACKED[".gz"][:-4]]
+)
 def test_a_corrupt_cached_file_is_fetched_again_in_the_same_call(empty_cache, server, site, damage):
     url, state = server(site)
     (empty_cache / "sets").mkdir(parents=True)
@@ -278,7 +280,7 @@ def test_content_encoding_is_taken_off(empty_cache, server, site, ending, called
         pytest.skip("only gzip is an encoding")
     sent = PACKED[ending]
     if called == "one more packing":
-        sent = gzip.compress(sent)
+        sent = gzip.compress(sent, mtime=0)
     url, state = server(site, get=lambda handler: answer(handler, sent, "gzip"))
     for _ in range(2):
         found = obtain("digits", urls=[f"{url}digits{ending}"], sha256=SHA256, progress=False)

@@ -160,9 +160,26 @@ _VERDICTS = {
     "theory": "the ratio that theory expects at this step size",
     "paper": "what the paper prints",
     "detectable": "for an undecided claim: the ratio that this design finds with probability 0.8",
-    "fresh figure": "the chance that mean curves of 45 fresh runs show the printed order",
+    "fresh figure": "the chance that mean curves of 45 fresh runs show the printed order; of a "
+    "claim of no gain: that they show none",
     "other floors": "the effect with other floors of the loss; in bold where they move it beyond "
     "its interval: then only the direction is reported",
+}
+
+
+_MEANINGS = {
+    "reproduced": "of an order (the first is lower): every interval lies below 1 and every effect "
+    "is at most 1/1.05 (1/1.10 in time); of *no gain*: the interval lies above 1/1.05; of a region "
+    "of ratios: inside it",
+    "direction only": "of an order: every interval lies below 1, some effect is smaller than that",
+    "negligible gain": "of an order: every interval lies below 1, some within the margin 1/1.05 "
+    "to 1.05 (1/1.10 to 1.10 in time)",
+    "no practical effect": "of an order: some interval holds 1 and lies within the margin",
+    "contradicted": "of an order: some interval lies above 1; of *no gain*: the interval lies "
+    "below 1 and the effect is at most 1/1.05; of a region: outside it",
+    "undecided": "none of these; the ratio that the design would find stands beside it",
+    "censored": "more than a fifth of the pairs reached the target in neither arm",
+    "not judged": "the paper's experiments, or ours, cannot tell; the sentence says why",
 }
 
 
@@ -297,6 +314,8 @@ def claims_page(
         f"# {title}",
         *([preface] if preface else []),
         "\n".join(_sentences(own, claims)),
+        "## What the verdicts mean",
+        _defined(_MEANINGS),
         "## Numbers",
         _defined(_VERDICTS),
         _markdown(list(_VERDICTS), map(_verdict_cells, own.itertuples())),
