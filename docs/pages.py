@@ -283,7 +283,10 @@ def records_of(page: Path, experiments: list[dict]) -> list[str]:
 def told_by_report(root: Path) -> dict[str, dict]:
     chapters = tomllib.loads((root / "nbs/experiments/report.toml").read_text())["chapter"]
     items = [item for chapter in chapters for item in chapter.get("item", [])]
-    return {Path(file).stem: item for item in items for file in item["files"]}
+    told = {Path(file).stem: item for item in items for file in item["files"]}
+    titles = tomllib.loads((root / "docs/titles.toml").read_text())
+    own = {stem: {"says": "", **told.get(stem, {}), "title": t} for stem, t in titles.items()}
+    return told | own
 
 
 def card(name: str, page: str, records: list[str], item: dict | None) -> str:

@@ -109,8 +109,17 @@ def test_every_committed_page_can_be_shown(tmp_path):
         assert f"nbs/tutorials/{name.stem}" in listed
 
 
+def test_every_figure_and_table_has_a_title_of_its_own():
+    told = pages.told_by_report(ROOT)
+    stems = [path.stem for path in (ROOT / "figures").glob("*.png")]
+    titles = [told[stem]["title"] for stem in stems]
+    assert len(set(titles)) == len(titles) > 30
+    bare = [p for p in (ROOT / "figures").glob("*.md") if not p.read_text().startswith("# ")]
+    assert [path.name for path in bare if path.stem not in told] == []
+
+
 def test_a_figure_that_nothing_draws_is_named(tmp_path):
-    for name in ("figures", "nbs/experiments", "nbs/results", "benchmarks"):
+    for name in ("figures", "nbs/experiments", "nbs/results", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "figures" / "orphan.png").write_bytes(b"")
     (tmp_path / "source").mkdir()
