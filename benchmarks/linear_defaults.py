@@ -8,9 +8,9 @@ parameters for that: the best value that any solver reached). A solver of scikit
 falling tolerances until its gap is below 1e-6; the seconds are those of that tolerance alone. No
 lower tolerance is tried of a solver that has spent 2 000 iterations or ten seconds. Processor
 seconds of one thread, medians of interleaved repeats; as many repeats as fit half a second, at
-least three; where a fit takes more than two seconds, the first runs count. first and later: seconds
-of the first fit of a process that has to compile, imports outside, and of the next process, which
-finds the kernels.
+least three; where a fit takes more than five seconds, the first runs count. first and later:
+seconds of the first fit of a process that has to compile, imports outside, and of the next
+process, which finds the kernels.
 
 Rows of sets that are not asked for stay. A row is written when it is there: a run that was cut off
 goes on with `--missing`."""
@@ -223,7 +223,7 @@ def contest(name, X, y, weight):
     judge.best = min(judge.best, *values.values())
     worth = {k: v for k, v in fits.items() if gap(judge, values[k]) < TARGET or k == "impsamp"}
     seconds = {key: [spent_by[key]] for key in worth}
-    if max(spent_by[key] for key in worth) < 2:
+    if max(spent_by[key] for key in worth) < 5:
         seconds = in_turn(worth, X, y, weight)
     reached = {key: float(np.median(each)) for key, each in seconds.items()}
     mine = reached.pop("impsamp")
