@@ -5,7 +5,6 @@
 # %% ../../nbs/08_samplers/05_loader.ipynb #023308c9
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import TypedDict
 
@@ -31,14 +30,14 @@ from impsamp.samplers.reports import (
     told_by,
 )
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, warn_user
 from ..randomness import as_numpy_generator, counter_generator
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .draws import Draw, DrawnBatch
 from .sources import Law, source_of
 
 # %% auto #0
-__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState"]
+__all__ = ["AHEAD", "Epoch", "ImportanceBatchSampler", "SamplerState", "lives_by_reports"]
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #3387d122
@@ -126,6 +125,23 @@ class Epoch(Iterator[DrawnBatch]):
             self.sampler.go_on_at(check_count(step, "next", low=0))
 
 
+# %% ../../nbs/08_samplers/05_loader.ipynb #d506104a
+AHEAD = 32  # draws that the workers of a DataLoader may have made before the first report
+
+
+def lives_by_reports(law: Law) -> bool:
+    """Whether `law` learns from reports and has had none, in this run or before.
+
+    >>> from impsamp.schemes import Loss
+    >>> lives_by_reports(Loss().init(3)), lives_by_reports([0.5, 0.5])
+    (True, False)
+    """
+    if getattr(law, "needs", "none") == "none":
+        return False
+    known = getattr(law, "scores", None)
+    return known is None or bool(np.isnan(known).all())
+
+
 # %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
 class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     """Batches for `DataLoader(batch_sampler=...)`, drawn by importance; weights travel with them.
@@ -182,6 +198,9 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self.ignored = 0
         self.late = 0
         self._said: set[str] = set()  # warnings given
+        self._told = False  # whether anything was reported, or its lack was said
+        self._draws = 0  # made here
+        self._silent = 0  # of them, over without scores
 
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
@@ -272,6 +291,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         rng = counter_generator(self.seed, step)
         draw = self._source.draw(rng, step)
         self._account.add(draw)
+        self._draws += 1
+        self._expect_reports(self._draws - AHEAD)
         return draw
 
     def _slice(self, draw: Draw) -> Draw:
@@ -305,6 +326,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
 
     def _hear(self, told: Told) -> None:
         "Apply first scores, keep others for the draws that they act on."
+        self._told = True
         if self._account.drawn == 0 and told.step is None:
             if told.rows.size:
                 self._source.update(told.rows, check_scores(told.scores), None)
@@ -371,7 +393,21 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         "A warning, the first time."
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(f"{type(self).__name__}: {words} (said once)", RuntimeWarning, 5)
+            warn_user(f"{type(self).__name__}: {words} (said once)")
+
+    def _expect_reports(self, steps: int) -> None:
+        "Say it where `steps` that are over are a pass and a scheme that needs scores got none."
+        if self._told or self.batch_size is None or steps * self.batch_size < self.n:
+            return
+        self._told = True
+        law = self._source.law
+        if lives_by_reports(law):
+            self._say(
+                "silent",
+                f"{self.n} items were drawn and nothing was reported: {type(law).__name__} knows "
+                "no scores and draws as at the beginning; "
+                "call loader.update(draw, losses) at each step",
+            )
 
     def _check_drawn(self, step: object) -> int:
         "`step` as a number of a step that was drawn."
@@ -391,6 +427,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         draw = getattr(drawn, "draw", drawn)
         step = self._check_drawn(getattr(draw, "step", draw))
         self._account.hear(step, self._epoch.stop)
+        self._silent += 1
+        self._expect_reports(self._silent)
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
