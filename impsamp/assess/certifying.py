@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -16,6 +16,7 @@ from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument
 from ..progress import check_verbose, progress
 from ..randomness import as_generator, counter_generator
+from ..samplers.one_call import scheme_of
 from ..training import SequentialStream, training_step
 from .callback import AssessCallback
 from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_of
@@ -78,7 +79,7 @@ def _stream_of(generator: Seeded) -> SequentialStream:
 
 # %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
-    scheme: ForeignScheme,
+    scheme: ForeignScheme | str,
     model: torch.nn.Module,
     loss_fn: LossFunction,
     data: Data,
@@ -95,7 +96,11 @@ def certify(
 ) -> Assessment:
     """Train `model` in place for `steps` steps of `batch` draws of `scheme`, and assess it.
 
-    Returns the `Assessment` over training, an evaluation every `every` steps. `optimizer` a torch
+    The model is changed: give `copy.deepcopy(model)` to keep yours. The scheme is not. `batch` is
+    5 by default, far below most training: the answer depends on it, so give your own. `scheme`: a
+    scheme or a name of `importance_loader` ("stale", "loss", ...). `data`: tensors (x, y), a
+    `Split` or a `TensorDataset`, no DataLoader. Returns the `Assessment` over training, an
+    evaluation every `every` steps. `optimizer` a torch
     optimizer of the model's parameters (None: SGD with rate `lr`); `generator` gives the draws in
     turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
     is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
@@ -110,6 +115,8 @@ def certify(
     >>> certify(Loss(), model, loss_fn, (x, x), batch=2, steps=4, every=2, verbose=False)
     Assessment('Loss', 3 evaluations, scope='visits')
     """
+    if isinstance(scheme, str):
+        scheme = cast("ForeignScheme", scheme_of(scheme))
     check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")

@@ -24,6 +24,7 @@ from impsamp.samplers.reports import (
     Report,
     SavedDraw,
     SavedReport,
+    Silence,
     Told,
     draw_of,
     report_of,
@@ -37,7 +38,7 @@ from .draws import Draw, DrawnBatch
 from .sources import Law, source_of
 
 # %% auto #0
-__all__ = ["AHEAD", "Epoch", "ImportanceBatchSampler", "SamplerState", "lives_by_reports"]
+__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState"]
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #3387d122
@@ -125,23 +126,6 @@ class Epoch(Iterator[DrawnBatch]):
             self.sampler.go_on_at(check_count(step, "next", low=0))
 
 
-# %% ../../nbs/08_samplers/05_loader.ipynb #d506104a
-AHEAD = 32  # draws that the workers of a DataLoader may have made before the first report
-
-
-def lives_by_reports(law: Law) -> bool:
-    """Whether `law` learns from reports and has had none, in this run or before.
-
-    >>> from impsamp.schemes import Loss
-    >>> lives_by_reports(Loss().init(3)), lives_by_reports([0.5, 0.5])
-    (True, False)
-    """
-    if getattr(law, "needs", "none") == "none":
-        return False
-    known = getattr(law, "scores", None)
-    return known is None or bool(np.isnan(known).all())
-
-
 # %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
 class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     """Batches for `DataLoader(batch_sampler=...)`, drawn by importance; weights travel with them.
@@ -198,9 +182,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self.ignored = 0
         self.late = 0
         self._said: set[str] = set()  # warnings given
-        self._told = False  # whether anything was reported, or its lack was said
-        self._draws = 0  # made here
-        self._silent = 0  # of them, over without scores
+        self._silence = Silence(self._source.law, self.n, self.batch_size)
 
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
@@ -291,8 +273,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         rng = counter_generator(self.seed, step)
         draw = self._source.draw(rng, step)
         self._account.add(draw)
-        self._draws += 1
-        self._expect_reports(self._draws - AHEAD)
+        self._silence.drawn += 1
+        self._say("silent", self._silence.noticed())
         return draw
 
     def _slice(self, draw: Draw) -> Draw:
@@ -326,7 +308,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
 
     def _hear(self, told: Told) -> None:
         "Apply first scores, keep others for the draws that they act on."
-        self._told = True
+        self._silence.broken = True
         if self._account.drawn == 0 and told.step is None:
             if told.rows.size:
                 self._source.update(told.rows, check_scores(told.scores), None)
@@ -389,25 +371,11 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             "`late`); give lag >= num_workers * prefetch_factor, or None",
         )
 
-    def _say(self, what: str, words: str) -> None:
-        "A warning, the first time."
-        if what not in self._said:
+    def _say(self, what: str, words: str | None) -> None:
+        "A warning, the first time; none without words."
+        if words and what not in self._said:
             self._said.add(what)
             warn_user(f"{type(self).__name__}: {words} (said once)")
-
-    def _expect_reports(self, steps: int) -> None:
-        "Say it where `steps` that are over are a pass and a scheme that needs scores got none."
-        if self._told or self.batch_size is None or steps * self.batch_size < self.n:
-            return
-        self._told = True
-        law = self._source.law
-        if lives_by_reports(law):
-            self._say(
-                "silent",
-                f"{self.n} items were drawn and nothing was reported: {type(law).__name__} knows "
-                "no scores and draws as at the beginning; "
-                "call loader.update(draw, losses) at each step",
-            )
 
     def _check_drawn(self, step: object) -> int:
         "`step` as a number of a step that was drawn."
@@ -427,8 +395,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         draw = getattr(drawn, "draw", drawn)
         step = self._check_drawn(getattr(draw, "step", draw))
         self._account.hear(step, self._epoch.stop)
-        self._silent += 1
-        self._expect_reports(self._silent)
+        self._silence.over += 1
+        self._say("silent", self._silence.noticed())
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
