@@ -32,6 +32,10 @@ __all__ = ["certify"]
 
 
 # %% ../../nbs/13_assess/07_certifying.ipynb #3680e556
+def _by_name(scheme: ForeignScheme | str) -> ForeignScheme:
+    return cast("ForeignScheme", scheme_of(scheme)) if isinstance(scheme, str) else scheme
+
+
 def _own_copy(scheme, n, batch):
     "A copy of the user's scheme, ready for n items; refused if it cannot be trained with."
     if scheme_scope(scheme) == "given":
@@ -96,16 +100,14 @@ def certify(
 ) -> Assessment:
     """Train `model` in place for `steps` steps of `batch` draws of `scheme`, and assess it.
 
-    The model is changed: give `copy.deepcopy(model)` to keep yours. The scheme is not. `batch` is
-    5 by default, far below most training: the answer depends on it, so give your own. `scheme`: a
-    scheme or a name of `importance_loader` ("stale", "loss", ...). `data`: tensors (x, y), a
-    `Split` or a `TensorDataset`, no DataLoader. Returns the `Assessment` over training, an
-    evaluation every `every` steps. `optimizer` a torch
-    optimizer of the model's parameters (None: SGD with rate `lr`); `generator` gives the draws in
-    turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
-    is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
-    not fresh ones. `verbose` True, False or None: tell how far it is always (a log gets lines),
-    never, or on a terminal. First paper, Algorithm 1.
+    The model changes (give a deepcopy to keep yours), `scheme` does not; it may be a name of
+    `importance_loader`. `batch` is 5, far below most training: give your own, the answer depends on
+    it. Returns the `Assessment`, an evaluation every `every` steps. `optimizer` of the model's
+    parameters (None: SGD with rate `lr`); `generator` gives the draws in turn; the other
+    arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score is not finite.
+    Between refreshes of a scheme of scope all, the probabilities in use are judged, not fresh ones.
+    `verbose` True, False or None: tell how far it is always, never, or on a terminal. First paper,
+    Algorithm 1.
 
     >>> from impsamp.schemes import Loss
     >>> model = torch.nn.Linear(1, 1)
@@ -115,13 +117,12 @@ def certify(
     >>> certify(Loss(), model, loss_fn, (x, x), batch=2, steps=4, every=2, verbose=False)
     Assessment('Loss', 3 evaluations, scope='visits')
     """
-    if isinstance(scheme, str):
-        scheme = cast("ForeignScheme", scheme_of(scheme))
     check_places(scheme, model, loss_fn)
     x, y = tensors_of(data)
     check_count(steps, "steps")
     check_verbose(verbose)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
+    scheme = _by_name(scheme)
     own = _own_copy(scheme, batch_length(x), batch)
     callback = AssessCallback(
         own,

@@ -187,8 +187,9 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
         sizes = f"batch_size={self.batch_size}, steps={self.steps}, lag={self.lag}{ranks}"
-        drawn = self._account.drawn
-        return f"{type(self).__name__}({self._source.law}, {sizes}): {drawn} steps drawn"
+        return (
+            f"{type(self).__name__}({self._source.law}, {sizes}): {self._account.drawn} steps drawn"
+        )
 
     @property
     def n(self) -> int:
@@ -270,11 +271,9 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             return self._account.waiting[step]
         for report in self._account.due(step):
             self._source.update(report.idx, report.scores, report.prob)
-        rng = counter_generator(self.seed, step)
-        draw = self._source.draw(rng, step)
+        draw = self._source.draw(counter_generator(self.seed, step), step)
         self._account.add(draw)
-        self._silence.drawn += 1
-        self._say("silent", self._silence.noticed())
+        self._say("silent", self._silence.after(drawn=1))
         return draw
 
     def _slice(self, draw: Draw) -> Draw:
@@ -382,9 +381,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         k = check_count(step, "step", low=0)
         if k >= self._account.drawn:
             last = self._account.drawn - 1
-            raise InvalidArgument(
-                f"step {k} was not drawn here: the last draw is that of step {last}"
-            )
+            raise InvalidArgument(f"step {k} was not drawn here: the last draw is of step {last}")
         return k
 
     def consumed(self, drawn: Draw | DrawnBatch | int) -> None:
@@ -393,10 +390,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         `update` does it, too. That is where a checkpoint without a step of its own stands. Raises
         `InvalidArgument`."""
         draw = getattr(drawn, "draw", drawn)
-        step = self._check_drawn(getattr(draw, "step", draw))
-        self._account.hear(step, self._epoch.stop)
-        self._silence.over += 1
-        self._say("silent", self._silence.noticed())
+        self._account.hear(self._check_drawn(getattr(draw, "step", draw)), self._epoch.stop)
+        self._say("silent", self._silence.after(over=1))
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
@@ -406,8 +401,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         numbers, which `torch.load` reads with `weights_only=True`. Raises `InvalidArgument` for a
         step that was not drawn or lies too far back."""
         step = self._checkpoint(step)
-        account = self._account
-        ahead = account.after(step)
+        ahead = self._account.after(step)
         stop = self._epoch.stop if self._epoch.stop > step else step + 1
         return {
             **self._identity(),
@@ -415,7 +409,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             "step": step,
             "stop": stop,
             "ahead": [(d.idx, d.weight, d.prob, d.step) for d in ahead],
-            "reports": [report.as_tensors() for report in account.reports],
+            "reports": [report.as_tensors() for report in self._account.reports],
             "ignored": self.ignored,
             "law": self._source.state_dict(),
         }

@@ -76,6 +76,7 @@ def scheme_of(scheme: object) -> object:
     return SCHEMES[scheme]()
 
 
+# %% ../../nbs/08_samplers/09_one_call.ipynb #a7d13138
 def _initialised(law: object, n: int) -> None:
     "A scheme that knows the number of items; `InvalidArgument` for one that a loader cannot use."
     name = type(law).__name__

@@ -169,8 +169,7 @@ class Silence:
 
     >>> from impsamp.schemes import Loss
     >>> silence = Silence(Loss().init(6), 6, 2)
-    >>> silence.over = 3
-    >>> silence.noticed()[:44], silence.noticed()
+    >>> silence.after(over=3)[:44], silence.after(over=3)
     ('6 items were drawn and nothing was reported:', None)
     """
 
@@ -181,8 +180,10 @@ class Silence:
     over: int = 0  # of them, those that the loop has had for certain
     broken: bool = False  # by a report, or because it was noticed
 
-    def noticed(self) -> str | None:
+    def after(self, *, drawn: int = 0, over: int = 0) -> str | None:
         "What to say, once; None while the first pass lasts, or where nothing is amiss."
+        self.drawn += drawn
+        self.over += over
         steps = max(self.over, self.drawn - AHEAD)
         if self.broken or self.size is None or steps * self.size < self.n:
             return None
