@@ -122,8 +122,7 @@ def certify(
     check_count(steps, "steps")
     check_verbose(verbose)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
-    scheme = _by_name(scheme)
-    own = _own_copy(scheme, batch_length(x), batch)
+    own = _own_copy(_by_name(scheme), batch_length(x), batch)
     callback = AssessCallback(
         own,
         model,
@@ -133,7 +132,7 @@ def certify(
         sample_size=sample_size,
         generator=counter_generator(1),
         optimizer=optimizer,
-        name=name or scheme_name(scheme),
+        name=name or scheme_name(_by_name(scheme)),
     )
     stream = _stream_of(generator)
     with progress(steps, f"certify {callback.assessment.scheme}", verbose=verbose) as told:
