@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
@@ -31,6 +32,7 @@ __all__ = [
     "deprecated",
     "unknown",
     "version_numbers",
+    "warn_user",
 ]
 
 
@@ -180,6 +182,28 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UnknownName:
     near = get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UnknownName(f"unknown {kind} {name!r}: {hint}choose from {', '.join(names)}")
+
+
+# %% ../nbs/00_errors.ipynb #162657b9
+def warn_user(words: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Warn at the innermost line that is neither of this package nor of torch: the user's.
+
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     warn_user("mind the step")
+    >>> str(told[0].message)
+    'mind the step'
+    """
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(words, category, stacklevel=level)
+
+
+def _is_inner(module: str) -> bool:
+    return module.partition(".")[0] in ("impsamp", "torch")
 
 
 # %% ../nbs/00_errors.ipynb #307bbe2b

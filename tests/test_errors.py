@@ -14,6 +14,7 @@ from impsamp.errors import (
     deprecated,
     unknown,
     version_numbers,
+    warn_user,
 )
 
 PYTHONS_OWN = {
@@ -149,3 +150,12 @@ def test_what_is_overdue_would_be_found():
     home = type("home", (), {"double": double, "Old": Old})
     assert overdue(home, "0.4.0") == ["double"]
     assert overdue(home, "0.10.0") == ["double", "Old"]
+
+
+def test_a_warning_names_the_line_outside_the_package_however_deep_it_comes_from():
+    inner = {"__name__": "impsamp.somewhere", "warn_user": warn_user}
+    exec("def deep(k):\n    deep(k - 1) if k else warn_user('mind')", inner)
+    for depth in range(3):
+        with pytest.warns(RuntimeWarning, match="mind") as told:
+            inner["deep"](depth)
+        assert told[0].filename == __file__

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -16,6 +16,7 @@ from ..checks import check_count, check_number
 from ..errors import Diverged, InvalidArgument
 from ..progress import check_verbose, progress
 from ..randomness import as_generator, counter_generator
+from ..samplers.one_call import scheme_of
 from ..training import SequentialStream, training_step
 from .callback import AssessCallback
 from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_of
@@ -31,6 +32,10 @@ __all__ = ["certify"]
 
 
 # %% ../../nbs/13_assess/07_certifying.ipynb #3680e556
+def _by_name(scheme: ForeignScheme | str) -> ForeignScheme:
+    return cast("ForeignScheme", scheme_of(scheme)) if isinstance(scheme, str) else scheme
+
+
 def _own_copy(scheme, n, batch):
     "A copy of the user's scheme, ready for n items; refused if it cannot be trained with."
     if scheme_scope(scheme) == "given":
@@ -78,7 +83,7 @@ def _stream_of(generator: Seeded) -> SequentialStream:
 
 # %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
-    scheme: ForeignScheme,
+    scheme: ForeignScheme | str,
     model: torch.nn.Module,
     loss_fn: LossFunction,
     data: Data,
@@ -95,12 +100,14 @@ def certify(
 ) -> Assessment:
     """Train `model` in place for `steps` steps of `batch` draws of `scheme`, and assess it.
 
-    Returns the `Assessment` over training, an evaluation every `every` steps. `optimizer` a torch
-    optimizer of the model's parameters (None: SGD with rate `lr`); `generator` gives the draws in
-    turn; the other arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score
-    is not finite. Between refreshes of a scheme of scope all, the probabilities in use are judged,
-    not fresh ones. `verbose` True, False or None: tell how far it is always (a log gets lines),
-    never, or on a terminal. First paper, Algorithm 1.
+    The model changes (give a deepcopy to keep yours), `scheme` does not; it may be a name of
+    `importance_loader`. `batch` is 5, far below most training: give your own, the answer depends on
+    it. Returns the `Assessment`, an evaluation every `every` steps. `optimizer` of the model's
+    parameters (None: SGD with rate `lr`); `generator` gives the draws in turn; the other
+    arguments and errors as for `AssessCallback`, and `Diverged` if a loss or score is not finite.
+    Between refreshes of a scheme of scope all, the probabilities in use are judged, not fresh ones.
+    `verbose` True, False or None: tell how far it is always, never, or on a terminal. First paper,
+    Algorithm 1.
 
     >>> from impsamp.schemes import Loss
     >>> model = torch.nn.Linear(1, 1)
@@ -115,7 +122,7 @@ def certify(
     check_count(steps, "steps")
     check_verbose(verbose)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
-    own = _own_copy(scheme, batch_length(x), batch)
+    own = _own_copy(_by_name(scheme), batch_length(x), batch)
     callback = AssessCallback(
         own,
         model,
@@ -125,7 +132,7 @@ def certify(
         sample_size=sample_size,
         generator=counter_generator(1),
         optimizer=optimizer,
-        name=name or scheme_name(scheme),
+        name=name or scheme_name(_by_name(scheme)),
     )
     stream = _stream_of(generator)
     with progress(steps, f"certify {callback.assessment.scheme}", verbose=verbose) as told:

@@ -70,13 +70,19 @@ def _pair_of(data: Data) -> tuple[object, object]:
 def tensors_of(data: Data) -> tuple[Batch, Batch]:
     """(x, y) of a pair, a `Split` or a `TensorDataset`, with matching lengths of at least two.
 
-    x and y are tensors, or tuples or dicts of tensors. Raises `InvalidArgument` for anything else,
+    x and y are tensors, or tuples or dicts of tensors. Raises `InvalidArgument` for anything else
+    (a DataLoader: give its data set, or `torch.cat` of its batches),
     `InvalidShape` for other lengths.
 
     >>> x, y = tensors_of((np.ones((3, 2)), np.arange(3)))
     >>> x.shape, y.tolist()
     (torch.Size([3, 2]), [0, 1, 2])
     """
+    if isinstance(data, torch.utils.data.DataLoader):
+        raise InvalidArgument(
+            "the data are a DataLoader, which draws by itself: give loader.dataset if it is a "
+            "TensorDataset, or tensors x, y = map(torch.cat, zip(*loader))"
+        )
     try:
         x, y = _pair_of(data)
     except TypeError as e:

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ["find_named", "foreign_code", "load_scheme", "load_task", "split_spec"]
 
-
 # %% ../../nbs/14_reproduce/11_named.ipynb #ebc9ea8e
-def split_spec(spec: str) -> tuple[str, str]:
+_SAID_AS = {
+    "scheme": "module:Scheme, such as impsamp.schemes:Loss",
+    "task": "module:factory, such as my_task:make",
+}
+
+
+def split_spec(spec: str, kind: str = "scheme") -> tuple[str, str]:
     """(module, name) of `module:name`; `InvalidArgument` for anything else.
+
+    `kind`: what is to be named, "scheme" or "task"; the error shows one.
 
     >>> split_spec("impsamp.schemes:Loss")
     ('impsamp.schemes', 'Loss')
@@ -38,11 +45,10 @@ def split_spec(spec: str) -> tuple[str, str]:
     module, colon, attribute = spec.partition(":")
     if "/" in module or module.endswith(".py"):
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
-        raise InvalidArgument(
-            f"{module} is a file: name it as Python imports it, {dotted}:{attribute or 'Scheme'}"
-        )
+        name = attribute or ("make" if kind == "task" else "Scheme")
+        raise InvalidArgument(f"{module} is a file: name it as Python imports it, {dotted}:{name}")
     if not (module and colon and attribute):
-        raise InvalidArgument(f"say module:Scheme, such as impsamp.schemes:Loss; got {spec!r}")
+        raise InvalidArgument(f"say {_SAID_AS[kind]}; got {spec!r}")
     return module, attribute
 
 
@@ -92,17 +98,33 @@ def _imported(module: str) -> ModuleType:
 
 
 # %% ../../nbs/14_reproduce/11_named.ipynb #b3a03d04
+def _names_of(home: ModuleType, kind: str) -> list[str]:
+    "The names of `home.__all__`, or of what it defines: functions, classes, schemes."
+    if hasattr(home, "__all__"):
+        return list(home.__all__)
+    public = {name: x for name, x in vars(home).items() if not name.startswith("_")}
+    return [name for name, x in public.items() if _is_made_in(home, x, kind)]
+
+
+def _is_made_in(home: ModuleType, x: object, kind: str) -> bool:
+    "Whether `x` is no import: its own functions and classes, and where one is sought a scheme."
+    if isclass(x) or isroutine(x):
+        return x.__module__ == home.__name__
+    return kind == "scheme" and hasattr(x, "probabilities")
+
+
 def find_named(spec: str, kind: str) -> object:
     """What `module:name` names; `UnknownName` where there is no such module or name.
 
     >>> find_named("impsamp.schemes:Loss", "scheme").__name__
     'Loss'
     """
-    module, attribute = split_spec(spec)
+    module, attribute = split_spec(spec, kind)
     home = _import_module(module)
     if not hasattr(home, attribute):
-        shown = getattr(home, "__all__", vars(home))
-        names = [name for name in shown if not name.startswith("_")]
+        names = _names_of(home, kind)
+        if not names:
+            raise UnknownName(f"unknown {kind} {attribute!r}: {module} defines none")
         raise unknown(f"{kind} in {module}", attribute, names)
     return getattr(home, attribute)
 

@@ -5,7 +5,6 @@
 # %% ../../nbs/08_samplers/05_loader.ipynb #023308c9
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import TypedDict
 
@@ -25,13 +24,14 @@ from impsamp.samplers.reports import (
     Report,
     SavedDraw,
     SavedReport,
+    Silence,
     Told,
     draw_of,
     report_of,
     told_by,
 )
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, warn_user
 from ..randomness import as_numpy_generator, counter_generator
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .draws import Draw, DrawnBatch
@@ -182,12 +182,14 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self.ignored = 0
         self.late = 0
         self._said: set[str] = set()  # warnings given
+        self._silence = Silence(self._source.law, self.n, self.batch_size)
 
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
         sizes = f"batch_size={self.batch_size}, steps={self.steps}, lag={self.lag}{ranks}"
-        drawn = self._account.drawn
-        return f"{type(self).__name__}({self._source.law}, {sizes}): {drawn} steps drawn"
+        return (
+            f"{type(self).__name__}({self._source.law}, {sizes}): {self._account.drawn} steps drawn"
+        )
 
     @property
     def n(self) -> int:
@@ -269,9 +271,9 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             return self._account.waiting[step]
         for report in self._account.due(step):
             self._source.update(report.idx, report.scores, report.prob)
-        rng = counter_generator(self.seed, step)
-        draw = self._source.draw(rng, step)
+        draw = self._source.draw(counter_generator(self.seed, step), step)
         self._account.add(draw)
+        self._say("silent", self._silence.after(drawn=1))
         return draw
 
     def _slice(self, draw: Draw) -> Draw:
@@ -305,6 +307,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
 
     def _hear(self, told: Told) -> None:
         "Apply first scores, keep others for the draws that they act on."
+        self._silence.broken = True
         if self._account.drawn == 0 and told.step is None:
             if told.rows.size:
                 self._source.update(told.rows, check_scores(told.scores), None)
@@ -367,20 +370,18 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             "`late`); give lag >= num_workers * prefetch_factor, or None",
         )
 
-    def _say(self, what: str, words: str) -> None:
-        "A warning, the first time."
-        if what not in self._said:
+    def _say(self, what: str, words: str | None) -> None:
+        "A warning, the first time; none without words."
+        if words and what not in self._said:
             self._said.add(what)
-            warnings.warn(f"{type(self).__name__}: {words} (said once)", RuntimeWarning, 5)
+            warn_user(f"{type(self).__name__}: {words} (said once)")
 
     def _check_drawn(self, step: object) -> int:
         "`step` as a number of a step that was drawn."
         k = check_count(step, "step", low=0)
         if k >= self._account.drawn:
             last = self._account.drawn - 1
-            raise InvalidArgument(
-                f"step {k} was not drawn here: the last draw is that of step {last}"
-            )
+            raise InvalidArgument(f"step {k} was not drawn here: the last draw is of step {last}")
         return k
 
     def consumed(self, drawn: Draw | DrawnBatch | int) -> None:
@@ -389,8 +390,8 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         `update` does it, too. That is where a checkpoint without a step of its own stands. Raises
         `InvalidArgument`."""
         draw = getattr(drawn, "draw", drawn)
-        step = self._check_drawn(getattr(draw, "step", draw))
-        self._account.hear(step, self._epoch.stop)
+        self._account.hear(self._check_drawn(getattr(draw, "step", draw)), self._epoch.stop)
+        self._say("silent", self._silence.after(over=1))
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
@@ -400,8 +401,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         numbers, which `torch.load` reads with `weights_only=True`. Raises `InvalidArgument` for a
         step that was not drawn or lies too far back."""
         step = self._checkpoint(step)
-        account = self._account
-        ahead = account.after(step)
+        ahead = self._account.after(step)
         stop = self._epoch.stop if self._epoch.stop > step else step + 1
         return {
             **self._identity(),
@@ -409,7 +409,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             "step": step,
             "stop": stop,
             "ahead": [(d.idx, d.weight, d.prob, d.step) for d in ahead],
-            "reports": [report.as_tensors() for report in account.reports],
+            "reports": [report.as_tensors() for report in self._account.reports],
             "ignored": self.ignored,
             "law": self._source.state_dict(),
         }

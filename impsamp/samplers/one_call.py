@@ -5,7 +5,6 @@
 # %% ../../nbs/08_samplers/09_one_call.ipynb #5703733f
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal, TypeAlias
@@ -25,7 +24,7 @@ from impsamp.schemes import (
 )
 
 from ..checks import check_count
-from ..errors import InvalidArgument, InvalidShape, unknown
+from ..errors import InvalidArgument, InvalidShape, unknown, warn_user
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .distributed import DistributedImportanceBatchSampler, Group, ranks_of
 from .draws import Draw, DrawnBatch
@@ -37,7 +36,15 @@ from .sources import Law
 from .trust import Trust, TrustWindow, doubt, is_doubtful
 
 # %% auto #0
-__all__ = ["SCHEMES", "ImportanceLoader", "Lag", "check_data", "importance_loader", "law_of"]
+__all__ = [
+    "SCHEMES",
+    "ImportanceLoader",
+    "Lag",
+    "check_data",
+    "importance_loader",
+    "law_of",
+    "scheme_of",
+]
 
 # %% ../../nbs/08_samplers/09_one_call.ipynb #bf139652
 SCHEMES: dict[str, Callable[[], Law]] = {
@@ -52,8 +59,14 @@ SCHEMES: dict[str, Callable[[], Law]] = {
 }
 
 
-def _made(scheme: object) -> object:
-    "The scheme of a name; anything else as it is."
+def scheme_of(scheme: object) -> object:
+    """The scheme of a name of `SCHEMES`; anything else but a class as it is.
+
+    Raises `InvalidArgument`, `UnknownName`.
+
+    >>> type(scheme_of("remembered")).__name__
+    'Stale'
+    """
     if isinstance(scheme, type):
         raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
     if not isinstance(scheme, str):
@@ -63,6 +76,7 @@ def _made(scheme: object) -> object:
     return SCHEMES[scheme]()
 
 
+# %% ../../nbs/08_samplers/09_one_call.ipynb #a7d13138
 def _initialised(law: object, n: int) -> None:
     "A scheme that knows the number of items; `InvalidArgument` for one that a loader cannot use."
     name = type(law).__name__
@@ -73,6 +87,13 @@ def _initialised(law: object, n: int) -> None:
         )
     if getattr(law, "n", None) is not None:
         return
+    if getattr(law, "scope", None) == "all" and getattr(law, "needs", "none") != "none":
+        needs = law.needs  # type: ignore[attr-defined]  # as just seen
+        raise InvalidArgument(
+            f"{name} wants fresh scores of all items, which a loader cannot compute: use "
+            f"impsamp.train (or certify), or Stale({needs!r}), which remembers visits; if you have "
+            "the scores, call its init(n) and report them before the first batch"
+        )
     if not hasattr(law, "init"):
         raise InvalidArgument(
             f"{name} has neither init(n) nor a number of items n: a scheme of your own needs one "
@@ -86,7 +107,7 @@ def law_of(scheme: str | Law, n: int) -> Law:
 
     A scheme without `init` gets it here. Raises `InvalidArgument`, `InvalidShape`,
     `UnknownName`."""
-    law = _made(scheme)
+    law = scheme_of(scheme)
     if hasattr(law, "probabilities"):
         _initialised(law, n)
     known = getattr(law, "n", None)
@@ -165,6 +186,16 @@ class ImportanceLoader(DataLoader):
     def seed(self) -> int:
         "With the step, the key of every draw."
         return self.batch_sampler.seed
+
+    @property
+    def ignored(self) -> int:
+        "Reports of scores that were not finite, which are not remembered."
+        return self.batch_sampler.ignored
+
+    @property
+    def late(self) -> int:
+        "Reports that came after a draw which they should have acted on (see `lag`)."
+        return self.batch_sampler.late
 
     @property
     def trust(self) -> Trust:
@@ -247,8 +278,7 @@ class ImportanceLoader(DataLoader):
         trust = self._window.measure()
         if is_doubtful(trust):
             self._doubted = True
-            words = f"importance_loader: {doubt(trust)} (said once)"
-            warnings.warn(words, RuntimeWarning, stacklevel=3)
+            warn_user(f"importance_loader: {doubt(trust)} (said once)")
 
     def set_epoch(self, epoch: int) -> None:
         "`ImportanceBatchSampler.set_epoch`."
@@ -314,6 +344,18 @@ def _sampler_of(
 _OURS = ("shuffle", "sampler", "batch_sampler")
 
 
+def _check_options(options: Mapping[str, object]) -> None:
+    "`InvalidArgument` for what torch's DataLoader takes and this one decides, and for `seed`."
+    if "seed" in options:
+        raise InvalidArgument(f"a seed is given as generator={options['seed']!r}")
+    taken = [name for name in _OURS if name in options]
+    if taken:
+        raise InvalidArgument(
+            f"importance_loader draws the batches itself: leave out {', '.join(taken)}; "
+            "the scheme says how they are drawn"
+        )
+
+
 def importance_loader(
     dataset: MapStyleData,
     scheme: str | Law = "stale",
@@ -331,13 +373,30 @@ def importance_loader(
 ) -> ImportanceLoader:
     """A DataLoader over the map-style `dataset` whose batches are `(batch, draw)`.
 
-    `scheme`: a name of `SCHEMES`, a scheme (`init` is called here), probabilities (n,), a `SumTree`
-    or a random subset (`batch_size` None). `batch_size` counts all ranks where torch.distributed is
-    initialised; it may exceed n with replacement. `steps` per epoch: n / batch_size, rounded up, or
-    down with `drop_last` (every batch is whole either way). `generator`: a seed, a generator, or
-    None for a seed from torch's, kept in `loader.seed`; on several ranks a seed. `lag` None:
-    reports act on the next draw; k: after k more, for equal draws whatever runs ahead; "auto": what
-    these workers and a wrapper need for that. `collate_fn` is the data set's own; `options` are
+    `scheme`: a scheme (`init` is called here), probabilities (n,), a `SumTree`, a random subset
+    (`batch_size` None), or a name of `SCHEMES`:
+
+    - "stale": scores of the last visit, corrected by later ones; where to begin. Report
+      `output_scores`.
+    - "remembered": the same after one shuffled epoch; where each item should be seen once first.
+    - "loss": by the last losses; where the model's output is not at hand. Report the losses.
+    - "loss_rank": by the rank of the last loss, weights all equal: biased, to imitate its paper.
+    - "prioritized": by a power of the last loss; biased until beta = 1, to imitate replay.
+    - "pruning": each epoch leaves out half of the items below the mean loss, none repeats; to make
+      an epoch's items fewer where many are learnt. Report the losses.
+    - "shuffle": each item once an epoch, weights 1/b; the baseline.
+    - "uniform": uniform with replacement; the baseline of the theory.
+
+    An epoch is a count of steps, not a pass over the data: `steps`, by default n / batch_size,
+    rounded up, or down with `drop_last` (every batch is whole either way). Items repeat within and
+    across batches, others wait: the weights 1/(b n p_i) make each batch's estimate unbiased for the
+    mean over all n, so that nothing depends on a pass.
+
+    `batch_size` counts all ranks where torch.distributed is initialised; it may exceed n with
+    replacement. `generator`: a seed, a generator, or None for a seed from torch's, kept in
+    `loader.seed`; on several ranks a seed. `lag` None: reports act on the next draw; k: after k
+    more, for equal draws whatever runs ahead; "auto": what these workers and a wrapper need for
+    that. `collate_fn` is the data set's own; `options` are
     torch's (pin_memory, persistent_workers, ...). Report each batch by
     `loader.update(draw, losses)`. Raises `InvalidArgument`, `InvalidShape`, `UnknownName`.
 
@@ -346,12 +405,7 @@ def importance_loader(
     >>> draw.weight
     tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    taken = [name for name in _OURS if name in options]
-    if taken:
-        raise InvalidArgument(
-            f"importance_loader draws the batches itself: leave out {', '.join(taken)}; "
-            "the scheme says how they are drawn"
-        )
+    _check_options(options)
     n = check_data(dataset)
     law = law_of(scheme, n)
     if batch_size is not None:

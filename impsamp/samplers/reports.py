@@ -26,11 +26,13 @@ from .draws import Draw, DrawnBatch, check_rows
 
 # %% auto #0
 __all__ = [
+    "AHEAD",
     "KEPT",
     "Account",
     "Report",
     "SavedDraw",
     "SavedReport",
+    "Silence",
     "Told",
     "draw_of",
     "report_of",
@@ -130,6 +132,10 @@ def told_by(
     >>> told_by([3, 1], [1.0, np.inf], None, 5).finite
     False
     """
+    if isinstance(scores, (Draw, DrawnBatch)):
+        raise InvalidArgument(
+            "a draw stands where the scores should: swapped? update(draw, losses)"
+        )
     draw: Draw | None = None
     if isinstance(drawn, DrawnBatch):
         draw = drawn.draw
@@ -151,6 +157,45 @@ def told_by(
     step = draw.step if step is None and draw is not None else step
     prob = None if draw is None else to_float64(draw.prob, "prob").copy()
     return Told(rows.copy(), s, step, prob, draw, finite)
+
+
+# %% ../../nbs/08_samplers/04_reports.ipynb #51ca199e
+AHEAD = 32  # draws that workers may have made before the loop has one
+
+
+@dataclass
+class Silence:
+    """Notices a loop of batches of `size` that reports nothing to a `law` which needs reports.
+
+    >>> from impsamp.schemes import Loss
+    >>> silence = Silence(Loss().init(6), 6, 2)
+    >>> silence.after(over=3)[:44], silence.after(over=3)
+    ('6 items were drawn and nothing was reported:', None)
+    """
+
+    law: object
+    n: int
+    size: int | None
+    drawn: int = 0
+    over: int = 0  # of them, those that the loop has had for certain
+    broken: bool = False  # by a report, or because it was noticed
+
+    def after(self, *, drawn: int = 0, over: int = 0) -> str | None:
+        "What to say, once; None while the first pass lasts, or where nothing is amiss."
+        self.drawn += drawn
+        self.over += over
+        steps = max(self.over, self.drawn - AHEAD)
+        if self.broken or self.size is None or steps * self.size < self.n:
+            return None
+        self.broken = True
+        known = getattr(self.law, "scores", None)
+        remembers = known is not None and not np.isnan(known).all()
+        if getattr(self.law, "needs", "none") == "none" or remembers:
+            return None
+        return (
+            f"{self.n} items were drawn and nothing was reported: {type(self.law).__name__} knows "
+            "no scores and draws as at the beginning; call update(draw, losses) at each step"
+        )
 
 
 # %% ../../nbs/08_samplers/04_reports.ipynb #10ea6530

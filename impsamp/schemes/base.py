@@ -5,7 +5,6 @@
 # %% ../../nbs/07_schemes/01_base.ipynb #ce9c85ca
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from inspect import Parameter, signature
@@ -27,7 +26,7 @@ from impsamp.checks import (
     to_float64,
 )
 
-from ..errors import InvalidArgument, InvalidScores, InvalidShape
+from ..errors import InvalidArgument, InvalidScores, InvalidShape, warn_user
 from ..theory.minibatch import minibatch_probabilities
 from ..typing import Array, ArrayT, Items, Vector
 
@@ -429,11 +428,9 @@ class Scheme:
         self.ignored += 1
         if self.ignored == 1:
             bad = int((~np.isfinite(s)).sum())
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__}: {bad} of {s.size} scores of a batch are not finite; "
-                "such batches are not remembered (said once, counted in `ignored`)",
-                RuntimeWarning,
-                stacklevel=4,
+                "such batches are not remembered (said once, counted in `ignored`)"
             )
 
     def _normalise(self, s: np.ndarray) -> np.ndarray:
@@ -441,11 +438,7 @@ class Scheme:
         if (s > 0).any():
             return proportional(s)
         if not self._warned:
-            warnings.warn(
-                f"{type(self).__name__}: all scores are zero, drawing uniformly (said once)",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            warn_user(f"{type(self).__name__}: all scores are zero, drawing uniformly (said once)")
             self._warned = True
         return np.full(s.size, 1 / s.size)
 

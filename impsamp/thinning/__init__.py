@@ -187,11 +187,25 @@ class _Chosen(NamedTuple):
 
 
 # %% ../../nbs/09_thinning/index.ipynb #fa6955c0
+def _parameters(params: object) -> list[torch.nn.Parameter]:
+    "The tensors of `params`; `InvalidArgument`, in words, for a model, an optimizer, one tensor."
+    wrong = isinstance(params, (torch.nn.Module, torch.optim.Optimizer, torch.Tensor))
+    if not wrong and isinstance(params, Iterable):
+        listed = list(params)
+        if all(isinstance(p, torch.Tensor) for p in listed):
+            return listed
+    raise InvalidArgument(
+        f"params must be the parameters of the model, got {type(params).__name__}: "
+        "pass model.parameters()"
+    )
+
+
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 
     Unbiased for the same gradient. `params`: of the model (for the bound's audits); `keep`, `floor`
-    as in `thin`; `generator` numpy, torch or an int seed. `scores`: "output" (`row_scores`), "loss"
+    as in `thin`; `generator` numpy, torch, an int seed or None, a fresh seed from torch's global
+    generator (`torch.manual_seed` makes it repeat). `scores`: "output" (`row_scores`), "loss"
     (the losses), or a function (losses, output) -> (n,); `backward` takes numbers, too. The forward
     pass under `skip_zero_rows()` is what turns fewer rows into less time. Under
     DistributedDataParallel each rank thins its own batch with its own generator; audits see the
@@ -216,12 +230,13 @@ class Thinning:
         *,
         floor: float = 0.05,
         scores: str | ScoreFunction = "output",
-        generator: Seeded,
+        generator: Seeded = None,
     ) -> None:
-        self.params = list(params)
+        self.params = _parameters(params)
         self.keep = keep
         self.floor = floor
-        self.generator = as_generator(generator)
+        seed = int(torch.randint(2**53, ())) if generator is None else generator
+        self.generator = as_generator(seed)
         self.ignored = 0
         self._score = score_function(scores)
         _check_floor(floor)

@@ -127,3 +127,15 @@ def test_progress_changes_nothing_and_is_lines_where_asked(capsys):
     assert pages[0] == pages[1] == pages[2]
     with pytest.raises(InvalidArgument, match="verbose must be"):
         certify(Uniform(), net, squares, (x, y), steps=20, verbose="yes")
+
+
+def test_a_scheme_may_be_named_and_a_dataloader_is_told_what_to_give():
+    def loss_fn(output, y):
+        return (output - y).square().sum(1)
+
+    data = torch.utils.data.TensorDataset(torch.ones(8, 2), torch.ones(8, 1))
+    found = certify("stale", nn.Linear(2, 1), loss_fn, data, steps=2, every=1, verbose=False)
+    assert found.scheme == "Stale"
+    with pytest.raises(InvalidArgument, match=r"loader\.dataset"):
+        loader = torch.utils.data.DataLoader(data, batch_size=4)
+        certify("stale", nn.Linear(2, 1), loss_fn, loader, steps=2, verbose=False)

@@ -100,3 +100,23 @@ def test_refusals_and_interruptions_pass(error):
     with pytest.raises(type(error)) as passed, foreign_code("mine"):
         raise error
     assert passed.value is error
+
+
+def test_what_a_task_is_called_is_shown_as_a_task():
+    with pytest.raises(InvalidArgument, match=r"module:factory, such as my_task:make; got 'mine'"):
+        load_task("mine")
+    with pytest.raises(InvalidArgument, match="mine:make"):
+        load_task("mine.py")
+
+
+def test_only_what_a_module_defines_is_offered(mine):
+    with pytest.raises(UnknownName) as refused:
+        load_task("named_of_today:nope")
+    assert str(refused.value).endswith("choose from Leaves, leave, make, needy, pair, task")
+    with pytest.raises(UnknownName) as refused:
+        load_scheme("named_of_today:nope")
+    assert str(refused.value).endswith("Leaves, leave, make, needy, pair, ready, task")
+    (mine / "named_of_today.py").write_text("import sys")
+    del sys.modules["named_of_today"]
+    with pytest.raises(UnknownName, match="named_of_today defines none"):
+        load_task("named_of_today:nope")

@@ -401,6 +401,21 @@ REFUSED = {
         InvalidArgument,
         "leave out shuffle",
     ),
+    "a seed": (
+        lambda: importance_loader(range(9), "stale", 2, seed=7),
+        InvalidArgument,
+        "generator=7",
+    ),
+    "all items": (
+        lambda: importance_loader(range(9), Loss(scope="all"), 2),
+        InvalidArgument,
+        "fresh scores of all items",
+    ),
+    "a mixture of all items": (
+        lambda: importance_loader(range(9), Mixture(GradNorm(), Uniform()), 2),
+        InvalidArgument,
+        "fresh scores of all items",
+    ),
     "a sampler": (
         lambda: importance_loader(range(9), "stale", 2, sampler=range(9)),
         InvalidArgument,
@@ -489,12 +504,80 @@ def test_the_state_of_another_loader_is_refused_and_changes_nothing():
 
 
 def test_norms_of_all_items_must_be_reported_before_the_first_draw():
-    loader = importance_loader(data(), GradNorm(), 4, generator=0)
-    with pytest.raises(ValueError, match="no scores yet"):
-        next(iter(loader))
+    with pytest.raises(InvalidArgument, match=r"GradNorm wants fresh .*Stale\('norm'\)"):
+        importance_loader(data(), GradNorm(), 4, generator=0)
+    loader = importance_loader(data(), GradNorm().init(N), 4, generator=0)
     loader.update(np.arange(N), 1.0 + np.arange(N))
     _, draw = next(iter(loader))
     assert np.allclose(draw.prob, (1.0 + draw.idx) / (1.0 + np.arange(N)).sum())
+
+
+def test_each_name_is_explained_where_help_looks():
+    for name in SCHEMES:
+        assert f'- "{name}": ' in importance_loader.__doc__
+
+
+def test_the_loader_shares_its_samplers_counts():
+    loader = importance_loader(range(N), "loss", 4, lag=0, generator=0)
+    assert (loader.ignored, loader.late) == (0, 0)
+    batches = iter(loader)
+    _, first = next(batches)
+    next(batches)
+    with pytest.warns(RuntimeWarning) as told:
+        loader.update(first, torch.full((4,), torch.nan))
+    assert told[0].filename == __file__
+    next(batches)
+    with pytest.warns(RuntimeWarning, match="a report came after"):
+        loader.update(first, torch.ones(4))
+    assert (loader.ignored, loader.late) == (1, 1)
+
+
+def passes(loader, count, report=None):
+    "The warnings of `count` passes, and their lines' files."
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(count):
+            for _, draw in loader:
+                if report is not None:
+                    loader.update(draw, report[draw.idx])
+    return [(str(w.message), w.filename) for w in told if "nothing was reported" in str(w.message)]
+
+
+@pytest.mark.parametrize("name", ["stale", "remembered", "loss", "prioritized", "pruning"])
+def test_a_loop_that_never_reports_is_told_once_after_a_pass(name):
+    loader = importance_loader(range(24), name, 4, generator=0)
+    [(words, file)] = passes(loader, 3)
+    assert "24 items were drawn" in words and "update(draw, losses)" in words
+    assert file == __file__
+    assert passes(importance_loader(range(24), name, 4, steps=5, generator=0), 1) == []
+    assert passes(importance_loader(range(24), name, 4, generator=0), 3, torch.ones(24)) == []
+
+
+def test_without_a_loader_of_ours_it_is_told_when_no_worker_can_be_that_far_ahead():
+    sampler = ImportanceBatchSampler(Loss().init(24), 4, steps=6, generator=0)
+    plain = DataLoader(range(24), batch_sampler=sampler)
+    assert len(passes_of_a_plain(plain, 7)) == 1
+    first = DataLoader(range(24), batch_sampler=ImportanceBatchSampler(Loss().init(24), 4, steps=6))
+    assert passes_of_a_plain(first, 5) == []
+
+
+def passes_of_a_plain(loader, count):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(count):
+            list(loader)
+    return [w.filename for w in told if "nothing was reported" in str(w.message)]
+
+
+@pytest.mark.parametrize("what", ["uniform", "shuffle", "tree", "known"])
+def test_what_needs_no_reports_hears_nothing_of_them(what):
+    law = what
+    if what == "tree":
+        law = SumTree(torch.ones(24))
+    if what == "known":
+        law = Loss().init(24)
+        law.update(np.arange(24), np.arange(24.0))
+    assert passes(importance_loader(range(24), law, 4, generator=0), 4) == []
 
 
 def test_names_are_public():

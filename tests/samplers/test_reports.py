@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import impsamp.samplers.reports
 from impsamp.errors import ImpsampError
-from impsamp.samplers.draws import Draw
-from impsamp.samplers.reports import Account, Report, draw_of, report_of
+from impsamp.samplers.draws import Draw, DrawnBatch
+from impsamp.samplers.reports import Account, Report, draw_of, report_of, told_by
 
 
 def draw(step, *items):
@@ -126,3 +126,11 @@ def test_what_was_saved_comes_back():
     assert all((a == b).all() for a, b in zip(report[1:], back[1:]))
     empty = Report(0, np.empty(0, np.int64), np.empty(0), None)
     assert report_of(empty.as_tensors(), 2).idx.size == 0
+
+
+@pytest.mark.parametrize("wrap", [lambda draw: draw, DrawnBatch])
+def test_a_draw_in_place_of_the_scores_is_named(wrap):
+    half = torch.tensor([0.5])
+    draw = wrap(Draw(torch.tensor([1]), half, half, 0))
+    with pytest.raises(ImpsampError, match=r"swapped\? update\(draw, losses\)"):
+        told_by(torch.ones(1), draw, None, 3)

@@ -253,3 +253,33 @@ def test_the_loss_of_an_audited_bound_is_refused_and_that_of_no_rows_is_zero():
     loss = thinner.loss(x.sum(1), x)
     loss.backward()
     assert loss.item() == 0
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        nn.Linear(2, 1),
+        torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=1.0),
+        nn.Linear(2, 1).weight,
+        nn.Linear(2, 1).named_parameters(),
+        None,
+    ],
+    ids=["model", "optimizer", "one tensor", "named", "none"],
+)
+def test_what_is_not_the_parameters_is_refused_in_words(params):
+    with pytest.raises(InvalidArgument, match=r"pass model.parameters\(\)"):
+        Thinning(params, 0.5, generator=0)
+
+
+def test_without_a_generator_the_seed_is_torchs():
+    scores = torch.arange(1.0, 41.0)
+
+    def kept():
+        losses = torch.ones(40, requires_grad=True)
+        return Thinning([losses], 0.5).backward(losses, scores=scores).idx.tolist()
+
+    torch.manual_seed(3)
+    first = kept()
+    assert kept() != first
+    torch.manual_seed(3)
+    assert kept() == first
