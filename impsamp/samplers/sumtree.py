@@ -181,16 +181,28 @@ class SumTree(Sampler):
             self._set(self._tree, self._starts, rows, w)
 
     def draw(
-        self, size: int, generator: Seeded, *, method: str = "multinomial", step: int = 0
+        self,
+        size: int,
+        generator: Seeded,
+        *,
+        method: str = "multinomial",
+        step: int = 0,
+        population: int | None = None,
     ) -> Draw:
-        "`size` items with E(count of i) = size s_i / total; `method` as in `draw_points`."
+        """`size` items with E(count of i) = size s_i / total; `method` as in `draw_points`.
+
+        `population`: how many items the mean goes over while other slots are still empty, as in a
+        replay buffer that fills; weights are 1/(size population p_i). None: all n."""
         total = self._positive_total()
         points = draw_points(check_count(size, "size"), generator, method)
         x = points * total
         rows = np.empty(size, np.int64)
         self._walk(self._tree, self._starts, x, rows)
         prob = self._tree[rows] / total
-        return make_draw(rows, prob, n=self.n, batch=size, step=step)
+        filled = (
+            self.n if population is None else check_count(population, "population", high=self.n)
+        )
+        return make_draw(rows, prob, n=filled, batch=size, step=step)
 
     def state_dict(self) -> TreeState:
         "What a checkpoint needs: n and the weights (n,)."
