@@ -42,7 +42,7 @@ from .loader import ImportanceBatchSampler, SamplerState
 from .sumtree import SumTree, TreeState, _build, _check_size
 
 # %% auto #0
-__all__ = ["ShardedImportanceBatchSampler", "ShardedSumTree"]
+__all__ = ["Shard", "ShardedImportanceBatchSampler", "ShardedSumTree"]
 
 
 # %% ../../nbs/08_samplers/07_sharded.ipynb #8856a47c
@@ -52,33 +52,21 @@ def _of_all(number: float, group: Group) -> torch.Tensor:
     return gather_rows(mine, 1, group)[:, 0]
 
 
-# %% ../../nbs/08_samplers/07_sharded.ipynb #2d28bbf5
-class ShardedSumTree(SumTree):
-    """The part of one large `SumTree` that this rank owns.
+# %% ../../nbs/08_samplers/07_sharded.ipynb #64135a2a
+class Shard:
+    "Items `low` .. `high` - 1 of all n, in rank order: the part that this rank owns."
 
-    `weights` (n_r,) of its items `low` .. `high` - 1 of all n = sum n_r, in rank order. `draw`, `p`
-    and `state_dict` must be called on all ranks together: each gathers (one number per rank; all
-    weights for the state). `update` takes items of this rank alone and does not communicate.
-    `method` as in `draw_points`. Raises as `SumTree` does, and `InvalidShape` for an item of
-    another rank. Without torch.distributed it is a `SumTree`."""
-
+    group: Group
     rank: int
-    sizes: list[int]  # n_r of each rank
+    sizes: list[int]  # items of each rank
+    n: int  # items of all ranks
     low: int
     high: int
 
-    def __init__(
-        self, weights: Vector, *, method: str = "multinomial", group: Group = None
-    ) -> None:
-        super().__init__(weights)
-        self.method = method
+    def _take_part(self, n: int, group: Group) -> None:
+        "This rank has `n` items; which numbers they have, all ranks together say."
         self.group = group
-        sizes = _of_all(self.n, group).long().tolist()
-        self._place(ranks_of(group)[0], sizes)
-
-    def __repr__(self) -> str:
-        own = f"rank {self.rank} of {len(self.sizes)} owns {self.low}..{self.high - 1}"
-        return f"ShardedSumTree(n={self.n}, {own}, its total={self.total:g})"
+        self._place(ranks_of(group)[0], _of_all(n, group).long().tolist())
 
     def _place(self, rank: int, sizes: list[int]) -> None:
         "Which items are this rank's, and how many there are on all ranks."
@@ -87,6 +75,41 @@ class ShardedSumTree(SumTree):
         self.n = sum(sizes)
         self.low = sum(sizes[:rank])
         self.high = self.low + sizes[rank]
+
+    def _owned(self) -> str:
+        return f"rank {self.rank} of {len(self.sizes)} owns {self.low}..{self.high - 1}"
+
+    def own(self, idx: Items) -> np.ndarray:
+        "`idx` (k,) of this rank, global numbers, as positions in the shard; `InvalidShape` else."
+        rows = check_rows(idx, self.n)
+        foreign = (rows < self.low) | (rows >= self.high)
+        if foreign.any():
+            raise InvalidShape(
+                f"item {int(rows[foreign][0])} belongs to another rank: "
+                f"rank {self.rank} owns {self.low}..{self.high - 1}"
+            )
+        return rows - self.low
+
+
+# %% ../../nbs/08_samplers/07_sharded.ipynb #2d28bbf5
+class ShardedSumTree(Shard, SumTree):
+    """The part of one large `SumTree` that this rank owns.
+
+    `weights` (n_r,) of its items `low` .. `high` - 1 of all n = sum n_r, in rank order. `draw`, `p`
+    and `state_dict` must be called on all ranks together: each gathers (one number per rank; all
+    weights for the state). `update` takes items of this rank alone and does not communicate.
+    `method` as in `draw_points`. Raises as `SumTree` does, and `InvalidShape` for an item of
+    another rank. Without torch.distributed it is a `SumTree`."""
+
+    def __init__(
+        self, weights: Vector, *, method: str = "multinomial", group: Group = None
+    ) -> None:
+        super().__init__(weights)
+        self.method = method
+        self._take_part(self.n, group)
+
+    def __repr__(self) -> str:
+        return f"ShardedSumTree(n={self.n}, {self._owned()}, its total={self.total:g})"
 
     def _totals(self) -> np.ndarray:
         "T_r (R,)."
@@ -109,17 +132,6 @@ class ShardedSumTree(SumTree):
     def weights(self) -> np.ndarray:
         "The weights of this rank's own items (high - low,), a copy."
         return self._tree[: self.high - self.low].copy()
-
-    def own(self, idx: Items) -> np.ndarray:
-        "`idx` (k,) of this rank, global numbers, as positions in the shard; `InvalidShape` else."
-        rows = check_rows(idx, self.n)
-        foreign = (rows < self.low) | (rows >= self.high)
-        if foreign.any():
-            raise InvalidShape(
-                f"item {int(rows[foreign][0])} belongs to another rank: "
-                f"rank {self.rank} owns {self.low}..{self.high - 1}"
-            )
-        return rows - self.low
 
     def update(self, idx: Items, weights: Vector | float) -> None:
         "Set the weights of items `idx` (k,) of this rank; of duplicates the last counts."

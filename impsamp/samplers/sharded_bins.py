@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from ..checks import check_count, check_owner, state_value
-from ..errors import InvalidArgument, InvalidShape
+from ..errors import InvalidArgument
 from ..kernels import compiled
 from ..randomness import as_generator, invert_cdf, uniforms
 from ..schemes import Stale
 from ..schemes.stale import BINS, _law_of_bins
 from ..typing import Items, Seeded, Vector
-from .distributed import Group, gather_rows, ranks_of
-from .draws import Draw, check_rows, make_draw
+from .distributed import Group, gather_rows
+from .draws import Draw, make_draw
+from .sharded import Shard
 
 # %% auto #0
 __all__ = ["ShardedStale", "ShardedState"]
@@ -48,7 +49,7 @@ def _whole_law(sums: np.ndarray, weight: float) -> np.ndarray:
 ShardedState: TypeAlias = "dict[str, Any]"
 
 
-class ShardedStale:
+class ShardedStale(Shard):
     """The part of one large calibrated `Stale` that this rank owns.
 
     `inner`, a `Stale`, remembers the `n` items of this rank; items are numbered over all ranks in
@@ -63,12 +64,6 @@ class ShardedStale:
     [0.25, 0.25]
     """
 
-    rank: int
-    sizes: list[int]  # items of each rank
-    n: int  # items of all ranks
-    low: int  # this rank owns low .. high - 1
-    high: int
-
     def __init__(self, inner: Stale, n: int, *, group: Group = None) -> None:
         if not inner.calibrate or inner.shuffle_first or inner.probe_every:
             raise InvalidArgument(
@@ -76,38 +71,15 @@ class ShardedStale:
                 "probe_every can; raw scores go into a ShardedSumTree"
             )
         self.inner = inner.init(check_count(n, "n"))
-        self.group = group
-        mine = torch.tensor([[float(n)]], dtype=torch.float64)
-        sizes = gather_rows(mine, 1, group)[:, 0].long().tolist()
-        self._place(ranks_of(group)[0], sizes)
+        self._take_part(n, group)
 
     def __repr__(self) -> str:
-        own = f"rank {self.rank} of {len(self.sizes)} owns {self.low}..{self.high - 1}"
-        return f"ShardedStale({self.inner!r}, n={self.n}, {own})"
-
-    def _place(self, rank: int, sizes: list[int]) -> None:
-        "Which items are this rank's, and how many there are on all ranks."
-        self.rank = rank
-        self.sizes = sizes
-        self.n = sum(sizes)
-        self.low = sum(sizes[:rank])
-        self.high = self.low + sizes[rank]
+        return f"ShardedStale({self.inner!r}, n={self.n}, {self._owned()})"
 
     def _gathered(self) -> np.ndarray:
         "Squares, counts and sizes of the bins of all ranks (R, 3, BINS + 1)."
         rows = gather_rows(_sums_of(self.inner), 1, self.group)
         return rows.numpy().reshape(-1, 3, BINS + 1)
-
-    def own(self, idx: Items) -> np.ndarray:
-        "`idx` (k,) of this rank, global numbers, as positions in the shard; `InvalidShape` else."
-        rows = check_rows(idx, self.n)
-        foreign = (rows < self.low) | (rows >= self.high)
-        if foreign.any():
-            raise InvalidShape(
-                f"item {int(rows[foreign][0])} belongs to another rank: "
-                f"rank {self.rank} owns {self.low}..{self.high - 1}"
-            )
-        return rows - self.low
 
     def draw(self, size: int, generator: Seeded, *, step: int = 0) -> Draw:
         """This rank's part of `size` draws of all ranks: 0 to `size` items, global numbers.
