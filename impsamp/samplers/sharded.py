@@ -54,7 +54,13 @@ def _of_all(number: float, group: Group) -> torch.Tensor:
 
 # %% ../../nbs/08_samplers/07_sharded.ipynb #64135a2a
 class Shard:
-    "Items `low` .. `high` - 1 of all n, in rank order: the part that this rank owns."
+    """Items `low` .. `high` - 1 of all n, in rank order: the part that this rank owns.
+
+    >>> part = Shard()
+    >>> part._place(1, [3, 2])
+    >>> part.own([4]).tolist()
+    [1]
+    """
 
     group: Group
     rank: int
