@@ -27,17 +27,19 @@ from impsamp.assess.predicting import (
 )
 
 from ..batches import Batch, batch_length
-from ..checks import check_scores
+from ..checks import check_number, check_scores
 from ..errors import InvalidArgument, InvalidScores, UnsupportedModel
-from ..gradnorms import per_sample_losses
+from ..gradnorms import output_scores, per_sample_losses
 from ..progress import Progress, check_verbose, progress
 from ..randomness import counter_generator, random_state_kept
+from ..schemes import Stale
 from ..training import SCORES
 from ..typing import Items as Indices
 from ..typing import LossFunction
 from .display import shown
 from .predicting import time_ratio as time_ratio  # named here as well
 from .reading import Items, Loader
+from .remembering import Remembering, calibrated_gain, remembered_time
 
 if TYPE_CHECKING:
     import pandas
@@ -181,16 +183,54 @@ def _scoring(task: _Task, score: str, idx: Indices) -> None:
     SCORES[score](task.net, task.loss_fn, *task.items.fetch(idx))
 
 
+# %% ../../nbs/13_assess/04_probing.ipynb #b11f2574
+_REMEMBERED: Pass = ("remembered", 1)
+
+
+def _remembered(n: int, most: int = 1_000_000) -> Stale:
+    "A scheme with scores of n items, `most` at most, as after an epoch."
+    n = min(n, most)
+    scheme = Stale("norm").init(n)
+    scheme.update(np.arange(n), counter_generator(3).lognormal(0, 1, n), np.full(n, 1 / n))
+    return scheme
+
+
+# %% ../../nbs/13_assess/04_probing.ipynb #f018f64a
+def _scored_losses(task: _Task, x: Batch, y: Batch) -> tuple[Tensor, Tensor]:
+    "Losses (b,) of a plain pass, and the scores of its rows at the model's output."
+    seen: list[object] = []
+    hook = task.net.register_forward_hook(lambda _net, _inputs, output: seen.append(output))
+    try:
+        losses = per_sample_losses(task.net, task.loss_fn, x, y)
+    finally:
+        hook.remove()
+    return losses, output_scores(losses, seen[-1])
+
+
+# %% ../../nbs/13_assess/04_probing.ipynb #6737a2d8
+def _remembering(task: _Task, scheme: Stale, idx: Indices) -> None:
+    "Loading, a forward and backward pass, scores of its rows; remembering and drawing."
+    x, y = task.items.fetch(idx)
+    with torch.enable_grad():
+        losses, scores = _scored_losses(task, x, y)
+        torch.autograd.grad(losses.mean(), task.params, allow_unused=True)
+    drawn, prob = scheme.draw(len(losses), counter_generator(4))
+    scheme.update(drawn, scores.cpu().numpy(), prob)
+
+
 # %% ../../nbs/13_assess/04_probing.ipynb #c35632ca
 def _time_passes(task: _Task, clock: _Clock) -> Seconds:
     """Seconds per round of what a step may contain.
 
-    ('step', 1) a plain pass over the batch with its loading; (score, r) loading and scoring a pool
-    of r batches; ('norm', 2) exact norms of two batches."""
+    ('step', 1) a plain pass over the batch with its loading; ('remembered', 1) the same with scores
+    of its rows, told to a scheme that draws the next ones; (score, r) loading and scoring a pool of
+    r batches; ('norm', 2) exact norms of two batches."""
     n, batch = task.items.n, task.items.batch
     order = counter_generator(1).permutation(n)
     pools = {r: order[: r * batch] for r in (2, 4, 8) if r * batch <= n}
-    passes: Passes = {("step", 1): partial(_plain, task, order[:batch])}
+    first = order[:batch]
+    passes: Passes = {("step", 1): partial(_plain, task, first)}
+    passes[_REMEMBERED] = partial(_remembering, task, _remembered(n), first)
     for name in CHEAP:
         for r, pool in pools.items():
             passes[name, r] = partial(_scoring, task, name, pool)
@@ -209,6 +249,7 @@ class Facts(TypedDict):
     noise_scale: float  # V(u) / ||grad F||^2, in items
     noise_per_batch: float  # the same over B
     noise_share: float  # of what limits a step
+    remembered: Remembering  # against shuffled epochs
     step_seconds: float
     rounds: int
     loading: str  # a remark for the page
@@ -356,6 +397,7 @@ def write_probe_page(p: Probe) -> str:
         f"# Probe: {p.verdict}",
         f"{_limit(p.rows[0], p.facts)} {_affordable(p.best, p.facts)}",
         _candidate_table(p.rows),
+        p.facts["remembered"].words(),
         _measured_from(p.facts),
         _ASSUMPTIONS,
     ]
@@ -363,7 +405,16 @@ def write_probe_page(p: Probe) -> str:
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #4a0b1d08
-def _facts(items: Items, scores: Scores, mean_norm: float, seconds: Seconds) -> Facts:
+def _against_epochs(scores: Scores, seconds: Seconds, epochs: float, q: float) -> Remembering:
+    gain = calibrated_gain(scores["norm"], scores["upper"])
+    cost = float(np.median(seconds[_REMEMBERED] / seconds["step", 1]))
+    return Remembering(gain, cost, epochs, remembered_time(gain, cost, epochs, q))
+
+
+# %% ../../nbs/13_assess/04_probing.ipynb #66d69557
+def _facts(
+    items: Items, scores: Scores, mean_norm: float, seconds: Seconds, epochs: float
+) -> Facts:
     norms = scores["norm"]
     steps = seconds["step", 1]
     scale = noise_scale(norms, mean_norm, items.n)
@@ -376,6 +427,7 @@ def _facts(items: Items, scores: Scores, mean_norm: float, seconds: Seconds) -> 
         "noise_scale": scale,
         "noise_per_batch": q,
         "noise_share": 1.0 if np.isinf(q) else q / (1 + q),
+        "remembered": _against_epochs(scores, seconds, epochs, q),
         "step_seconds": float(np.median(steps)),
         "rounds": len(steps),
         "loading": remark if items.workers else "",
@@ -404,13 +456,15 @@ def probe(
     loader: Loader,
     *,
     seconds: float = 30,
+    epochs: float = 10,
     verbose: bool | None = None,
 ) -> Probe:
     """What importance sampling could gain for `model` now, its cost here, and whether to bother.
 
     `loss_fn(model(x), y)` -> (n,) losses, not reduced; `loader` a `DataLoader` over an indexed data
     set or a list of (x, y) batches; `seconds` the time it may take (half for variance, half for
-    timing; at least one block and three rounds); `verbose` True, False or None: tell how far it is
+    timing; at least one block and three rounds); `epochs` that training is to take, for the bound on
+    remembered scores (`Remembering`); `verbose` True, False or None: tell how far it is
     always (a log gets lines), never, or on a terminal. Model, optimizer, random states and loader
     are left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
     (non-finite or all-zero gradients), `UnsupportedModel` (samples that interact, nothing to
@@ -425,6 +479,7 @@ def probe(
     """
     if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
+    check_number(epochs, "epochs", low=1, strict=False)
     check_verbose(verbose)
     if not isinstance(model, nn.Module) or not callable(loss_fn):
         raise InvalidArgument(
@@ -436,7 +491,7 @@ def probe(
         clock = _Clock(start, seconds, told)
         items, scores, mean_norm, times = _measure(model, loss_fn, loader, clock)
         told.to(seconds)
-    facts = _facts(items, scores, mean_norm, times)
+    facts = _facts(items, scores, mean_norm, times, epochs)
     q = facts["noise_per_batch"]
     n, batch = facts["population"], facts["batch"]
     rows = candidates(scores, mean_norm**2, times, q, n=n, batch=batch)

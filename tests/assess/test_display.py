@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from impsamp import extras
 from impsamp.assess import Assessment, Probe
 from impsamp.assess.display import page_html
+from impsamp.assess.remembering import Remembering
 from impsamp.errors import InvalidArgument, MissingExtra
 from tests.assess.helpers import a_row
 
@@ -31,6 +32,7 @@ def a_probe(scheme="loss, pool"):
         noise_scale=10.0,
         noise_per_batch=2.0,
         noise_share=0.6,
+        remembered=Remembering(2.0, 1.2, 10, 0.66),
         step_seconds=0.01,
         rounds=3,
         loading="",

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, T
 
 from impsamp.assess import probe, time_ratio
 from impsamp.assess.probing import Probe
+from impsamp.assess.remembering import Remembering, remembered_time
 from impsamp.errors import InvalidArgument, InvalidScores, InvalidShape, UnsupportedModel
 from tests.assess.helpers import gradient_rows
 from tests.assess.helpers import half_squares as squares
@@ -184,6 +185,7 @@ def test_verdict_words(ends, word):
         noise_scale=9.0,
         noise_per_batch=2.25,
         noise_share=0.69,
+        remembered=Remembering(2.0, 1.2, 10, 0.66),
         step_seconds=0.001,
         rounds=9,
         loading="",
@@ -366,3 +368,23 @@ def test_progress_is_lines_where_asked_and_silence_elsewhere(capsys):
     assert any("timing round" in line for line in lines)
     with pytest.raises(InvalidArgument, match="verbose must be"):
         probe(net, squares, loader, seconds=0.3, verbose=2)
+
+
+# ---- against shuffled epochs ---------------------------------------------------------------------
+def test_what_is_remembered_is_bounded_by_what_was_measured():
+    net, data = make()
+    found = probe(net, squares, DataLoader(data, batch_size=6), seconds=0.05, epochs=4)
+    said = found.facts["remembered"]
+    assert said.epochs == 4
+    assert said.cost > 0.3
+    noise = found.facts["noise_per_batch"]
+    assert said.time == pytest.approx(remembered_time(said.gain, said.cost, 4, noise))
+    assert said.words() in found.page()
+    assert not net._forward_hooks
+
+
+@pytest.mark.parametrize("epochs", [0, -3, float("nan")])
+def test_epochs_are_checked_before_anything_is_measured(epochs):
+    net, data = make()
+    with pytest.raises(InvalidArgument, match="epochs"):
+        probe(net, squares, DataLoader(data, batch_size=6), epochs=epochs)
