@@ -41,11 +41,11 @@ figures: $(STAMP)  ## figures and tables from the committed records, no training
 
 test: $(STAMP) check  ## everything that proves the package right, in minutes
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --timing
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m 'not full' tests --durations=20
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m 'not full' tests --ignore tests/house --durations=20  # check has run those
 
 test-full: $(STAMP) check  ## the same, and the evidence that takes longer
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --flags slow --timing
-	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PY) -m pytest -n $(JOBS) tests
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PY) -m pytest -n $(JOBS) tests --ignore tests/house
 
 check: $(STAMP)  ## notebooks clean, generated files in step, lint
 	$(PY) -m ruff check --quiet nbs $(PYTHON_FILES)

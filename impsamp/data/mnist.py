@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
 from ..errors import ChecksumError, DataError, InvalidArgument, unknown
 from .fetch import obtain
+
+if TYPE_CHECKING:  # tensors are made at a call: finding data does not need torch
+    import torch
 
 # %% auto #0
 __all__ = [
@@ -87,6 +89,8 @@ SCALES = {
 
 def _images(pixels: np.ndarray, scale: str) -> torch.Tensor:
     "(n, 28, 28) uint8 as (n, 1, 28, 28) float32."
+    import torch
+
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     shift, width = SCALES[scale]
@@ -95,6 +99,8 @@ def _images(pixels: np.ndarray, scale: str) -> torch.Tensor:
 
 
 def _labels(labels: np.ndarray) -> torch.Tensor:
+    import torch
+
     return torch.from_numpy(labels.astype(np.int64))
 
 
@@ -235,6 +241,7 @@ def constant_accuracy(y: torch.Tensor) -> float:
 
     For the paper's test part 1 135 / 2 115 = 0.537.
 
+    >>> import torch
     >>> constant_accuracy(torch.tensor([0, 1, 1, 1]))
     0.75
     """

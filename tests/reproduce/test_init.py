@@ -41,3 +41,11 @@ def test_the_package_is_a_command(module):
     refused = python("-m", module, "run", "--profile", "papre")
     assert refused.returncode == 1
     assert refused.stderr.startswith("impsamp: unknown profile 'papre'")
+
+
+def test_what_every_notebook_is_run_by_does_not_load_torch():
+    "A second of each of some forty notebooks, and of every `--help`."
+    code = "import sys, impsamp.reproduce.child, impsamp.reproduce.figures; print(*sys.modules)"
+    loaded = python("-c", code).stdout.split()
+    assert "impsamp.reproduce.child" in loaded
+    assert {"torch", "seaborn", "numba"}.isdisjoint(loaded)
