@@ -19,7 +19,7 @@ __all__ = ["WORTH", "Remembering", "calibrated_gain", "remembered_time"]
 
 # %% ../../nbs/13_assess/03_remembering.ipynb #e7d0d64d
 def _levels(norms: np.ndarray, bins: np.ndarray, others: np.ndarray) -> np.ndarray:
-    "(m,) root mean square, over the items where `others` holds, of each item's bin, or between bins."
+    "(m,) root mean square of each item's bin over `others`, between bins where they have none."
     sums = np.bincount(bins[others], norms[others] ** 2)
     counts = np.bincount(bins[others])
     known = counts.nonzero()[0]
@@ -28,7 +28,7 @@ def _levels(norms: np.ndarray, bins: np.ndarray, others: np.ndarray) -> np.ndarr
 
 # %% ../../nbs/13_assess/03_remembering.ipynb #bca76154
 def calibrated_gain(norms: np.ndarray, scores: np.ndarray, weight: float = 0.8) -> float:
-    """H(u)/H(p) of calibrated remembered `scores` (m,), were they fresh; `norms` (m,) the true ones.
+    """H(u)/H(p) of calibrated `scores` (m,), were they fresh; `norms` (m,) the true ones.
 
     n p = weight * G/mean(G) + 1 - weight, G the root mean square of the norms in an item's
     half-octave bin of score, learnt from every other item. 1 where all norms are zero. H(p) =
@@ -75,9 +75,9 @@ class Remembering(NamedTuple):
     def words(self) -> str:
         "A sentence or two for a page."
         found = (
-            f"Against shuffled epochs, remembered last-layer scores need at least {self.time:.2f} of "
-            f"the time in {self.epochs:g} epochs (G = {self.gain:.2f} now, a step costs "
-            f"{self.cost:.2f})"
+            "Against shuffled epochs, remembered last-layer scores need at least "
+            f"{self.time:.2f} of the time in {self.epochs:g} epochs (G = {self.gain:.2f} now, "
+            f"a step costs {self.cost:.2f})"
         )
         if self.time > WORTH:
             return f"{found}: shuffle."
