@@ -14,9 +14,9 @@ from impsamp.data.fetch import resolve_data_env
 resolve_data_env()
 
 # The same examples every time, so that a change is judged by what it changed;
-# HYPOTHESIS_PROFILE=search looks for new ones.
-settings.register_profile("repeat", derandomize=True, deadline=None)
-settings.register_profile("search", deadline=None)
+# HYPOTHESIS_PROFILE=search looks for new ones, and for more of them.
+settings.register_profile("repeat", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("search", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
