@@ -40,7 +40,11 @@ __all__ = [
 def project_root(start: str | PathLike[str] | None = None) -> Path:
     """The checkout that contains `start` (default: the working directory).
 
-    Outside of a checkout `start` itself."""
+    Outside of a checkout `start` itself.
+
+    >>> project_root("/no/such/folder").name
+    'folder'
+    """
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         ini = folder / "settings.ini"
@@ -70,7 +74,11 @@ def data_dir() -> Path | None:
 
 # %% ../../nbs/04_data/01_fetch.ipynb #fb0cc1ad
 def resolve_data_env() -> Path | None:
-    "Make `IMPSAMP_DATA` absolute for this process and its children; returns it or None."
+    """Make `IMPSAMP_DATA` absolute for this process and its children; returns it or None.
+
+    >>> resolve_data_env() == data_dir()
+    True
+    """
     folder = data_dir()
     if folder is not None:
         os.environ["IMPSAMP_DATA"] = str(folder)
@@ -135,7 +143,14 @@ def read_bytes(path: str | PathLike[str], sha256: str | None = None) -> bytes:
     """Content of `path`, decompressed by its ending (.gz, .bz2, .xz).
 
     Checked against `sha256` of the decompressed bytes, if given. Raises `DataError` (unreadable or
-    truncated) or `ChecksumError`; the message names the file."""
+    truncated) or `ChecksumError`; the message names the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "digits.gz").write_bytes(gzip.compress(b"0123"))
+    ...     read_bytes(Path(folder, "digits.gz"))
+    b'0123'
+    """
     path = Path(path)
     content = _unpacked(path)
     found = hashlib.sha256(content).hexdigest()
@@ -344,7 +359,13 @@ def obtain(
     turn (`retries` more tries each where the fault may pass; `seconds` for all of them together). A
     cached file that is wrong is fetched again, a download that is wrong deleted. Raises
     `DataUnavailable` with everything that was tried if there is nothing; `ChecksumError` or
-    `DataError` for a wrong file, or if `IMPSAMP_DATA` names no folder."""
+    `DataError` for a wrong file, or if `IMPSAMP_DATA` names no folder.
+
+    >>> obtain("nowhere.gz")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.DataUnavailable: 'nowhere.gz' cannot be had: ...
+    """
     deadline = time.monotonic() + check_number(seconds, "seconds")
     local = find_local(name, subfolder)
     if local is not None:

@@ -26,7 +26,11 @@ __all__ = ["FLIGHTS_COUNT", "FLIGHTS_SHA256", "Flights", "load_flights"]
 
 # %% ../../nbs/04_data/04_flights.ipynb #2fba5962
 class Flights(NamedTuple):
-    "X csr float64 (n, d), in order of departure; y float64 (n,), minutes late; a name a column."
+    """X csr float64 (n, d), in order of departure; y float64 (n,), minutes late; a name a column.
+
+    >>> Flights(np.ones((3, 2)), np.zeros(3), ["hour=5", "distance"])
+    Flights(3 flights, 2 features)
+    """
 
     X: sparse.csr_matrix
     y: np.ndarray

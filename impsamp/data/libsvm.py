@@ -184,7 +184,11 @@ def parse_libsvm(
     Labels are any numbers (classes or targets), as in the file. `features` fixes the number of
     columns, so that a test part fits its training part; else it is the largest index. Raises
     `DataError` with the number of the first bad line.
-    Example: `parse_libsvm(b"+1 1:2 3:0.5\\n-1 2:10\\n")`."""
+
+    >>> X, y = parse_libsvm(b"+1 1:2 3:0.5\\n-1 2:10\\n")
+    >>> X.toarray().tolist(), y.tolist()
+    ([[2.0, 0.0, 0.5], [0.0, 10.0, 0.0]], [1.0, -1.0])
+    """
     from sklearn.datasets import load_svmlight_file
 
     if features is not None:
@@ -211,7 +215,11 @@ def parse_libsvm(
 def signs(y: np.ndarray, name: str = "labels") -> np.ndarray:
     """Two-class labels of any coding as -1.0 and +1.0, the larger one +1.
 
-    Raises `DataError` if there are not two. Example: `signs([1, 2, 1])` is (-1, 1, -1)."""
+    Raises `DataError` if there are not two.
+
+    >>> signs([1, 2, 1]).tolist()
+    [-1.0, 1.0, -1.0]
+    """
     values = np.unique(y)
     if values.size != 2:
         some = ", ".join(f"{v:g}" for v in values[:5])
@@ -280,7 +288,12 @@ def load_libsvm(
     part). `IMPSAMP_DATA` may name a folder that holds the sets. Features are as in the file: raw,
     unscaled. Second paper, section 5. Raises `UnknownName`, `InvalidArgument`, `DataError` (with
     line number), `ChecksumError`. Examples: `X, y = load_libsvm("australian")`,
-    `load_libsvm(path="mine.t.bz2", features=X.shape[1])`."""
+    `load_libsvm(path="mine.t.bz2", features=X.shape[1])`.
+
+    >>> X, y = load_libsvm()
+    >>> X.shape, sorted(set(y.tolist()))
+    ((569, 30), [-1.0, 1.0])
+    """
     if path is not None:
         X, y = parse_libsvm(read_bytes(path), str(path), features=features)
         return X, _coded(y)

@@ -36,6 +36,7 @@ from impsamp.gradnorms.evaluation import (
 
 from ..errors import InvalidArgument, InvalidShape, UnsupportedModel
 from ..typing import LossFunction
+from .derived import nodes_below
 from .rules import Parameters, real
 
 # %% auto #0
@@ -119,6 +120,12 @@ def per_sample_losses(
 
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #0fef64f6
+def _hides_layers(losses: Tensor) -> bool:
+    "Whether a reentrant checkpoint is in the graph of `losses`."
+    names = (type(node).__name__ for node in nodes_below(losses))
+    return "CheckpointFunctionBackward" in names
+
+
 def checked_losses(
     model: Network,
     loss_fn: LossFunction,
@@ -126,6 +133,8 @@ def checked_losses(
     y: Batch,
 ) -> Tensor:
     """`per_sample_losses`; `UnsupportedModel` if no trainable parameter influences them.
+
+    Or if a reentrant checkpoint hides some.
 
     >>> net = torch.nn.Linear(1, 1)
     >>> checked_losses(net, lambda out, y: out[:, 0].detach(), torch.ones(2, 1), torch.ones(2))
@@ -138,6 +147,11 @@ def checked_losses(
         raise UnsupportedModel(
             "the losses do not depend on a trainable parameter: detached output, a model under "
             "no_grad, or a reentrant checkpoint whose input needs no gradient"
+        )
+    if _hides_layers(losses):
+        raise UnsupportedModel(
+            "a reentrant checkpoint hides its layers from torch.autograd.grad: pass "
+            "use_reentrant=False, which gives the same gradients, or score without checkpoints"
         )
     return losses
 
@@ -231,20 +245,6 @@ class _RandomState:
 
 # %% ../../nbs/06_gradnorms/04_oracle.ipynb #c9b6b6c3
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    "Reentrant checkpoints refuse gradients that are asked for by name; say what to do."
-    try:
-        yield
-    except RuntimeError as e:
-        if "use_reentrant=True" not in str(e):
-            raise
-        raise UnsupportedModel(
-            "a reentrant checkpoint hides its layers from torch.autograd.grad: pass "
-            "use_reentrant=False, which gives the same gradients, or score without checkpoints"
-        ) from e
-
-
-@contextlib.contextmanager
 def untouched(model: Module, device: torch.device) -> Iterator[None]:
     """Buffers and random state are as found after the `with`, also on failure.
 
@@ -259,7 +259,7 @@ def untouched(model: Module, device: torch.device) -> Iterator[None]:
     versions = [(p, p._version) for p in model.parameters()]
     random = _RandomState(device)
     try:
-        with torch.inference_mode(False), torch.enable_grad(), _explained():
+        with torch.inference_mode(False), torch.enable_grad():
             yield
         if not random.is_unchanged():
             raise UnsupportedModel(draws_random_numbers("the state of torch's generator changed"))

@@ -5,7 +5,8 @@
 # %% ../../nbs/05_problems/02_finite_sum.ipynb #66b8bdb5
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +19,28 @@ from ..typing import Items, LossFunction, Vector
 
 # %% auto #0
 __all__ = ["FiniteSum"]
+
+# %% ../../nbs/05_problems/02_finite_sum.ipynb #7a389c00
+# name of a parameter -> its shape and dtype, in the module's order
+_Shapes: TypeAlias = Mapping[str, tuple[torch.Size, torch.dtype]]
+
+
+def _flat(tensors: Iterable[Tensor]) -> np.ndarray:
+    "All entries in one vector, float64."
+    parts = [t.double().reshape(-1) for t in tensors]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _by_name(x: Vector, shapes: _Shapes) -> dict[str, Tensor]:
+    "The entries of one vector (d,) as named tensors."
+    x = torch.as_tensor(np.asarray(x))
+    out = {}
+    at = 0
+    for name, (shape, dtype) in shapes.items():
+        end = at + shape.numel()
+        out[name] = x[at:end].reshape(shape).to(dtype)
+        at = end
+    return out
 
 
 # %% ../../nbs/05_problems/02_finite_sum.ipynb #dab1d3b8
@@ -35,13 +58,25 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
+# %% ../../nbs/05_problems/02_finite_sum.ipynb #ad8cdf0a
+def _check_losses(losses: Tensor, count: int) -> None:
+    "Refuse losses of `count` items that are reduced, or not finite."
+    if losses.shape != (count,):
+        raise InvalidShape(
+            f"loss_fn must give one loss per item, got shape {tuple(losses.shape)} "
+            f"for {count} items: use reduction='none'"
+        )
+    if not torch.isfinite(losses).all():
+        raise DataError("the loss of the first items is not finite")
+
+
+def _constants(L: float | Vector, n: int) -> np.ndarray:
+    "Smoothness constants (n,) from one number or n, checked."
+    values = np.asarray(L, dtype=np.float64)
+    return check_scores(np.broadcast_to(values, (n,)).copy(), "L", n=n)
+
+
 # %% ../../nbs/05_problems/02_finite_sum.ipynb #e6faea52
-def _flat(tensors: Iterable[Tensor]) -> np.ndarray:
-    "All entries in one vector, float64."
-    parts = [t.double().reshape(-1) for t in tensors]
-    return torch.cat(parts).cpu().numpy()
-
-
 class FiniteSum:
     """f(x) = (1/n) sum_i loss_fn(model_x(x_i), y_i) for a torch module and a loss of each item.
 
@@ -81,31 +116,16 @@ class FiniteSum:
         self.n = len(inputs)
         self.chunk = check_count(chunk_size, "chunk_size")  # items at a time
         named = dict(model.named_parameters())
-        self.shapes = {k: (p.shape, p.dtype) for k, p in named.items()}
+        self.shapes: _Shapes = {k: (p.shape, p.dtype) for k, p in named.items()}
         self.start = _flat(p.detach() for p in named.values())
         self.d = self.start.size
-        self._L = None if L is None else self._constants(L)
-        self._try_loss()
+        self._L = None if L is None else _constants(L, self.n)
+        few = min(2, self.n)
+        _check_losses(self.items(self.start, np.arange(few)), few)
 
     def __repr__(self) -> str:
         known = "unknown" if self._L is None else "known"
         return f"FiniteSum({type(self.model).__name__}, n={self.n}, d={self.d}, L {known})"
-
-    def _constants(self, L: float | Vector) -> np.ndarray:
-        values = np.asarray(L, dtype=np.float64)
-        return check_scores(np.broadcast_to(values, (self.n,)).copy(), "L", n=self.n)
-
-    def _try_loss(self) -> None:
-        "Refuse a loss that is reduced, or not finite, on the first two items."
-        few = min(2, self.n)
-        values = self.items(self.start, np.arange(few))
-        if values.shape != (few,):
-            raise InvalidShape(
-                f"loss_fn must give one loss per item, got shape {tuple(values.shape)} "
-                f"for {few} items: use reduction='none'"
-            )
-        if not torch.isfinite(values).all():
-            raise DataError("the loss of the first items is not finite")
 
     @property
     def L(self) -> np.ndarray:
@@ -119,25 +139,18 @@ class FiniteSum:
 
     def tensors(self, x: Vector) -> dict[str, Tensor]:
         "The flat vector as named tensors."
-        x = torch.as_tensor(np.asarray(x))
-        out = {}
-        at = 0
-        for name, (shape, dtype) in self.shapes.items():
-            end = at + shape.numel()
-            out[name] = x[at:end].reshape(shape).to(dtype)
-            at = end
-        return out
+        return _by_name(x, self.shapes)
 
-    def _losses(self, named: dict[str, Tensor], idx: Tensor) -> Tensor:
-        output = functional_call(self.model, named, (self.inputs[idx],))
-        return self.loss_fn(output, self.targets[idx])
+    def _losses(self, named: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss_fn(functional_call(self.model, named, (inputs,)), targets)
 
     def _chunks(self) -> tuple[Tensor, ...]:
         return torch.arange(self.n).split(self.chunk)
 
     def items(self, x: Vector, idx: Items) -> Tensor:
         "Losses of the items `idx`, a tensor (len(idx),)."
-        return self._losses(self.tensors(x), torch.as_tensor(idx))
+        idx = torch.as_tensor(idx)
+        return self._losses(self.tensors(x), self.inputs[idx], self.targets[idx])
 
     def loss_items(self, x: Vector) -> np.ndarray:
         "f_i(x) of all items, (n,) float64."
@@ -154,7 +167,7 @@ class FiniteSum:
         total = np.zeros(self.d)
         for idx in self._chunks():
             named = {k: v.requires_grad_() for k, v in self.tensors(x).items()}
-            value = self._losses(named, idx).sum()
+            value = self._losses(named, self.inputs[idx], self.targets[idx]).sum()
             grads = torch.autograd.grad(value, list(named.values()))
             total += _flat(grads)
         return total / self.n
@@ -165,9 +178,8 @@ class FiniteSum:
         if not len(idx):
             return np.zeros((0, self.d))
 
-        def one(named, a, t):
-            output = functional_call(self.model, named, (a[None],))
-            return self.loss_fn(output, t[None]).sum()
+        def one(named: dict[str, Tensor], a: Tensor, t: Tensor) -> Tensor:
+            return self._losses(named, a[None], t[None]).sum()
 
         per_item = vmap(grad(one), in_dims=(None, 0, 0))
         grads = per_item(self.tensors(x), self.inputs[idx], self.targets[idx])

@@ -128,6 +128,26 @@ def test_reentrant_checkpoints_are_refused_in_a_sentence(method):
         upper_bound_scores(model, squared, x, y)
 
 
+class BehindFrozen(Checkpointed):
+    "What adapters on a frozen embedding do: the checkpoint's input is made to need a gradient."
+
+    def __init__(self, reentrant):
+        super().__init__(reentrant)
+        self.head = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return self.head(checkpoint(self.b, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("method", ["auto", "ghost", "loop"])
+def test_a_reentrant_checkpoint_never_counts_as_unused(method):
+    "Its layers had norm zero: what was told was the norm of the head alone."
+    x, y = batch()
+    with pytest.raises(UnsupportedModel, match="use_reentrant=False"):
+        grad_norms(BehindFrozen(True).double(), squared, x, y, method=method)
+
+
 # outputs as models return them
 
 
