@@ -91,8 +91,6 @@ def _images(pixels: np.ndarray, scale: str) -> torch.Tensor:
     "(n, 28, 28) uint8 as (n, 1, 28, 28) float32."
     import torch
 
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
     shift, width = SCALES[scale]
     images = torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
     return (images - shift) / width
@@ -102,6 +100,13 @@ def _labels(labels: np.ndarray) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(labels.astype(np.int64))
+
+
+# %% ../../nbs/04_data/03_mnist.ipynb #2f4dffce
+def _check_scale(scale: str) -> None:
+    "Before anything is loaded or downloaded."
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
 
 
 # %% ../../nbs/04_data/03_mnist.ipynb #54ab545a
@@ -139,7 +144,15 @@ def mnist_arrays(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 (n, 28, 28), labels uint8 (n,)) of MNIST's `part`.
 
-    That is "train" (60 000) or "t10k" (10 000). Raises `DataError`."""
+    That is "train" (60 000) or "t10k" (10 000). Raises `DataError`, `UnknownName`.
+
+    >>> mnist_arrays("test")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.UnknownName: unknown part 'test': choose from t10k, train
+    """
+    if part not in ("train", "t10k"):
+        raise unknown("part", part, ("train", "t10k"))
     images = _mnist_array(f"{part}-images-idx3-ubyte", mirrors)
     labels = _mnist_array(f"{part}-labels-idx1-ubyte", mirrors)
     if len(images) != len(labels):
@@ -152,7 +165,14 @@ def load_mnist(*, scale: str = "unit") -> Split:
     """MNIST as `Split`: 60 000 training and 10 000 test images, x (n, 1, 28, 28) float32, y int64.
 
     From the folder that `IMPSAMP_DATA` names, else downloaded once (11 MB). `scale`: unit, standard
-    or raw. Raises `DataError`, `UnknownName`. Example: `load_mnist().x_train`."""
+    or raw. Raises `DataError`, `UnknownName`. Example: `load_mnist().x_train`.
+
+    >>> load_mnist(scale="log")
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.UnknownName: unknown scale 'log': choose from raw, standard, unit
+    """
+    _check_scale(scale)
     return _split(mnist_arrays("train"), mnist_arrays("t10k"), scale)
 
 
@@ -223,7 +243,12 @@ def load_mnist01(*, subset: str = "first", seed: int | None = None, scale: str =
     first 50 of each class, embedded, no network. `subset="random"`: 50 of each drawn with `seed`
     from all 12 665 training zeros and ones (see `load_mnist` for where these come from). `scale`:
     unit, standard or raw. Raises `UnknownName`, `InvalidArgument`, `DataError`. Source: section 4
-    of the first paper. Example: `load_mnist01().x_train`."""
+    of the first paper.
+
+    >>> load_mnist01()
+    Split(100 training items, 2115 test items)
+    """
+    _check_scale(scale)
     if subset not in ("first", "random"):
         raise unknown("subset", subset, ("first", "random"))
     if (seed is None) == (subset == "random"):
