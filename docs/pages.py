@@ -151,8 +151,18 @@ def shown_cell(cell: dict) -> dict | None:
         return None
     shown = {**cell, "source": site_links(rest) if cell["cell_type"] == "markdown" else rest}
     if cell["cell_type"] == "code":
-        shown["outputs"] = [output for output in cell["outputs"] if wanted(output)]
+        shown["outputs"] = [linked(output) for output in cell["outputs"] if wanted(output)]
     return shown
+
+
+def linked(output: dict) -> dict:
+    "Markdown that a cell printed: Sphinx leaves its links as they are, so they name the pages."
+    data = output.get("data", {})
+    if "text/markdown" not in data:
+        return output
+    text = "".join(data["text/markdown"])
+    paged = re.sub(r"(\]\([^():\s]+)\.(?:ipynb|md)(?=[)#])", r"\1.html", text)
+    return {**output, "data": {**data, "text/markdown": paged}}
 
 
 def site_links(text: str) -> str:
@@ -227,6 +237,7 @@ def write_gallery(root: Path, source: Path, extra: Path) -> list[str]:
             )
             continue
         records = records_of(root / page, manifest["experiment"])
+        records = [file for file in records if (root / file).exists()]  # of what has been run
         cards.append(card(f"figures/{picture.name}", page, records, told.get(picture.stem)))
     text = ["# Gallery", "", "Every figure, with the page that explains it and its records.", ""]
     cards += tutorial_cards(root, extra)

@@ -111,6 +111,15 @@ def test_links_to_headings_of_notebooks_are_named_as_the_site_names_them():
     assert pages.site_links(given) == wanted
 
 
+def test_links_that_a_cell_printed_lead_to_pages():
+    said = "[a](../03_theory/x.ipynb) [b](y.md#z) [c](https://d.e/f.md) [g](h.png)"
+    output = {"output_type": "display_data", "data": {"text/markdown": [said], "text/plain": "x"}}
+    (shown,) = pages.shown_cell(code("f()", [output]))["outputs"]
+    wanted = "[a](../03_theory/x.html) [b](y.html#z) [c](https://d.e/f.md) [g](h.png)"
+    assert shown["data"] == {"text/markdown": wanted, "text/plain": "x"}
+    assert output["data"]["text/markdown"] == [said]
+
+
 def test_every_committed_page_can_be_shown(tmp_path):
     assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
     gallery = (tmp_path / "source" / "gallery.md").read_text()
