@@ -105,6 +105,10 @@ UNLINKED = {
 }
 
 
+def notebooks_of(row):
+    return {where.partition("#")[0] for where in places(row)}
+
+
 def anchor(row):
     return "-".join(re.findall("[a-z0-9]+", f"{row['paper']} {row['place']}".lower()))
 
@@ -131,7 +135,7 @@ def items_line(notebook):
     words = []
     for paper in ("first", "second"):
         own = [row for row in rows() if row["paper"] == paper]
-        here = [row for row in own if notebook in {w.partition("#")[0] for w in places(row)}]
+        here = [row for row in own if notebook in notebooks_of(row)]
         links = [f"[{row['place']}]({up}{PAGE}#{anchor(row)})" for row in here]
         if links:
             words.append(f"{paper}, " + " · ".join(links))
@@ -139,7 +143,7 @@ def items_line(notebook):
 
 
 def named_notebooks():
-    return sorted({where.partition("#")[0] for row in rows() for where in places(row)})
+    return sorted(set().union(*map(notebooks_of, rows())))
 
 
 def test_rows_of_the_page_have_names_of_their_own():
