@@ -5,6 +5,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from docutils import nodes
+
 sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -56,6 +58,15 @@ def setup(app):
     app.connect("config-inited", _mathjax)
     app.connect("autodoc-process-docstring", _markdown)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("doctree-read", _anchors)
+
+
+def _anchors(app, doctree):
+    "Rows that a page names by <a id=...> may be linked to as its headings are."
+    slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
+    for raw in doctree.findall(nodes.raw):
+        for name in re.findall(r'<a id="([\w-]+)">', raw.astext()):
+            slugs[name] = (0, name, name)
 
 
 def _skip(app, what, name, obj, skip, options):

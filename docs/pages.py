@@ -10,6 +10,7 @@ import tomllib
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote
 
 import impsamp
 
@@ -148,10 +149,30 @@ def shown_cell(cell: dict) -> dict | None:
     rest = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
     if cell["cell_type"] == "code" and not rest:
         return None
-    shown = {**cell, "source": rest}
+    shown = {**cell, "source": site_links(rest) if cell["cell_type"] == "markdown" else rest}
     if cell["cell_type"] == "code":
-        shown["outputs"] = [output for output in cell["outputs"] if wanted(output)]
+        shown["outputs"] = [linked(output) for output in cell["outputs"] if wanted(output)]
     return shown
+
+
+def linked(output: dict) -> dict:
+    "Markdown that a cell printed: Sphinx leaves its links as they are, so they name the pages."
+    data = output.get("data", {})
+    if "text/markdown" not in data:
+        return output
+    text = "".join(data["text/markdown"])
+    paged = re.sub(r"(\]\([^():\s]+)\.(?:ipynb|md)(?=[)#])", r"\1.html", text)
+    return {**output, "data": {**data, "text/markdown": paged}}
+
+
+def site_links(text: str) -> str:
+    "Links name a notebook's heading as Jupyter does; the site names it as GitHub does a page's."
+    return re.sub(r"(\.ipynb#)([^)\s]+)", lambda link: link[1] + slug(unquote(link[2])), text)
+
+
+def slug(heading: str) -> str:
+    "`Lemma 1: it holds` is lemma-1-it-holds."
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
 
 
 def fold_code(cells: list[dict]) -> None:
@@ -216,6 +237,7 @@ def write_gallery(root: Path, source: Path, extra: Path) -> list[str]:
             )
             continue
         records = records_of(root / page, manifest["experiment"])
+        records = [file for file in records if (root / file).exists()]  # of what has been run
         cards.append(card(f"figures/{picture.name}", page, records, told.get(picture.stem)))
     text = ["# Gallery", "", "Every figure, with the page that explains it and its records.", ""]
     cards += tutorial_cards(root, extra)
@@ -338,12 +360,12 @@ def directive(name: str) -> str:
 
 def write_table(path: Path, told: dict[str, dict]) -> None:
     "A page of figures/ that is a bare table gets the title that the report gives it."
-    text = path.read_text()
-    if text.startswith("# "):
-        return
-    item = told.get(path.stem)
-    title = item["title"] if item else path.stem.replace("_", " ").capitalize()
-    path.write_text(f"# {title}\n\n{text}")
+    text = site_links(path.read_text())
+    if not text.startswith("# "):
+        item = told.get(path.stem)
+        title = item["title"] if item else path.stem.replace("_", " ").capitalize()
+        text = f"# {title}\n\n{text}"
+    path.write_text(text)
 
 
 # --- contents ----------------------------------------------------------------------------------

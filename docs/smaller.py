@@ -13,13 +13,16 @@ from pathlib import Path
 
 from PIL import Image
 
+# the default palette goes by area: thin lines of two colours came out in one
+PALETTE = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 1, "dither": Image.Dither.NONE}
+
 
 def smaller(png: bytes) -> bytes:
     "The picture with a palette, or as it was where that saves nothing."
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         flat = picture.convert("RGB")
-    flat.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    flat.quantize(64, **PALETTE).save(buffer, "PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
 
 

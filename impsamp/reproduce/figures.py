@@ -114,7 +114,9 @@ def _thumbnail(path: Path) -> bytes:
     with Image.open(path) as picture:
         small = picture.convert("RGB")
     small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    small.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    # the default palette goes by area: thin lines of two colours came out in one
+    few = small.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -97,6 +97,29 @@ def test_pictures_of_a_notebook_lose_bytes_and_no_pixels():
     assert smaller.smaller(small) == small  # nothing more to save
 
 
+def test_lines_of_two_colours_stay_two():
+    png = smaller.smaller((ROOT / "figures" / "fig4_time.png").read_bytes())
+    with Image.open(io.BytesIO(png)) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=float).reshape(-1, 3)
+    for hue in ((0x01, 0x73, 0xB2), (0x02, 0x9E, 0x73)):  # u and p^1/2
+        assert np.abs(pixels - np.array(hue)).max(1).min() < 12
+
+
+def test_links_to_headings_of_notebooks_are_named_as_the_site_names_them():
+    given = "[a](../nbs/x.ipynb#Lemma-2:-it-holds,-%28S%28p%29%29) [b](y.md#As-It-Is)"
+    wanted = "[a](../nbs/x.ipynb#lemma-2-it-holds-sp) [b](y.md#As-It-Is)"
+    assert pages.site_links(given) == wanted
+
+
+def test_links_that_a_cell_printed_lead_to_pages():
+    said = "[a](../03_theory/x.ipynb) [b](y.md#z) [c](https://d.e/f.md) [g](h.png)"
+    output = {"output_type": "display_data", "data": {"text/markdown": [said], "text/plain": "x"}}
+    (shown,) = pages.shown_cell(code("f()", [output]))["outputs"]
+    wanted = "[a](../03_theory/x.html) [b](y.html#z) [c](https://d.e/f.md) [g](h.png)"
+    assert shown["data"] == {"text/markdown": wanted, "text/plain": "x"}
+    assert output["data"]["text/markdown"] == [said]
+
+
 def test_every_committed_page_can_be_shown(tmp_path):
     assert pages.write_source(ROOT, tmp_path / "source", tmp_path / "extra") == []
     gallery = (tmp_path / "source" / "gallery.md").read_text()

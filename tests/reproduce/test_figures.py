@@ -1,10 +1,15 @@
 """Figures and tables as files: the same bytes from the same numbers, and refused names."""
 
+import io
+from pathlib import Path
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from impsamp.errors import InvalidArgument
 from impsamp.reproduce import figures
@@ -135,3 +140,12 @@ def test_the_style_is_one_file():
         figures.set_style()
         assert matplotlib.rcParams["font.size"] == 9.6
         assert matplotlib.rcParams["axes.spines.top"] is False
+
+
+def test_lines_of_two_colours_stay_two_in_a_thumbnail():
+    picture = Path(__file__).parents[2] / "figures" / "fig4_time.png"
+    with Image.open(io.BytesIO(figures._thumbnail(picture))) as small:
+        pixels = np.asarray(small.convert("RGB"), dtype=float).reshape(-1, 3)
+    for name in ("u", "half"):
+        away = np.abs(pixels - 255 * np.array(to_rgb(figures.COLORS[name]))).max(1)
+        assert away.min() < 10  # 35 by the palette that goes by area
