@@ -524,6 +524,9 @@ class LayerwiseThinning(Entry):
             self._audit(learner.gradient)
         return super().draw(learner)
 
+    def _rows_holding(self, norms: list[np.ndarray]) -> float:
+        return float(np.mean([rows_holding(s, self.held) for s in norms]))
+
     def _audit(self, gradient: Callable[[np.ndarray], torch.Tensor]) -> None:
         batches = self.rng.integers(0, self.n, (2, self.batch))
         self.watched = [[] for _ in self.ratios]
@@ -535,7 +538,7 @@ class LayerwiseThinning(Entry):
         noise = float((exact[0] - exact[1]).square().sum()) / 2
         step = np.copysign(self.move, added - self.tau * noise)
         self.held = float(np.clip(self.held + step, 0, 1))
-        new = [np.mean([rows_holding(s, self.held) for s in own]) for own in norms]
+        new = [self._rows_holding(own) for own in norms]
         self.ratios = self.decay * self.ratios + (1 - self.decay) * np.maximum.accumulate(new)
 
 

@@ -130,7 +130,7 @@ class Trial:
         return heard(self.entry.score, self.task, output, y, losses)
 
     def gradient(self, idx: np.ndarray) -> torch.Tensor:
-        "The gradient of the mean loss of the items `idx` (k,), flat: a forward and a backward pass."
+        "Gradient of the mean loss of the items `idx` (k,), flat: one forward and backward pass."
         _, _, losses = self._pass(idx)
         parts = torch.autograd.grad(losses.mean(), list(self.model.parameters()))
         return torch.cat([part.flatten() for part in parts])
@@ -197,7 +197,8 @@ def literature_costs(
 ) -> dict[str, np.ndarray]:
     """`seconds` (entries, rounds) of a step, of this thread, in windows of `window` steps in turn.
 
-    Each of `entries` (kind, settings) trains for rounds x window steps. A run function of `run_all`.
+    Each of `entries` (kind, settings) trains for rounds x window steps. A run function of
+    `run_all`.
 
     >>> pair = [("Entry", {}), ("InfoBatch", {})]
     >>> literature_costs("digits", pair, "adam", 0.003, 10, rounds=3, window=2)["seconds"].shape
@@ -285,11 +286,11 @@ class Race:
         return {entry.id: float(s) for entry, s in zip(entries, seconds)}
 
     def _rows(self, entry: Submission, phase: str, wanted: Sequence[Row]) -> list[Row]:
-        own = dict(task=self.task, optimizer=self.optimizer, batch=self.batch)
+        own: Row = dict(task=self.task, optimizer=self.optimizer, batch=self.batch)
         more = dict(kind=entry.kind, settings=dict(entry.settings))
         configs: list[Config] = [{**own, **more, **w} for w in wanted]
         found = run_all(literature_run, configs, experiment="literature", jobs=1, root=self.root)
-        told = {"entry": entry.id, **own, "phase": phase}
+        told: Row = dict(own, entry=entry.id, phase=phase)
         results = [{name: value.item() for name, value in f.items()} for f in found]
         return [{**told, **w, **result} for w, result in zip(wanted, results)]
 
