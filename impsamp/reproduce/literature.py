@@ -245,6 +245,10 @@ class Submission(NamedTuple):
 Row: TypeAlias = dict[str, str | float]  # one run, as the record has it
 
 
+def _plain(result: Mapping[str, np.ndarray]) -> Row:
+    return {name: value.item() for name, value in result.items()}
+
+
 @dataclass(frozen=True)
 class Race:
     """The conditions, the same for all entries; `baseline` says whose steps the budget counts.
@@ -291,8 +295,7 @@ class Race:
         configs: list[Config] = [{**own, **more, **w} for w in wanted]
         found = run_all(literature_run, configs, experiment="literature", jobs=1, root=self.root)
         told: Row = dict(own, entry=entry.id, phase=phase)
-        results = [{name: value.item() for name, value in f.items()} for f in found]
-        return [{**told, **w, **result} for w, result in zip(wanted, results)]
+        return [{**told, **w, **_plain(result)} for w, result in zip(wanted, found)]
 
     def run(self, entry: Submission, share: float) -> list[Row]:
         """Its learning rate tuned, then its fresh seeds, one row a run.
