@@ -25,6 +25,7 @@ TEXTS = (
     "docs/results.md",
     "docs/speed.md",
     "docs/reproducing.md",
+    "docs/submit.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",

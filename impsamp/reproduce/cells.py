@@ -38,7 +38,11 @@ __all__ = [
 # %% ../../nbs/14_reproduce/09_cells.ipynb #e2eac487
 @dataclass(frozen=True)
 class Cell:
-    "A comparison: who is first at `target` of `endpoint`; 24 settings are batches x rates."
+    """A comparison: who is first at `target` of `endpoint`; 24 settings are batches x rates.
+
+    >>> print(Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,)))
+    digits, momentum, train loss 0.05
+    """
 
     id: str
     task: str
@@ -63,7 +67,11 @@ class Cell:
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #916318e0
 class Setting(NamedTuple):
-    "What is tuned."
+    """What is tuned.
+
+    >>> Setting(0.1, 128).batch
+    128
+    """
 
     lr: float
     batch: int
@@ -71,7 +79,11 @@ class Setting(NamedTuple):
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #d1fb29ba
 class Tuned(NamedTuple):
-    "What tuning chose for one arm: a setting, and bounds of its time to the target in seconds."
+    """What tuning chose for one arm: a setting, and bounds of its time to the target in seconds.
+
+    >>> Tuned(Setting(0.1, 128), (4.0, np.inf)).guess
+    (4.0, inf)
+    """
 
     setting: Setting
     guess: Interval
@@ -92,7 +104,14 @@ Costs = dict[tuple[str, int], float]  # (arm, batch) -> seconds a step
 
 
 def cell_costs(cell: Cell, root: str | None = None, rounds: int = 15) -> Costs:
-    "{(arm, batch): seconds a step} of all arms; measured once and kept."
+    """{(arm, batch): seconds a step} of all arms; measured once and kept.
+
+    >>> import tempfile
+    >>> cell = Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sorted(cell_costs(cell, folder, rounds=1))[0]
+    ('both', 10)
+    """
     configs: list[Config] = []
     for batch in cell.batches:
         own = dict(task=cell.task, optimizer=cell.optimizer, batch=batch)
@@ -107,7 +126,11 @@ def cell_costs(cell: Cell, root: str | None = None, rounds: int = 15) -> Costs:
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #c534c2a8
 class Row(TypedDict):
-    "One run."
+    """One run.
+
+    >>> {"arm", "seed", "train_loss"} <= set(Row.__annotations__)
+    True
+    """
 
     cell: str
     task: str
@@ -130,7 +153,12 @@ class Row(TypedDict):
 # %% ../../nbs/14_reproduce/09_cells.ipynb #94f44889
 @dataclass
 class Racing:
-    "One arm of a cell: runs at horizons in seconds, kept in the store below `root`."
+    """One arm of a cell: runs at horizons in seconds, kept in the store below `root`.
+
+    >>> cell = Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,))
+    >>> Racing(cell, "shuffled", {("shuffled", 10): 0.5}).budget
+    20.0
+    """
 
     cell: Cell
     arm: str
@@ -183,7 +211,15 @@ def _setting(row: Row) -> Setting:
 def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
     """The best setting of 24 and the time to the target that it lets expect, with all rows.
 
-    First all at a third of the budget on one seed, then the best six at the whole of it on two."""
+    First all at a third of the budget on one seed, then the best six at the whole of it on two.
+
+    >>> import tempfile
+    >>> cell = Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tuned, rows = tune(Racing(cell, "shuffled", {("shuffled", 10): 0.5}, folder))
+    >>> tuned.setting, [row["steps"] for row in rows]
+    (Setting(lr=0.05, batch=10), [13, 40, 40])
+    """
     cell = racing.cell
     settings = [Setting(lr, batch) for batch in cell.batches for lr in cell.rates]
     third = racing.budget / 3
@@ -203,14 +239,30 @@ def tune(racing: Racing) -> tuple[Tuned, list[Row]]:
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #8829afc6
 def confirm(racing: Racing, tuned: Tuned, seeds: Sequence[int]) -> list[Row]:
-    "Fresh seeds at three horizons each."
+    """Fresh seeds at three horizons each.
+
+    >>> import tempfile
+    >>> cell = Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     racing = Racing(cell, "shuffled", {("shuffled", 10): 0.5}, folder)
+    ...     rows = confirm(racing, Tuned(Setting(0.05, 10), (12.0, 12.0)), [1000])
+    >>> [row["steps"] for row in rows]
+    [16, 24, 36]
+    """
     wanted = [(tuned.setting, float(t)) for t in horizons(tuned.guess, racing.budget)]
     return racing.rows("fresh", wanted, seeds)
 
 
 # %% ../../nbs/14_reproduce/09_cells.ipynb #35607a25
 def seed_times(racing: Racing, rows: Sequence[Row]) -> dict[int, Interval]:
-    "{seed: bounds of its time to the target}, from the rows of `confirm`; `RecordError` if none."
+    """{seed: bounds of its time to the target}, from the rows of `confirm`; `RecordError` if none.
+
+    >>> cell = Cell("tiny", "digits", "momentum", "train_loss", 0.05, 40, 10, (10,), (0.05,))
+    >>> seed_times(Racing(cell, "shuffled", {}), [])
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.RecordError: digits, momentum, train loss 0.05, shuffled: no fresh seeds were run
+    """
     by_seed: dict[int, list[Row]] = {}
     for row in rows:
         if row["phase"] == "fresh":

@@ -46,7 +46,12 @@ ARMS: tuple[str, ...] = ("shuffled", "uniform", "remembered", "thinning", "both"
 
 
 class Epochs:
-    "Batches of a random order of `share` of n items; at its end a new one, of all n again."
+    """Batches of a random order of `share` of n items; at its end a new one, of all n again.
+
+    >>> epochs = Epochs(4, np.random.default_rng(0))
+    >>> [len(epochs.draw(3)[0]) for _ in range(4)]
+    [3, 1, 3, 1]
+    """
 
     def __init__(self, n: int, rng: np.random.Generator, share: float = 1.0) -> None:
         self.n = n
@@ -67,7 +72,12 @@ class Epochs:
 
 # %% ../../nbs/14_reproduce/08_contest.ipynb #c468be19
 class Independent:
-    "Batches of independent uniform draws."
+    """Batches of independent uniform draws.
+
+    >>> idx, weight = Independent(2, np.random.default_rng(0)).draw(5)
+    >>> idx.size, weight is None
+    (5, True)
+    """
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n = n
@@ -82,7 +92,11 @@ class Independent:
 def promised_gain(scores: np.ndarray, weight: float = 0.8) -> float:
     """H(u)/H(p) for p = weight * scores/sum + (1 - weight) * u, were the `scores` (n,) true norms.
 
-    1 where all are zero, NaN where one is not known."""
+    1 where all are zero, NaN where one is not known.
+
+    >>> round(promised_gain(np.array([1.0, 3.0])), 3)
+    1.235
+    """
     s = np.asarray(scores, float)
     if not s.any():
         return 1.0
@@ -98,7 +112,12 @@ class Remembered:
     """First epoch shuffled, then draws of calibrated remembered scores.
 
     `AHEAD` batches are drawn at once, and their scores told at once: an older law, as unbiased, for
-    an eighth of the calls."""
+    an eighth of the calls.
+
+    >>> source = Remembered(4, np.random.default_rng(0))
+    >>> sorted(source.draw(4)[0].tolist())
+    [0, 1, 2, 3]
+    """
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n = n
@@ -149,7 +168,14 @@ class PassingScores:
     """Last-layer scores (b,) read off the training's own backward pass by a hook on `layer`.
 
     Norms of the gradient at the layer's weight and bias, in the metric of `optimizer`, refreshed
-    every `every` calls, where one is given: D^(1/2) g as in `LastLayerScores`, in float32."""
+    every `every` calls, where one is given: D^(1/2) g as in `LastLayerScores`, in float32.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> passing = PassingScores(layer, None)
+    >>> layer(torch.tensor([[2.0, 0.0]])).sum().backward()
+    >>> round(float(passing(None)[0] ** 2), 6)  # gradients (2, 0) and 1
+    5.0
+    """
 
     def __init__(
         self, layer: nn.Linear, optimizer: torch.optim.Optimizer | None, every: int = 100
@@ -215,7 +241,14 @@ def _source(arm: str, n: int, rng: np.random.Generator) -> Epochs | Independent 
 
 # %% ../../nbs/14_reproduce/08_contest.ipynb #c3655c3a
 class Contestant:
-    "One arm in training; `step(lr)` makes a step."
+    """One arm in training; `step(lr)` makes a step.
+
+    >>> task = contest_task("digits")
+    >>> one = Contestant(task, "shuffled", "adam", batch=5, lr=0.01, seed=0)
+    >>> one.step(0.01)
+    >>> one.source.place
+    5
+    """
 
     def __init__(
         self, task: Task, arm: str, optimizer: str, *, batch: int, lr: float, seed: int
@@ -287,7 +320,11 @@ class Contestant:
 
 # %% ../../nbs/14_reproduce/08_contest.ipynb #49378af7
 def cosine(lr: float, k: int, steps: int) -> float:
-    "The learning rate of step k of `steps`: half a cosine from `lr` down to 0."
+    """The learning rate of step k of `steps`: half a cosine from `lr` down to 0.
+
+    >>> [round(cosine(0.4, k, 4), 3) for k in (0, 2, 4)]
+    [0.4, 0.2, 0.0]
+    """
     return lr * 0.5 * (1 + math.cos(math.pi * k / steps))
 
 
@@ -298,7 +335,12 @@ def _in_parts(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/14_reproduce/08_contest.ipynb #24d6aacb
 def evaluated(task: Task, model: nn.Module) -> dict[str, float]:
-    "`train_loss` and, where the task has a judge, `val_error` and `test_error`; else NaN."
+    """`train_loss` and, where the task has a judge, `val_error` and `test_error`; else NaN.
+
+    >>> task = contest_task("digits")
+    >>> sorted(evaluated(task, task.make()))
+    ['test_error', 'train_loss', 'val_error']
+    """
     found = {"val_error": math.nan, "test_error": math.nan}
     with torch.no_grad():
         x, y = task.train
@@ -318,7 +360,11 @@ def contest_run(
     With `promise` and `gain`, H(u)/H(p) by the scores remembered after the first epoch and at the
     end (NaN where nothing is remembered). What is not finite counts as infinite. `seconds`: of this
     thread, evaluation left out; a check on steps x cost, no result. The same seed gives all arms
-    the same weights to begin with. A run function of `run_all`."""
+    the same weights to begin with. A run function of `run_all`.
+
+    >>> contest_run("digits", "shuffled", "adam", 0.003, 10, 40, seed=1)["finite"]
+    True
+    """
     problem = contest_task(task)
     one = Contestant(problem, arm, optimizer, batch=batch, lr=lr, seed=seed)
     lost = False

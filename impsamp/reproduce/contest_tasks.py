@@ -30,7 +30,11 @@ __all__ = ["TASKS", "Task", "balanced_error", "contest_task", "error_rate", "squ
 # %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #dea3edf2
 @dataclass(frozen=True)
 class Task:
-    "A training problem; `train`, `validation`, `test` are pairs (x, y) of tensors."
+    """A training problem; `train`, `validation`, `test` are pairs (x, y) of tensors.
+
+    >>> contest_task("digits").train[0].shape
+    torch.Size([100, 784])
+    """
 
     train: tuple[torch.Tensor, torch.Tensor]
     validation: tuple[torch.Tensor, torch.Tensor] | None
@@ -43,13 +47,22 @@ class Task:
 
 # %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #663ab9c2
 def error_rate(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    "Share of wrong classes."
+    """Share of wrong classes.
+
+    >>> error_rate(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0])).item()
+    0.5
+    """
     return (output.argmax(1) != y).double().mean()
 
 
 # %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #5c19f53f
 def balanced_error(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    "Mean over the classes of the share of wrong answers in each."
+    """Mean over the classes of the share of wrong answers in each.
+
+    >>> always_first = torch.tensor([[1.0, 0.0]] * 4)
+    >>> balanced_error(always_first, torch.tensor([0, 0, 0, 1])).item()
+    0.5
+    """
     wrong = (output.argmax(1) != y).double()
     return torch.stack([wrong[y == k].mean() for k in y.unique()]).mean()
 
@@ -146,7 +159,11 @@ def _image(name: str) -> Task:
 
 # %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #88a5efe5
 def squared_error(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    "(b,) mean over the columns of the squared difference."
+    """(b,) mean over the columns of the squared difference.
+
+    >>> squared_error(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2)).tolist()
+    [5.0]
+    """
     return (output - y).square().mean(1)
 
 
@@ -191,7 +208,11 @@ TASKS: dict[str, Callable[[], Task]] = {
 # %% ../../nbs/14_reproduce/07_contest_tasks.ipynb #87d58a25
 @functools.lru_cache(maxsize=1)
 def contest_task(name: str) -> Task:
-    "The task of this name, one of `TASKS`; the same object when asked for again. `UnknownName`."
+    """The task of this name, one of `TASKS`; the same object when asked for again. `UnknownName`.
+
+    >>> contest_task("digits") is contest_task("digits")
+    True
+    """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]()

@@ -26,7 +26,11 @@ def time_to_target(seconds: Vector, values: Vector, target: float) -> Interval:
     `seconds`, `values` (k,): horizons, and what training to each of them ended at. low = high where
     the least-squares line of log values on log seconds meets the target between the horizons;
     (0, least) where already the shortest would do; (largest, inf) for a miss. Values that are not
-    finite are misses of their horizon. Raises `InvalidShape`, `InvalidArgument`."""
+    finite are misses of their horizon. Raises `InvalidShape`, `InvalidArgument`.
+
+    >>> time_to_target([1, 4], [0.04, 0.01], 0.05), time_to_target([1, 4], [0.04, 0.01], 0.005)
+    ((0.0, 1.0), (4.0, inf))
+    """
     t = to_float64(seconds, "seconds", ndim=1)
     v = np.array(values, float)
     if v.shape != t.shape or t.size < 2:
@@ -59,7 +63,11 @@ _ENDLESS = 10.0  # beyond it an end of an interval comes from a bound
 
 @dataclass(frozen=True)
 class TimeRatio:
-    "How many times sooner an arm is there than its rival: over pairs, with a 95% interval."
+    """How many times sooner an arm is there than its rival: over pairs, with a 95% interval.
+
+    >>> TimeRatio(20, 15, 5, 1.2, 1.1, 1.3, p=0.01, p_faster=0.005).censored
+    True
+    """
 
     pairs: int
     exact: int  # pairs that reached the target between their horizons, both
@@ -101,7 +109,12 @@ def time_ratio(
 ) -> TimeRatio:
     """`TimeRatio` of `rival` time over `arm` time, both by seed as `time_to_target` gives them.
 
-    Raises `InvalidShape` if the numbers of seeds differ."""
+    Raises `InvalidShape` if the numbers of seeds differ.
+
+    >>> found = time_ratio([(4.0, 4.0)] * 6, [(2.0, 2.0)] * 6)
+    >>> round(found.ratio, 6), found.p
+    (2.0, 0.03125)
+    """
     a = np.asarray(rival, float).reshape(-1, 2)
     b = np.asarray(arm, float).reshape(-1, 2)
     if a.shape != b.shape or not len(a):
@@ -128,7 +141,11 @@ def time_ratio(
 def partial_conjunction(p: Vector) -> float:
     """p-value of "it holds on at least two of the m tasks", from each task's p (m,), m >= 2.
 
-    (m - 1) times the second smallest (Bonferroni; Benjamini and Heller 2008), at most 1."""
+    (m - 1) times the second smallest (Bonferroni; Benjamini and Heller 2008), at most 1.
+
+    >>> partial_conjunction([0.01, 0.02, 0.5])
+    0.04
+    """
     q = np.sort(to_float64(p, "p", ndim=1))
     if q.size < 2:
         raise InvalidArgument("at least two of fewer than two tasks: give two p-values or more")
@@ -142,7 +159,11 @@ SPREAD = 1.5  # from one horizon to the next
 def horizons(guess: Interval, budget: float) -> np.ndarray:
     """Three horizons (3,) in seconds around a time to target, in ratio `SPREAD`.
 
-    A bound is taken one `SPREAD` further out; the middle lies within budget/4 and 2 budget."""
+    A bound is taken one `SPREAD` further out; the middle lies within budget/4 and 2 budget.
+
+    >>> horizons((2.0, 2.0), 2.0).round(3).tolist()
+    [1.333, 2.0, 3.0]
+    """
     low, high = guess
     if low == 0:
         middle = high / SPREAD
