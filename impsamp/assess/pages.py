@@ -134,7 +134,7 @@ class Assessment:
         return self.page()
 
     def _repr_markdown_(self) -> str:
-        return self.page()
+        return self.page() if self.rows else repr(self)
 
     def _repr_html_(self) -> str:
         if not self.rows:
