@@ -160,12 +160,13 @@ class ForeignScheme(Protocol):
     `needs`, `scope`, `update`, `due`, `precondition`, ... are used where they are there.
 
     >>> class Squared:
+    ...     needs = "norm"
     ...     def init(self, n):
     ...         return self
     ...     def probabilities(self, scores=None):
     ...         return np.square(scores) / np.square(scores).sum()
-    >>> restricted_probabilities(as_scheme(Squared()), [1.0, 3.0], [0, 1], 2).tolist()
-    [0.5, 0.5]
+    >>> restricted_probabilities(Squared(), [1.0, 3.0], [0, 1], 2).tolist()
+    [0.1, 0.9]
     """
 
     def init(self, n: int, /) -> object: ...

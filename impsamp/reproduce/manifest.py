@@ -167,12 +167,12 @@ def declared_parameters(notebook: PathLike) -> set[str]:
     """Names that the notebook's cell tagged `parameters` assigns.
 
     >>> import tempfile
-    >>> cell = {"metadata": {"tags": ["parameters"]}, "source": "runs = 2\nlr = 0.1"}
+    >>> cell = {"metadata": {"tags": ["parameters"]}, "source": "runs = 2"}
     >>> with tempfile.NamedTemporaryFile("w", suffix=".ipynb") as file:
     ...     json.dump({"cells": [cell]}, file)
     ...     file.flush()
     ...     sorted(declared_parameters(file.name))
-    ['lr', 'runs']
+    ['runs']
     """
     for cell in json.loads(Path(notebook).read_text())["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):

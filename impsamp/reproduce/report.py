@@ -286,7 +286,7 @@ def write_report(folder: Path) -> Path:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_report(Path(folder))
     ...     path.name, path.read_text()[:15]
-    ('report.html', '<!DOCTYPE html>')
+    ('report.html', '<!doctype html>')
     """
     path = folder / "report.html"
     write_text(path, report(folder))

@@ -125,7 +125,7 @@ def segment_promise(
     `step`, and `rate 0` .. `rate 1` by `mean_log_step` over the midpoints of `draws` equal cells of
     [0, 1]: the same for every t, and no chance in it.
 
-    >>> sorted(segment_promise(seed=0, steps=0, every=1, draws=1))
+    >>> sorted(segment_promise(seed=0, steps=1, every=2, draws=1))
     ['rate 0', 'rate 0.25', 'rate 0.5', 'rate 0.75', 'rate 1', 'step']
     """
     check_count(draws, "draws")

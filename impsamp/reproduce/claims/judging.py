@@ -239,7 +239,7 @@ def judge_statistics(
     >>> stats = pd.DataFrame(runs, columns=["arm", "seed", "m"]).assign(setting="anchor")
     >>> claim = Claim(id="x", kind="order", family="loss", measures=["m"], pairs=[["a", "b"]])
     >>> row = judge_statistics([claim], stats).iloc[0]
-    >>> row.verdict, round(row.effect, 3), row.p == 2 / 2**8
+    >>> row.verdict, round(float(row.effect), 3), float(row.p) == 2 / 2**8
     ('reproduced', 0.368, True)
     """
     import pandas as pd
@@ -371,7 +371,7 @@ def judge(
     >>> claim = Claim(id="x", kind="order", family="loss", pairs=[["a", "b"]])
     >>> claim["measures"] = ["mean_log"]
     >>> table = judge([claim], records.assign(setting="anchor"), runs=3)
-    >>> table.verdict[0], round(table.effect[0], 3), table.chance[0]
+    >>> table.verdict[0], round(float(table.effect[0]), 3), float(table.chance[0])
     ('reproduced', 0.5, 1.0)
     """
     import pandas as pd
