@@ -157,7 +157,17 @@ ABOUT = {
 class ForeignScheme(Protocol):
     """The least that a scheme has: `certify` and `assess` ask no more.
 
-    `needs`, `scope`, `update`, `due`, `precondition`, ... are used where they are there."""
+    `needs`, `scope`, `update`, `due`, `precondition`, ... are used where they are there.
+
+    >>> class Squared:
+    ...     needs = "norm"
+    ...     def init(self, n):
+    ...         return self
+    ...     def probabilities(self, scores=None):
+    ...         return np.square(scores) / np.square(scores).sum()
+    >>> restricted_probabilities(Squared(), [1.0, 3.0], [0, 1], 2).tolist()
+    [0.1, 0.9]
+    """
 
     def init(self, n: int, /) -> object: ...
 
@@ -259,7 +269,17 @@ _OPTIONS = ("unbiased", "replacement", "every", "precondition")
 
 
 class AdaptedScheme(Scheme):
-    "An object with `init` and `probabilities`, seen as a `Scheme`."
+    """An object with `init` and `probabilities`, seen as a `Scheme`.
+
+    >>> class Constant:
+    ...     def init(self, n):
+    ...         self.n = n
+    ...         return self
+    ...     def probabilities(self, scores=None):
+    ...         return np.full(self.n, 1 / self.n)
+    >>> AdaptedScheme(Constant()).init(4).probabilities().tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
 
     def __init__(self, inner: ForeignScheme) -> None:
         self.inner = inner

@@ -134,7 +134,7 @@ class Assessment:
         return self.page()
 
     def _repr_markdown_(self) -> str:
-        return self.page()
+        return self.page() if self.rows else repr(self)
 
     def _repr_html_(self) -> str:
         if not self.rows:
@@ -217,7 +217,14 @@ def plot_histograms(
 ) -> Figure:
     """Histograms of D(p, p^GN) and D(u, p^GN) over the evaluations, one panel per measure.
 
-    Into `axes`, or a figure of their own. First paper, Algorithm 1."""
+    Into `axes`, or a figure of their own. First paper, Algorithm 1.
+
+    >>> from impsamp.assess.measures import measure
+    >>> found = Assessment("GradNorm", [measure([3.0, 1.0], [3.0, 1.0])])
+    >>> figure = plot_histograms(found, ["tv", "kl"])
+    >>> len(figure.axes)
+    2
+    """
     require("matplotlib")
     import matplotlib.pyplot as plt
 
@@ -260,7 +267,13 @@ def _draw_evolution(top: Axes, low: Axes, assessment: Assessment) -> None:
 def plot_evolution(assessments: Sequence[Assessment]) -> Figure:
     """H(p)/H(u) with twice its standard error, the best possible ratio, and total variation.
 
-    Over training; one column per assessment."""
+    Over training; one column per assessment.
+
+    >>> from impsamp.assess.measures import measure
+    >>> found = [Assessment(name, [measure([2.0, 1.0], [3.0, 1.0])]) for name in ("one", "two")]
+    >>> [axes.get_title() for axes in plot_evolution(found).axes]
+    ['one', 'two', '', '']
+    """
     require("matplotlib")
     import matplotlib.pyplot as plt
 
@@ -338,7 +351,8 @@ FREE = ("none", "visits", "given")
 def _fresh_for_all(v: float, c: float, population: float, batch: int | None) -> str:
     "From which batch on fresh scores of all items pay, at `c` per score and V(p)/V(u) = `v`."
     even = population * c * v / (1 - v)
-    where = f"from a batch of {np.ceil(even):.0f} on"
+    # rounded before: 1 - 0.9 is not quite 0.1, and 90.00000000000001 is not 91
+    where = f"from a batch of {np.ceil(round(even, 6)):.0f} on"
     if even >= population:
         where = "at no batch size below the whole set"
     words = (

@@ -241,7 +241,18 @@ def _time_passes(task: _Task, clock: _Clock) -> Seconds:
 
 # %% ../../nbs/13_assess/04_probing.ipynb #53f4a58a
 class Facts(TypedDict):
-    "What a `Probe` was measured from."
+    """What a `Probe` was measured from.
+
+    >>> facts: Facts = probe(
+    ...     torch.nn.Linear(1, 1),
+    ...     lambda output, y: (output - y).square().sum(1),
+    ...     [(torch.arange(8.0)[:, None], torch.zeros(8, 1))],
+    ...     seconds=0.01,
+    ...     verbose=False,
+    ... ).facts
+    >>> facts["population"], facts["sample_size"], facts["batch"]
+    (8, 8, 8)
+    """
 
     population: int  # N
     sample_size: int  # M
@@ -392,7 +403,16 @@ def _measured_from(f: Facts) -> str:
 
 # %% ../../nbs/13_assess/04_probing.ipynb #3b3bade2
 def write_probe_page(p: Probe) -> str:
-    "The page of a `Probe`, markdown."
+    """The page of a `Probe`, markdown.
+
+    >>> model = torch.nn.Linear(1, 1)
+    >>> def loss_fn(output, y):
+    ...     return (output - y).square().sum(1)
+    >>> batches = [(torch.arange(8.0)[:, None], torch.zeros(8, 1))]
+    >>> found = probe(model, loss_fn, batches, seconds=0.01, verbose=False)
+    >>> write_probe_page(found).splitlines()[0]
+    '# Probe: do not bother'
+    """
     parts = [
         f"# Probe: {p.verdict}",
         f"{_limit(p.rows[0], p.facts)} {_affordable(p.best, p.facts)}",

@@ -74,7 +74,16 @@ def execute(task: dict[str, Any]) -> dict[str, str]:
     """Run a notebook by papermill, its output passed through; returns what stopped it, or {}.
 
     `task`: notebook, copy (where the executed notebook goes), parameters, cwd. What stopped it:
-    `error`, the name of an exception's type, and `message`."""
+    `error`, the name of an exception's type, and `message`.
+
+    >>> import tempfile
+    >>> import nbformat
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "empty.ipynb")
+    ...     nbformat.write(nbformat.v4.new_notebook(), path)
+    ...     execute({"notebook": path, "copy": path, "parameters": {}, "cwd": folder})
+    {}
+    """
     import papermill
 
     try:
@@ -110,7 +119,15 @@ def _unwritten(copy: str, error: OSError) -> dict[str, str]:
 
 # %% ../../nbs/14_reproduce/00_child.ipynb #c0850466
 def main() -> None:
-    "Execute the task on standard input; write what became of it to the descriptor argv[1]."
+    """Execute the task on standard input; write what became of it to the descriptor argv[1].
+
+    >>> import subprocess
+    >>> task = {"parent": os.getpid(), "notebook": "x.ipynb", "copy": "x/no_such_folder/x.ipynb"}
+    >>> text = json.dumps(task | {"parameters": {}, "cwd": "."}).encode()
+    >>> command = [sys.executable, "-P", __file__, "1"]
+    >>> json.loads(subprocess.run(command, input=text, capture_output=True).stdout)["error"]
+    'FileNotFoundError'
+    """
     task = json.load(sys.stdin)
     die_with_parent(task["parent"])
     outcome = execute(task)

@@ -65,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `impsamp`; returns the status, `subcommands.STATUSES` has the table.
 
     0 done, 1 refused, failed or found wrong, with a sentence on stderr, 2 a line that cannot be
-    read, 130 interrupted. Example: `main(["list"])`."""
+    read, 130 interrupted. Example: `main(["list"])`.
+
+    >>> main(["data", "list", "mnist01"])
+    mnist01        here     zeros against ones, 100 + 2115 images (first paper) [comes with impsamp]
+    0
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     resolve_data_env()
     try:

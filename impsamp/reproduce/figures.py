@@ -67,7 +67,13 @@ def label(name: str) -> str:
 
 # %% ../../nbs/14_reproduce/06_figures.ipynb #0339c805
 def set_style() -> None:
-    "The look of every figure: seaborn's ticks, the colour-blind palette, sizes for print."
+    """The look of every figure: seaborn's ticks, the colour-blind palette, sizes for print.
+
+    >>> with plt.rc_context():
+    ...     set_style()
+    ...     plt.rcParams["legend.frameon"]
+    False
+    """
     plt.style.use(STYLE)
 
 
@@ -150,7 +156,14 @@ def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple
     """Write `fig` as figures/<name>.svg and .png, whole or not at all, and close it.
 
     The same figure gives the same bytes. `name`: lower case words joined by underscores, such as
-    `fig2_loss`. Returns the two paths; a notebook shows the second. Raises `InvalidArgument`."""
+    `fig2_loss`. Returns the two paths; a notebook shows the second. Raises `InvalidArgument`.
+
+    >>> import tempfile
+    >>> figure, axes = plt.subplots(figsize=(1, 1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in save_figure(figure, "fig0_try", folder)]
+    ['fig0_try.svg', 'fig0_try.png']
+    """
     where = _folder(name, folder)
     svg = where / f"{name}.svg"
     png = where / f"{name}.png"
@@ -193,7 +206,13 @@ def markdown_table(frame: pd.DataFrame, floatfmt: str = "{:.4g}") -> str:
 
 # %% ../../nbs/14_reproduce/06_figures.ipynb #84413b24
 def save_text(text: str, file: str, folder: PathLike | None = None) -> Path:
-    "Write `text` as figures/<file>, whole or not at all, with its own line ends."
+    """Write `text` as figures/<file>, whole or not at all, with its own line ends.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_text("one line", "page.md", folder).read_text()
+    'one line'
+    """
     path = (Path(folder) if folder else figures_dir()) / file
     write_text(path, text)
     return path
@@ -209,7 +228,15 @@ def save_table(
 ) -> tuple[Path, Path]:
     """Write a data frame as figures/<name>.csv (six significant digits) and .md.
 
-    `note` stands above the table of the page. Returns the two paths. Raises `InvalidArgument`."""
+    `note` stands above the table of the page. Returns the two paths. Raises `InvalidArgument`.
+
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table, page = save_table(pd.DataFrame({"a": [1]}), "table0_try", folder, note="Why.")
+    ...     table.read_text().split(), page.read_text().splitlines()[0]
+    (['a', '1'], 'Why.')
+    """
     where = _folder(name, folder)
     above = note + "\n\n" if note else ""
     return (
@@ -253,7 +280,14 @@ def plot_runs(
     """Curves of several runs as centre and band: `x` (k,), `runs` (r, k).
 
     `mean`: plus and minus one standard deviation; `median`: quartiles. `name` gives colour and
-    label, `text` another label; `style` goes to `ax.plot`. Returns the line of the centre."""
+    label, `text` another label; `style` goes to `ax.plot`. Returns the line of the centre.
+
+    >>> figure, axes = plt.subplots()
+    >>> line = plot_runs(axes, [0, 1], [[1.0, 3.0], [3.0, 5.0]], name="gn")
+    >>> line.get_ydata().tolist(), line.get_label()
+    ([2.0, 4.0], '$p^{GN}$')
+    >>> plt.close(figure)
+    """
     middle, low, high = _CENTRES[centre](np.asarray(runs, float))
     style = {"color": COLORS.get(name), **style}
     (line,) = ax.plot(x, middle, label=text or label(name), **style)
@@ -282,7 +316,14 @@ def _bar(
 def plot_between(ax: Axes, p_gn: Sequence[float]) -> None:
     """Figure 1 of the first paper: uniform and ideal probabilities of N items.
 
-    Between the two lies the interval in which a scheme is at least as good as uniform."""
+    Between the two lies the interval in which a scheme is at least as good as uniform.
+
+    >>> figure, axes = plt.subplots()
+    >>> plot_between(axes, [0.25, 0.75])
+    >>> axes.get_xlabel()
+    'item $i$'
+    >>> plt.close(figure)
+    """
     n = len(p_gn)
     for item, p in enumerate(p_gn, 1):
         first = item == 1  # one entry of the legend is enough

@@ -108,7 +108,17 @@ def code_version(module: str) -> str:
 def notebook_version(path: Path) -> str:
     """16 hex digits that change when a code cell of the notebook, or what it imports, changes.
 
-    Prose, outputs and tags do not count. Raises `InvalidArgument` for a cell that is no Python."""
+    Prose, outputs and tags do not count. Raises `InvalidArgument` for a cell that is no Python.
+
+    >>> import tempfile
+    >>> def version_of(folder, source):
+    ...     path = Path(folder, "x.ipynb")
+    ...     path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source}]}))
+    ...     return notebook_version(path)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     version_of(folder, "x = 1") == version_of(folder, "x = 2")
+    False
+    """
     cells = json.loads(path.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     source = "\n".join(code).encode()

@@ -126,7 +126,14 @@ def predicted_evaluations(
 
     With the step and epoch of `plan` (`make_plan`); `gap` = f(x0) - f*. The step must be one that
     the theorem covers, else inf. Second paper, Theorems 3 to 5, with the constants of
-    `minibatch_theory`. Raises `UnknownName`, `InvalidArgument`."""
+    `minibatch_theory`. Raises `UnknownName`, `InvalidArgument`.
+
+    >>> problem = sigmoid_problem("breast_cancer")
+    >>> sampling = make_sampling("nice", problem.lifted_smoothness, 10)
+    >>> known = dict(n=problem.n, L_mean=problem.lifted_smoothness.mean(), gap=0.25, accuracy=1.0)
+    >>> predicted_evaluations(make_plan(problem, "sarah", sampling), **known) >= problem.n
+    True
+    """
     gap = check_number(gap, "gap")
     accuracy = check_number(accuracy, "accuracy")
     b = plan.b
@@ -184,7 +191,14 @@ def computed_step(
 ) -> tuple[float, int | None]:
     """(lr, inner_steps) of SVRG or SAGA by computed Gamma, whichever rule the theorem would choose.
 
-    SVRG: an epoch of n/b steps. Raises `UnknownName` for a method that has one rule only."""
+    SVRG: an epoch of n/b steps. Raises `UnknownName` for a method that has one rule only.
+
+    >>> problem = sigmoid_problem("breast_cancer")
+    >>> sampling = make_sampling("nice", problem.lifted_smoothness, 10)
+    >>> lr, inner_steps = computed_step(problem, "svrg", sampling)
+    >>> lr > make_plan(problem, "svrg", sampling).lr, inner_steps
+    (True, 56)
+    """
     plan = make_plan(problem, method, sampling)
     if method == "saga":
         return _computed_saga_lr(plan, problem.lifted_smoothness.mean()), None
@@ -341,7 +355,14 @@ def horvath_run(
     "stuck", "diverged"), lr, alpha, rule, grad_log and loss_log (means of logs over grid[1:]),
     final_log (log of the last norm), stable (f never above f(x0)), saturation, set_size, and
     passes_<target> (`passes` where not reached: a lower bound). The arguments up to `one_draw` are
-    those of `minimize`. Raises `UnknownName`, `InvalidArgument`."""
+    those of `minimize`. Raises `UnknownName`, `InvalidArgument`.
+
+    >>> problem = sigmoid_problem("breast_cancer")
+    >>> sampling = make_sampling("importance", problem.lifted_smoothness, 10)
+    >>> run = horvath_run(problem, "sarah", sampling, seed=0, passes=2, points=2)
+    >>> run["grid"].tolist(), run["outcome"], float(run["grad_norm"][0])
+    ([0.0, 1.0, 2.0], 'ok', 1.0)
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a divergence is in the result
         done = minimize(
@@ -397,7 +418,17 @@ def merge_records(
     `key` names the column that holds the setting; the committed rows are those of the file of that
     name in the project. Returns the whole table, settings in the order of the committed file, so
     that the same rows give the same bytes. Raises `RecordError` when the disk refuses, or if there
-    are no committed rows of a missing setting."""
+    are no committed rows of a missing setting.
+
+    >>> import os
+    >>> import tempfile
+    >>> from unittest.mock import patch
+    >>> import pandas as pd
+    >>> made = pd.DataFrame({"data": ["a"], "v": [1]})
+    >>> with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, IMPSAMP_OUTPUT=folder):
+    ...     merge_records("no_such_record", "data", made, []).v.tolist()
+    [1]
+    """
     import pandas as pd
 
     from impsamp.reproduce.store import csv_text, write_text

@@ -138,7 +138,12 @@ def evaluator(
 ) -> Callable[[torch.nn.Module], dict[str, float]]:
     """A function of a model: training loss, and test loss and accuracy unless `test=False`.
 
-    Forward passes in chunks that stay in cache."""
+    Forward passes in chunks that stay in cache.
+
+    >>> evaluate = evaluator(load_mnist01(), test=False)
+    >>> abs(evaluate(seeded(PaperCNN, 0))["train_loss"] - math.log(2)) < 0.05
+    True
+    """
 
     def metrics(model, x, y):
         return binary_metrics(torch.cat([model(c) for c in x.split(chunk)]), y)
@@ -201,7 +206,12 @@ def _subnormals_as_zero() -> Iterator[None]:
 
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #262d5ca0
 def run_arrays(history: History) -> dict[str, np.ndarray | int]:
-    "What is kept of a run: checkpoints, evaluations, and where it diverged (-1: nowhere)."
+    """What is kept of a run: checkpoints, evaluations, and where it diverged (-1: nowhere).
+
+    >>> history = _paper_history("sgd", "u", 0, steps=1, test=False)
+    >>> sorted(run_arrays(history))
+    ['diverged_at', 'grad_evals', 'score_evals', 'step', 'train_loss']
+    """
     return dict(
         step=history.step,
         **history.values,
@@ -230,7 +240,12 @@ def paper_run(
 
     Checkpoints `step`, losses, `diverged_at` or -1, evaluations. The seed gives the initial weights
     and the uniforms of every step, the same for every arm. Raises `UnknownName`,
-    `InvalidArgument`."""
+    `InvalidArgument`.
+
+    >>> run = paper_run(optimizer="sgd", scheme="gn", seed=0, steps=2, eval_every=1, test=False)
+    >>> run["step"].tolist(), run["score_evals"], run["diverged_at"]
+    ([0, 1, 2], 200, -1)
+    """
     with _subnormals_as_zero():
         history = _paper_history(
             optimizer,
@@ -254,7 +269,12 @@ def timed_paper_run(
 ) -> dict[str, float]:
     """Seconds of one run in the anchor setting, and their total.
 
-    Phases: scoring, draw, step, evaluation (every ten steps, training and test)."""
+    Phases: scoring, draw, step, evaluation (every ten steps, training and test).
+
+    >>> seconds = timed_paper_run(optimizer="sgd", scheme="u", seed=0, steps=1)
+    >>> sorted(seconds), seconds["total"] > 0
+    (['draw', 'evaluation', 'scoring', 'step', 'total'], True)
+    """
     seconds = _paper_history(optimizer, scheme, seed, steps=steps).seconds
     return {**seconds, "total": sum(seconds.values())}
 
@@ -283,7 +303,14 @@ def checkpoint_table(configs: Sequence[dict], results: Sequence[dict]) -> pd.Dat
 
     The arm (`setting`, `optimizer`, `scheme`, `seed`), `step`, per-sample evaluations so far,
     losses, `diverged_at` (-1: never). `configs` are `paper_run`'s arguments, each with an extra key
-    `setting` allowed; `results` what it returned."""
+    `setting` allowed; `results` what it returned.
+
+    >>> run = dict(step=np.array([0, 10]), grad_evals=50, score_evals=1000, diverged_at=-1)
+    >>> run["train_loss"] = np.array([0.7, 0.6])
+    >>> table = checkpoint_table([dict(optimizer="sgd", scheme="gn", seed=0)], [run])
+    >>> table[["step", "score_evals", "train_loss"]].to_numpy().tolist()
+    [[0.0, 0.0, 0.7], [10.0, 1000.0, 0.6]]
+    """
     import pandas as pd
 
     pairs = zip(configs, results, strict=True)
@@ -304,7 +331,17 @@ def mean_log_step(
 
     `uniforms` (draws, batch) pick from `p` (N,) by inverse CDF. `grads` (N, d): per-sample
     gradients at the model's weights, which are as found afterwards. First paper, equation 2 and
-    S(p)."""
+    S(p).
+
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
+    >>> w = torch.nn.init.ones_(model.weight)
+    >>> def loss(m):
+    ...     return 0.5 * m.weight.item() ** 2
+    >>> grads = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
+    >>> uniforms = np.array([[0.2], [0.7]])
+    >>> round(mean_log_step(model, loss, grads, np.array([0, 1.0]), lr=0.25, uniforms=uniforms), 4)
+    -0.5754
+    """
     params = list(model.parameters())
     start = torch.nn.utils.parameters_to_vector(params).detach().clone()
 
@@ -335,7 +372,11 @@ def _laws(g):
 
 # %% ../../nbs/14_reproduce/07_lahire.ipynb #38bb5dd4
 def flat_gradients(model: torch.nn.Module, split: Split) -> torch.Tensor:
-    "(n, d): every sample's gradient over all parameters."
+    """(n, d): every sample's gradient over all parameters.
+
+    >>> flat_gradients(seeded(PaperCNN, 0), load_mnist01()).shape[0]
+    100
+    """
     named = dict(model.named_parameters())
     grads = loop_grads(model, nll, split.x_train, split.y_train, named)
     return torch.cat([g.flatten(1) for g in grads.values()], 1)
@@ -371,7 +412,12 @@ def predicted_gain(
 
     At every `every`-th step: `step`, `log_loss`, and `u`, `half`, `gn`: `mean_log_step` of each
     scheme over `draws` batches (momentum: with lr/(1 - momentum)); `ratio_gn`, `ratio_half`: second
-    moments relative to u."""
+    moments relative to u.
+
+    >>> look = predicted_gain(seed=0, steps=1, every=2, draws=1)
+    >>> sorted(look)
+    ['gn', 'half', 'log_loss', 'ratio_gn', 'ratio_half', 'step', 'u']
+    """
     split = load_mnist01()
     model = seeded(PaperCNN, seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)

@@ -21,7 +21,12 @@ PROFILES: tuple[str, ...] = ("smoke", "paper", "full")
 
 
 class Entry(TypedDict, total=False):
-    "An `[[experiment]]` or `[[result]]` of the manifest; a plain dict."
+    """An `[[experiment]]` or `[[result]]` of the manifest; a plain dict.
+
+    >>> entry: Entry = {"id": "a", "notebook": "a.ipynb", "outputs": []}
+    >>> entry_parameters(entry | {"smoke": {"runs": 2}}, "smoke")
+    {'runs': 2}
+    """
 
     id: str
     notebook: str  # in nbs/experiments or nbs/results
@@ -89,7 +94,11 @@ def load_manifest(path: PathLike | None = None) -> Manifest:
     """The manifest as {"experiment": [...], "result": [...]}.
 
     `path`: nbs/experiments/experiments.toml of the project. Raises `RecordError` if it is not what
-    this module understands."""
+    this module understands.
+
+    >>> sorted(load_manifest())
+    ['experiment', 'result']
+    """
     path = Path(path or project_root() / "nbs" / "experiments" / "experiments.toml")
     try:
         manifest = tomllib.loads(path.read_text())
@@ -155,7 +164,16 @@ def _assigned(source: str) -> set[str]:
 
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #61eee553
 def declared_parameters(notebook: PathLike) -> set[str]:
-    "Names that the notebook's cell tagged `parameters` assigns."
+    """Names that the notebook's cell tagged `parameters` assigns.
+
+    >>> import tempfile
+    >>> cell = {"metadata": {"tags": ["parameters"]}, "source": "runs = 2"}
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".ipynb") as file:
+    ...     json.dump({"cells": [cell]}, file)
+    ...     file.flush()
+    ...     sorted(declared_parameters(file.name))
+    ['runs']
+    """
     for cell in json.loads(Path(notebook).read_text())["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             return _assigned("".join(cell["source"]))
@@ -164,7 +182,11 @@ def declared_parameters(notebook: PathLike) -> set[str]:
 
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #bef3c7df
 def check_declared(notebook: Path, parameters: Mapping[str, object]) -> None:
-    "Raise `UnknownName` for a parameter that the notebook does not declare."
+    """Raise `UnknownName` for a parameter that the notebook does not declare.
+
+    >>> notebook = project_root() / "nbs" / "experiments" / "lahire_anchor.ipynb"
+    >>> check_declared(notebook, {"runs": 3})
+    """
     declared = declared_parameters(notebook)
     undeclared = set(parameters) - declared
     if undeclared:

@@ -181,7 +181,14 @@ def thinning_run(
 
     Per measured step: `step`, `kept` (mean fraction since the last), `added` = V(pi), `signal` =
     ||g_B||^2; per epoch: `epoch_step`, `rows` (that went backward), `loss`, `error`,
-    `test_error`."""
+    `test_error`.
+
+    >>> run = thinning_run(
+    ...     "embedded", "adam", "uniform 0.5", 0, epochs=1, batch=50, width=4, measure_every=2
+    ... )
+    >>> run["epoch_step"].tolist(), run["rows"].tolist(), run["kept"].round(1).tolist()
+    ([2], [50], [0.5])
+    """
     images = _Images(data)
     n = len(images.x)
     batch = min(batch, n)
@@ -234,7 +241,13 @@ def stale_run(
     """One training whose scheme remembers the free output-gradient scores of what it visits.
 
     `looks` measurements per epoch on `measured` items. Arrays: `step`, `gain` = H(u)/H(p), `ideal`
-    = H(u)/H(p^GN); per epoch `epoch_step`, `loss`, `error`, `test_error`."""
+    = H(u)/H(p^GN); per epoch `epoch_step`, `loss`, `error`, `test_error`.
+
+    >>> small = dict(epochs=1, batch=50, width=4, measured=9, looks=1)
+    >>> run = stale_run("embedded", "adam", "u", 0, **small)
+    >>> run["step"].tolist(), run["gain"].round(6).tolist()
+    ([0], [1.0])
+    """
     if arm not in STALE_ARMS:
         raise unknown("arm", arm, STALE_ARMS)
     images = _Images(data)

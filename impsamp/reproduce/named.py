@@ -144,7 +144,11 @@ def _needs_arguments(maker: Callable[..., object]) -> bool:
 def load_scheme(spec: str) -> ForeignScheme:
     """The scheme that `module:name` names: an instance, or what a class or function makes.
 
-    Raises `InvalidArgument`, `UnknownName`. Example: `load_scheme("impsamp.schemes:Loss")`."""
+    Raises `InvalidArgument`, `UnknownName`. Example: `load_scheme("impsamp.schemes:Loss")`.
+
+    >>> type(load_scheme("impsamp.schemes:Loss")).__name__
+    'Loss'
+    """
     found = find_named(spec, "scheme")
     if not isclass(found) and not isroutine(found):
         return cast("ForeignScheme", found)

@@ -30,7 +30,16 @@ __all__ = ["Execution", "execute", "expire", "finish", "first_ready", "start"]
 # %% ../../nbs/14_reproduce/10_notebook.ipynb #7e937f2f
 @dataclass
 class Execution:
-    "A notebook that is being executed."
+    """A notebook that is being executed.
+
+    >>> process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    >>> answer, theirs = os.pipe()
+    >>> execution = Execution(Path("x.ipynb"), Path("copy.ipynb"), process, answer, limit=0.0)
+    >>> execution.is_late
+    True
+    >>> execution.stop()
+    >>> os.close(theirs)
+    """
 
     notebook: Path
     copy: Path  # where the executed notebook goes
@@ -84,7 +93,15 @@ def start(
     """Begin to execute `notebook` by papermill with `parameters`, its output passed through.
 
     `copy`: where the executed notebook goes. Raises `UnknownName` for an undeclared parameter,
-    `RecordError` when `copy` cannot be written, `MissingExtra` without papermill."""
+    `RecordError` when `copy` cannot be written, `MissingExtra` without papermill.
+
+    >>> notebook = project_root() / "nbs" / "results" / "front.ipynb"
+    >>> try:
+    ...     start(notebook, {"rusn": 1}, Path("copy.ipynb"))
+    ... except ValueError as e:
+    ...     print(str(e)[:38])
+    front.ipynb declares no parameter rusn
+    """
     require("papermill", "ipykernel", "psutil")
     check_declared(notebook, parameters)
     try:
@@ -123,7 +140,19 @@ def finish(execution: Execution) -> None:
     """Take the answer of an execution that is readable.
 
     Raises `DataUnavailable` if the notebook stopped for that, else `RecordError` with the cell's
-    error."""
+    error.
+
+    >>> answer, theirs = os.pipe()
+    >>> os.write(theirs, b'{"error": "ValueError", "message": "no"}') > 0
+    True
+    >>> os.close(theirs)
+    >>> done = subprocess.Popen([sys.executable, "-c", ""])
+    >>> try:
+    ...     finish(Execution(Path("x.ipynb"), Path("no_copy.ipynb"), done, answer))
+    ... except RecordError as e:
+    ...     print(e)
+    x.ipynb failed: ValueError: no
+    """
     answer = _answered(execution)
     if not answer:
         return
@@ -138,7 +167,14 @@ def finish(execution: Execution) -> None:
 
 # %% ../../nbs/14_reproduce/10_notebook.ipynb #f6f2233a
 def expire(execution: Execution) -> RecordError:
-    "Stop an execution whose time is over; returns the error that says so."
+    """Stop an execution whose time is over; returns the error that says so.
+
+    >>> process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    >>> answer, theirs = os.pipe()
+    >>> print(expire(Execution(Path("x.ipynb"), Path("copy.ipynb"), process, answer, limit=3.0)))
+    x.ipynb was stopped: its time limit of 3 s is over
+    >>> os.close(theirs)
+    """
     execution.stop()
     return RecordError(
         f"{execution.notebook.name} was stopped: its time limit of {execution.limit:g} s is over"
@@ -147,7 +183,18 @@ def expire(execution: Execution) -> RecordError:
 
 # %% ../../nbs/14_reproduce/10_notebook.ipynb #1faf8401
 def first_ready(running: Sequence[Execution], seconds: float = 3600.0) -> list[Execution]:
-    "Those of `running` that have answered or are over time, after a wait of at most `seconds`."
+    """Those of `running` that have answered or are over time, after a wait of at most `seconds`.
+
+    >>> process = subprocess.Popen([sys.executable, "-c", ""])
+    >>> answer, theirs = os.pipe()
+    >>> execution = Execution(Path("x.ipynb"), Path("copy.ipynb"), process, answer)
+    >>> first_ready([execution], seconds=0.01)
+    []
+    >>> os.close(theirs)  # the child is gone: its end of the pipe is closed
+    >>> first_ready([execution], seconds=1.0) == [execution]
+    True
+    >>> execution.stop()
+    """
     limits = [execution.left for execution in running if execution.left is not None]
     patience = max(0.0, min([seconds, *limits]))
     answered = wait([execution.answer for execution in running], patience)
@@ -158,7 +205,17 @@ def first_ready(running: Sequence[Execution], seconds: float = 3600.0) -> list[E
 def execute(notebook: Path, parameters: Parameters, copy: Path) -> None:
     """Run one notebook to its end; see `start` and `finish` for what they raise.
 
-    An interruption ends it at once."""
+    An interruption ends it at once.
+
+    >>> import tempfile
+    >>> import nbformat
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "empty.ipynb")
+    ...     nbformat.write(nbformat.v4.new_notebook(), path)
+    ...     execute(path, {}, Path(folder, "copy.ipynb"))
+    ...     Path(folder, "copy.ipynb").is_file()
+    True
+    """
     execution = start(notebook, parameters, copy)
     try:
         while not first_ready([execution]):

@@ -44,7 +44,14 @@ _CORE = 4  # seconds of processor time of the scorer, since it was ready
 
 @dataclass
 class Board:
-    "Shared memory: weights (d,), norms (n,), five numbers, a lock for copies, two bells."
+    """Shared memory: weights (d,), norms (n,), five numbers, a lock for copies, two bells.
+
+    >>> board = Board.make(2, 3)
+    >>> board.open(1, torch.nn.Linear(1, 1))
+    >>> norms, step = board.known()
+    >>> norms.tolist(), step
+    ([1.0, 1.0, 1.0], -1)
+    """
 
     weights: torch.Tensor
     norms: torch.Tensor
@@ -135,7 +142,15 @@ def scorer(patience: float = 120.0) -> Iterator[Board]:
     """The board of a scorer process for the first paper's task, ready to work.
 
     It ends with the block, or with this process. Raises `RecordError` if it does not get ready in
-    `patience` seconds, or dies while it starts."""
+    `patience` seconds, or dies while it starts.
+
+    >>> with scorer() as board:
+    ...     board.open(1, seeded(PaperCNN, 0))
+    ...     while board.known()[1] < 0:
+    ...         time.sleep(0.01)
+    ...     bool((board.known()[0] != 1).all())
+    True
+    """
     model = seeded(PaperCNN, 0)
     d = sum(p.numel() for p in model.parameters())
     board = Board.make(d, len(load_mnist01().y_train))
@@ -164,7 +179,15 @@ class Published(Scheme):
     """p in proportion to the norms on a board; uniform until there are some.
 
     `age`: steps between the weights that they are of and the step that asks, one entry a call. For
-    norms of old weights: unbiased, not optimal."""
+    norms of old weights: unbiased, not optimal.
+
+    >>> board = Board.make(2, 3)
+    >>> board.open(1, torch.nn.Linear(1, 1))
+    >>> board.norms.copy_(torch.tensor([1.0, 1.0, 2.0])).tolist()
+    [1.0, 1.0, 2.0]
+    >>> Published(board).init(3).probabilities().tolist()
+    [0.25, 0.25, 0.5]
+    """
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -219,7 +242,12 @@ def clocked_run(
 
     At every `every`-th step: `step`, `train_loss`, `seconds`, `core_seconds` (both processes),
     `rounds` of scoring and the mean `age` of the norms in steps so far (NaN without a scorer).
-    Depends on a clock, through the scorer also in its losses."""
+    Depends on a clock, through the scorer also in its losses.
+
+    >>> run = clocked_run("u", seed=0, steps=2, every=1)
+    >>> run["step"].tolist(), bool((run["core_seconds"] >= 0).all())
+    ([0, 1, 2], True)
+    """
     split = load_mnist01()
     model = seeded(PaperCNN, seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)

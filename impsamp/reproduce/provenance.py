@@ -126,7 +126,17 @@ def write_provenance(
 
     `outputs`: paths relative to the output root. `ledger`: what became of each setting. The run's
     own provenance is always written; data/records/<experiment>.json only if all was computed.
-    Raises `RecordError` when the disk refuses."""
+    Raises `RecordError` when the disk refuses.
+
+    >>> import os
+    >>> import tempfile
+    >>> from unittest.mock import patch
+    >>> with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, IMPSAMP_OUTPUT=folder):
+    ...     write_text(records_dir() / "x.csv", "1")
+    ...     write_provenance("x", {"runs": 2}, ["data/records/x.csv"])
+    ...     json.loads((records_dir() / "x.json").read_text())["parameters"]
+    {'runs': 2}
+    """
     root = output_root()
     record = {
         "experiment": experiment,
@@ -158,7 +168,17 @@ def check_provenance(
 ) -> dict[str, str]:
     """What became of each setting; `RecordError` unless the run was what was asked for.
 
-    It was made with `parameters`, and its outputs are the files on disk."""
+    It was made with `parameters`, and its outputs are the files on disk.
+
+    >>> import os
+    >>> import tempfile
+    >>> from unittest.mock import patch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with patch.dict(os.environ, IMPSAMP_OUTPUT=folder, IMPSAMP_RUN=folder):
+    ...         write_provenance("x", {"runs": 2}, [])
+    ...         check_provenance("x", {"runs": 2}, [])
+    {'all': 'computed'}
+    """
     root = output_root()
     path = own_provenance(experiment)
     if not path.is_file():
@@ -183,7 +203,16 @@ def check_provenance(
 def keep_all(experiment: str, parameters: Parameters, outputs: Iterable[str], why: str) -> None:
     """Write the run's own provenance of an experiment whose data cannot be had.
 
-    Raises `RecordError` if the checkout has no records of it to keep."""
+    Raises `RecordError` if the checkout has no records of it to keep.
+
+    >>> import os
+    >>> import tempfile
+    >>> from unittest.mock import patch
+    >>> with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, IMPSAMP_RUN=folder):
+    ...     keep_all("x", {}, [], "'w8a' cannot be had")
+    ...     check_provenance("x", {}, [])
+    {'all': "kept from committed records, because 'w8a' cannot be had"}
+    """
     from impsamp.reproduce.where import project_root
 
     paths = list(outputs)

@@ -93,7 +93,11 @@ def _place(ratio: float) -> float:
 def interval_picture(effect: float, low: float, high: float) -> str:
     """A ratio with its interval as a small SVG, on a logarithmic axis from 1/32 to 32.
 
-    Example: `interval_picture(0.5, 0.25, 1.0)`."""
+    Example: `interval_picture(0.5, 0.25, 1.0)`.
+
+    >>> interval_picture(0.5, 0.25, 1.0)[:32]
+    '<svg class="interval none" width'
+    """
     left = _place(low)
     right = _place(high)
     side = "none"
@@ -183,7 +187,12 @@ def _body(file: str, folder: Path, shown: set[str]) -> str:
 
 # %% ../../nbs/14_reproduce/11_report.ipynb #100bc966
 class Became(TypedDict):
-    "What became of an entry of the manifest, as the runner's summary has it."
+    """What became of an entry of the manifest, as the runner's summary has it.
+
+    >>> entry = Became(id="front", kind="result", state="computed", seconds=1.2)
+    >>> _Run({"front": entry}).word(Item("Figure 1", "it falls", (), of=("front",)))
+    '1 computed'
+    """
 
     id: str
     kind: str
@@ -241,7 +250,11 @@ def report(folder: Path, chapters: Mapping[str, list[Item]] | None = None) -> st
     """The page as HTML, self-contained, for a run whose files lie in `folder`.
 
     `chapters` as `read_items` gives them. A file that is not there is said to be missing. Example:
-    `report(Path("_runs/paper"))`."""
+    `report(Path("_runs/paper"))`.
+
+    >>> "has not been drawn" in report(Path("x"), {"A": [Item("T", "it falls", ("no_such.png",))]})
+    True
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -267,7 +280,14 @@ def report(folder: Path, chapters: Mapping[str, list[Item]] | None = None) -> st
 
 # %% ../../nbs/14_reproduce/11_report.ipynb #ecf96a14
 def write_report(folder: Path) -> Path:
-    "Write `report.html` into `folder`, whole or not at all; returns its path."
+    """Write `report.html` into `folder`, whole or not at all; returns its path.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_report(Path(folder))
+    ...     path.name, path.read_text()[:15]
+    ('report.html', '<!doctype html>')
+    """
     path = folder / "report.html"
     write_text(path, report(folder))
     return path

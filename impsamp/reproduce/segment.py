@@ -84,7 +84,12 @@ def segment_run(
     """A run of the first paper's task (SGD, its network, 100 images) under p_t.
 
     `step`, `train_loss`, `noise 0` .. `noise 1` (`noise_ratios` where the run is), `diverged_at` or
-    -1, evaluations. Seeds as in `paper_run`: pairs differ by t alone."""
+    -1, evaluations. Seeds as in `paper_run`: pairs differ by t alone.
+
+    >>> run = segment_run(t=0.5, seed=0, steps=1, eval_every=1)
+    >>> run["step"].tolist(), bool((run["noise 1"] < run["noise 0"]).all())
+    ([0, 1], True)
+    """
     if not 0 <= t <= 1:
         raise InvalidArgument(f"t must lie in [0, 1], got {t}")
     split = load_mnist01()
@@ -118,7 +123,11 @@ def segment_promise(
     """Mean change of the log loss in one step with batch 1 under each p_t, along a run under u.
 
     `step`, and `rate 0` .. `rate 1` by `mean_log_step` over the midpoints of `draws` equal cells of
-    [0, 1]: the same for every t, and no chance in it."""
+    [0, 1]: the same for every t, and no chance in it.
+
+    >>> sorted(segment_promise(seed=0, steps=1, every=2, draws=1))
+    ['rate 0', 'rate 0.25', 'rate 0.5', 'rate 0.75', 'rate 1', 'step']
+    """
     check_count(draws, "draws")
     split = load_mnist01()
     model = seeded(PaperCNN, seed)

@@ -495,7 +495,9 @@ def detection_power(d: Vector, effect: float, *, alpha: float = 0.05) -> float:
         return 1.0
     least = stats.t(d.size - 1).ppf(1 - alpha / 2)
     law = stats.nct(d.size - 1, shift)
-    return float(law.sf(least) + law.cdf(-least))
+    # by symmetry: scipy's law.cdf(-least) is nan at many large shifts
+    other_side = stats.nct(d.size - 1, -shift).sf(least)
+    return float(law.sf(least) + other_side)
 
 
 # %% ../../nbs/14_reproduce/03_statistics.ipynb #2036b8cd

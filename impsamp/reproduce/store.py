@@ -123,7 +123,12 @@ def csv_text(table: pd.DataFrame) -> str:
 
 # %% ../../nbs/14_reproduce/02_store.ipynb #5ae7ceec
 class Run(NamedTuple):
-    "A finished run."
+    """A finished run.
+
+    >>> run = Run(dict(seed=1), dict(code="v"), dict(x=np.arange(3)))
+    >>> run.config["seed"], run.arrays["x"].tolist()
+    (1, [0, 1, 2])
+    """
 
     config: Config
     made: Mapping[str, object]  # what it was made by: code, libraries, data
@@ -382,7 +387,16 @@ def run_all(
     top-level function of this package or of the notebook (then all that it names is plain or code;
     see `function_version`). Files: data/runs/<experiment>/<hash>.npz below `root` (default: the
     project). Raises `RecordError` if another process is computing the same experiment, if the disk
-    refuses, or if workers keep dying; `MissingExtra` without joblib or filelock."""
+    refuses, or if workers keep dying; `MissingExtra` without joblib or filelock.
+
+    >>> import tempfile
+    >>> from impsamp.assess.measures import measure
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = dict(p=[0.5, 0.5], g=[3.0, 1.0])
+    ...     (found,) = run_all(measure, [config], experiment="trial", jobs=1, root=folder)
+    ...     float(found["tv_u"])
+    0.25
+    """
     require("joblib", "filelock")
     made = made_by(function)
     folder = (Path(root) if root else runs_dir()) / experiment

@@ -92,6 +92,11 @@ def commands() -> None:
     impsamp assess impsamp.schemes:Loss   is this scheme better than uniform?
     impsamp reproduce --profile smoke     every experiment in small, in minutes
     impsamp info                          what a report of a fault should hold
+
+    \f
+    >>> commands(["--version"], standalone_mode=False)
+    impsamp, version ...
+    0
     """
 
 
@@ -135,6 +140,11 @@ def completion(shell: str) -> None:
     eval "$(impsamp completion bash)"              in ~/.bashrc
     eval "$(impsamp completion zsh)"               in ~/.zshrc
     impsamp completion fish > ~/.config/fish/completions/impsamp.fish
+
+    \f
+    >>> from click.testing import CliRunner
+    >>> "_IMPSAMP_COMPLETE" in CliRunner().invoke(commands, ["completion", "fish"]).output
+    True
     """
     found = get_completion_class(shell)
     assert found is not None  # click has these three
@@ -145,7 +155,14 @@ def completion(shell: str) -> None:
 def set_environment(
     profile: str | None, *, jobs: int = 1, dask: str | None = None, force: bool = False
 ) -> None:
-    "Say in the environment how notebooks should run; `profile` None: they only draw."
+    """Say in the environment how notebooks should run; `profile` None: they only draw.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ):
+    ...     set_environment("smoke", jobs=8)
+    ...     os.environ["IMPSAMP_JOBS"]
+    '1'
+    """
     # sums in one order: two threads change last bits, and a long training shows them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if profile is None:
@@ -274,6 +291,11 @@ def reproduce(
     impsamp reproduce --profile smoke          everything in small, in minutes
     impsamp reproduce lahire_anchor --jobs 4   one experiment of the first paper
     impsamp reproduce --dry-run                what a run would do
+
+    \f
+    >>> commands(["reproduce", "--dry-run", "claims_page"], standalone_mode=False)
+    would run result claims_page lahire_claims.ipynb
+    0
     """
     if only_list:
         _list(load_manifest())
@@ -312,6 +334,11 @@ def figures(
     \b
     impsamp figures                   all of them, in minutes
     impsamp figures losses_figures    one of them
+
+    \f
+    >>> commands(["figures", "--dry-run", "claims_page"], standalone_mode=False)
+    would run result claims_page lahire_claims.ipynb
+    0
     """
     if dry_run:
         _announce(plan("paper", list(ids), ["result"]))
@@ -323,7 +350,13 @@ def figures(
 # %% ../../nbs/14_reproduce/11_subcommands.ipynb #14eee90e
 @commands.command("list")
 def list_manifest() -> None:
-    "Show the experiments with profiles and minutes, and the results with outputs."
+    """Show the experiments with profiles and minutes, and the results with outputs.
+
+    \f
+    >>> from click.testing import CliRunner
+    >>> "lahire_anchor" in CliRunner().invoke(commands, ["list"]).output
+    True
+    """
     _list(load_manifest())
 
 
@@ -399,6 +432,12 @@ def assess(
     impsamp assess impsamp.schemes:Loss --steps 50
     impsamp assess my_schemes:Clipped --out certificate
     impsamp assess my_schemes:Clipped --strict --quiet && echo better
+
+    \f
+    >>> from click.testing import CliRunner
+    >>> words = ["assess", "impsamp.schemes:Uniform", "--steps", "2", "--every", "2", "--quiet"]
+    >>> CliRunner().invoke(commands, words).output.splitlines()[0]
+    '# Assessment of impsamp.schemes:Uniform'
     """
     from impsamp.assess import certify
     from impsamp.randomness import counter_generator
@@ -445,6 +484,12 @@ def probe(task: str, seconds: float, out: str | None, strict: bool, quiet: bool)
     \b
     impsamp probe impsamp.reproduce.tasks:probed_mnist01 --seconds 5
     impsamp probe my_task:make --out page
+
+    \f
+    >>> from click.testing import CliRunner
+    >>> words = ["probe", "impsamp.reproduce.tasks:probed_mnist01", "--seconds", "0.01", "--quiet"]
+    >>> CliRunner().invoke(commands, words).output[:8]
+    '# Probe:'
     """
     from impsamp.assess import probe as measure
 
@@ -471,6 +516,10 @@ def data() -> None:
     impsamp data list             what there is, and what of it is here
     impsamp data fetch mnist      download what is not here, and check it
     impsamp data verify           read and check what is here
+
+    \f
+    >>> sorted(data.commands)
+    ['fetch', 'list', 'verify']
     """
 
 
@@ -490,7 +539,12 @@ _names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_
 @data.command("list")
 @_names
 def data_list(names: tuple[str, ...]) -> None:
-    "Show the data sets and where they lie; nothing is read."
+    """Show the data sets and where they lie; nothing is read.
+
+    \f
+    >>> commands(["data", "list", "mnist01"], standalone_mode=False)
+    mnist01 here zeros against ones, 100 + 2115 images (first paper) [comes with impsamp]
+    """
     _tell(names, listed)
 
 
@@ -500,7 +554,13 @@ def data_list(names: tuple[str, ...]) -> None:
 def data_fetch(names: tuple[str, ...]) -> int:
     """Download the named data sets where they are not here, and check them.
 
-    Status 1 if one cannot be had or is wrong."""
+    Status 1 if one cannot be had or is wrong.
+
+    \f
+    >>> commands(["data", "fetch", "mnist01"], standalone_mode=False)
+    mnist01 right zeros against ones, 100 + 2115 images (first paper) [comes with impsamp]
+    0
+    """
     findings = _tell(names, fetched)
     return int(any(found.state in ("absent", "wrong") for found in findings))
 
@@ -511,7 +571,13 @@ def data_fetch(names: tuple[str, ...]) -> int:
 def data_verify(names: tuple[str, ...]) -> int:
     """Read what is here and check it (sums, shapes); nothing is downloaded.
 
-    Status 1 if one is wrong, or if one that is named is not here."""
+    Status 1 if one is wrong, or if one that is named is not here.
+
+    \f
+    >>> commands(["data", "verify", "mnist01"], standalone_mode=False)
+    mnist01 right zeros against ones, 100 + 2115 images (first paper) [comes with impsamp]
+    0
+    """
     findings = _tell(names, verified)
     bad = ("absent", "wrong") if names else ("wrong",)
     return int(any(found.state in bad for found in findings))
@@ -525,6 +591,32 @@ def info(as_json: bool) -> None:
 
     \b
     impsamp info > report.txt
+
+    \f
+    >>> from click.testing import CliRunner
+    >>> facts = json.loads(CliRunner().invoke(commands, ["info", "--json"]).output)
+    >>> facts["impsamp"]["version"] == impsamp.__version__
+    True
     """
     facts = information()
     click.echo(json.dumps(facts, indent=1) if as_json else write_information(facts))
+
+
+# %% ../../nbs/14_reproduce/11_subcommands.ipynb #fc8bd283
+_EVERY = (
+    commands,
+    completion,
+    reproduce,
+    figures,
+    list_manifest,
+    assess,
+    probe,
+    data,
+    data_list,
+    data_fetch,
+    data_verify,
+    info,
+)
+
+# click's commands are no functions: without this doctest does not see their examples
+__test__ = {f"{place} {one.name}": one.callback for place, one in enumerate(_EVERY)}

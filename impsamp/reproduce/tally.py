@@ -76,7 +76,13 @@ class Outcome:
 # %% ../../nbs/14_reproduce/10_tally.ipynb #e2ff62c8
 @dataclass
 class Report:
-    "What became of a run."
+    """What became of a run.
+
+    >>> job = Job("result", {"id": "front", "notebook": "front.ipynb", "outputs": []}, {})
+    >>> report = Report("smoke", [Outcome(job, "computed", 1.2, ["figures/front.png"])])
+    >>> report.files, len(report.of("failed"))
+    (['figures/front.png'], 0)
+    """
 
     profile: str
     outcomes: list[Outcome]

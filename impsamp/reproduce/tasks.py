@@ -53,7 +53,11 @@ def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/14_reproduce/10_tasks.ipynb #d13d09f5
 @dataclass(frozen=True)
 class Task:
-    "A network, its loss, its data, and how `certify` trains on them."
+    """A network, its loss, its data, and how `certify` trains on them.
+
+    >>> TASKS["mnist01"].settings["batch"], TASKS["mnist"].settings["sample_size"]
+    (5, 2000)
+    """
 
     model: Callable[[], torch.nn.Module]
     loss_fn: LossFunction
@@ -90,7 +94,12 @@ def make_task(name: str, seed: int) -> tuple[torch.nn.Module, LossFunction, Spli
 
 # %% ../../nbs/14_reproduce/10_tasks.ipynb #b7d1c0e4
 def probed_mnist01() -> tuple[torch.nn.Module, LossFunction, torch.utils.data.DataLoader]:
-    "(model, loss_fn, loader) of the first paper's task, for `impsamp probe`."
+    """(model, loss_fn, loader) of the first paper's task, for `impsamp probe`.
+
+    >>> model, loss_fn, loader = probed_mnist01()
+    >>> type(model).__name__, len(loader)
+    ('PaperCNN', 20)
+    """
     model, loss_fn, data, settings = make_task("mnist01", 0)
     items = torch.utils.data.TensorDataset(data.x_train, data.y_train)
     return model, loss_fn, torch.utils.data.DataLoader(items, settings["batch"], shuffle=True)
@@ -138,7 +147,12 @@ def certify_run(
 ) -> dict[str, np.ndarray]:
     """The rows of `certify` for a named task and scheme, as arrays, and `skipped`.
 
-    None keeps the task's own value."""
+    None keeps the task's own value.
+
+    >>> rows = certify_run(task="mnist01", scheme="u", seed=0, steps=1, every=1, sample_size=10)
+    >>> rows["step"].tolist(), rows["tv_to_u"].round(6).tolist()
+    ([0, 1], [0.0, 0.0])
+    """
     model, loss_fn, data, settings = make_task(task, seed)
     asked = {"steps": steps, "every": every, "sample_size": sample_size}
     settings |= {name: value for name, value in asked.items() if value is not None}

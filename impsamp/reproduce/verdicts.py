@@ -104,7 +104,14 @@ def loss_curves(records: pd.DataFrame, *, loss: str = "train_loss") -> tuple[Cur
     """Capped losses {(setting, arm): table seeds x steps} and a flag `diverged` per seed.
 
     A run that stopped early has diverged; a spike that passes is capped where it happens. Raises
-    `RecordError` for missing columns and doubled rows."""
+    `RecordError` for missing columns and doubled rows.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"setting": "s", "arm": "a", "seed": 0, "step": [0, 10]})
+    >>> curves, diverged = loss_curves(rows.assign(train_loss=[0.7, 0.1]))
+    >>> curves["s", "a"].to_numpy().tolist(), diverged["s", "a"].tolist()
+    ([[0.7, 0.1]], [False])
+    """
     records = with_arm(records, ("setting", "seed", "step", loss), "records")
     _refuse_doubled(records)
     curves: Curves = {}
@@ -171,7 +178,13 @@ def run_statistics(
 
     outcome: "ok", "stuck" or "diverged"; rank_score: mean_log, with failures behind all others.
     records: columns setting, optimizer and scheme (or arm), seed, step, `loss`, and perhaps
-    diverged_at (-1: never). A loss below `floor` counts as `floor`. Raises `RecordError`."""
+    diverged_at (-1: never). A loss below `floor` counts as `floor`. Raises `RecordError`.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"setting": "s", "arm": "a", "seed": 0, "step": [0, 10]})
+    >>> run_statistics(rows.assign(train_loss=[0.7, 0.1])).outcome.tolist()
+    ['ok']
+    """
     import pandas as pd
 
     curves, diverged = loss_curves(records, loss=loss)
@@ -206,7 +219,14 @@ def time_statistics(
     log_time: log of the first recorded step with a loss of at most `level`, at least one; of the
     last step where there is none, and then censored. A run that is recorded every ten steps gets
     there up to ten steps earlier; nothing is interpolated, since a loss that falls a hundredfold
-    between two records says nothing of where. records: as for `run_statistics`."""
+    between two records says nothing of where. records: as for `run_statistics`.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"setting": "s", "arm": "a", "seed": 0, "step": [0, 1]})
+    >>> found = time_statistics(rows.assign(train_loss=[0.7, 0.01]))
+    >>> found.log_time.tolist(), found.log_time_censored.tolist()
+    ([0.0], [False])
+    """
     import pandas as pd
 
     tables = []
@@ -226,7 +246,11 @@ def time_statistics(
 
 # %% ../../nbs/14_reproduce/04_verdicts.ipynb #2eb85717
 class Tails(NamedTuple):
-    "One-sided p-values at one centre: small when the mean lies below it, or above it."
+    """One-sided p-values at one centre: small when the mean lies below it, or above it.
+
+    >>> Tails(0.5, 0.25).above
+    0.25
+    """
 
     below: float
     above: float

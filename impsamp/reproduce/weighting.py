@@ -56,7 +56,14 @@ def differentiable_norms(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(losses, gradient norms), each (n,), both in the graph of the parameters.
 
-    For a chain with `Linear` and plain `Conv2d` layers as in `PaperCNN`, and log-probabilities."""
+    For a chain with `Linear` and plain `Conv2d` layers as in `PaperCNN`, and log-probabilities.
+
+    >>> split = load_mnist01()
+    >>> x, y = split.x_train[:3], split.y_train[:3]
+    >>> losses, norms = differentiable_norms(seeded(PaperCNN, 0), x, y)
+    >>> tuple(norms.shape), norms.requires_grad
+    ((3,), True)
+    """
     owners = []
     inputs = []
     outputs = []
@@ -116,7 +123,13 @@ class _Weigher:
 def expected_steps(
     model: nn.Sequential, x: torch.Tensor, y: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    "{arm: the expected step (d,) under p^GN with batch 1} for detached, unweighted, undetached."
+    """{arm: the expected step (d,) under p^GN with batch 1} for detached, unweighted, undetached.
+
+    >>> split = load_mnist01()
+    >>> steps = expected_steps(seeded(PaperCNN, 0), split.x_train[:4], split.y_train[:4])
+    >>> sorted(steps)
+    ['detached', 'undetached', 'unweighted']
+    """
     losses, norms = differentiable_norms(model, x, y)
     p = (norms / norms.sum()).detach()
     weight = norms.sum() / (len(norms) * norms)
@@ -202,7 +215,12 @@ def weighting_run(
     """A run of the first paper's task (SGD) by one of `ARMS`.
 
     `step`, `train_loss`, `diverged_at` or -1; with `bias_every` also `bias` of the other estimators
-    at the weights reached, at every such step (NaN between). Seeds and draws as in `paper_run`."""
+    at the weights reached, at every such step (NaN between). Seeds and draws as in `paper_run`.
+
+    >>> run = weighting_run(arm="detached", seed=0, steps=1, eval_every=1)
+    >>> run["step"].tolist(), run["diverged_at"]
+    ([0, 1], -1)
+    """
     if arm not in ARMS:
         raise unknown("arm", arm, ARMS)
     check_number(flipped, "flipped", low=0, high=1, strict=False)

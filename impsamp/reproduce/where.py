@@ -84,5 +84,11 @@ def figures_dir() -> Path:
 def run_dir() -> Path:
     """What one run leaves beside its outputs: executed notebooks, its own provenance.
 
-    The runner names it in `IMPSAMP_RUN`; a notebook that is run by hand has one, too."""
+    The runner names it in `IMPSAMP_RUN`; a notebook that is run by hand has one, too.
+
+    >>> kept = os.environ.pop("IMPSAMP_RUN", None)
+    >>> run_dir().relative_to(output_root()).parts
+    ('_runs', 'by_hand')
+    >>> os.environ.update({"IMPSAMP_RUN": kept} if kept else {})
+    """
     return Path(os.environ.get("IMPSAMP_RUN") or output_root() / "_runs" / "by_hand")

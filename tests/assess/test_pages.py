@@ -132,3 +132,14 @@ def test_evolution_has_a_column_per_assessment(closing):
     assert len(fig.axes) == 4
     steps, ratios = fig.axes[0].lines[0].get_data()
     assert steps.tolist() == [0, 10, 20, 30] and np.allclose(ratios, [0.5, 0.6, 0.7, 0.8])
+
+
+def test_an_assessment_without_evaluations_is_shown_by_its_name():
+    empty = Assessment("nothing yet")
+    assert empty._repr_markdown_() == repr(empty)
+
+
+def test_the_batch_from_which_on_scores_pay_is_the_first_that_pays():
+    # 1000 * 0.01 * 0.9 / (1 - 0.9) is 90.00000000000001 in the computer
+    words, _ = payment(dict(variance_ratio=0.9, scores_cost=0.01), "all", 1000)
+    assert "from a batch of 90 on" in words

@@ -322,6 +322,9 @@ def test_detectable_effect_and_power_are_inverse():
     assert s.detection_power([1.0, 1.0], 0.5) == 1.0
     assert s.detection_power([1.0, 1.0, 1.0 + 1e-6], 9.0) == 1.0
     assert s.detection_power([1.0, 2.0], 0.0) == 0.05
+    # where scipy's far tail is not a number
+    certain = [s.detection_power(d, c * np.std(d)) for c in np.linspace(2, 6, 40)]
+    assert np.isfinite(certain).all()
 
 
 def test_runs_needed_by_hand():

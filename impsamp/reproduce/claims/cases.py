@@ -26,7 +26,11 @@ __all__ = ["Case", "Pair", "Row", "Rules", "find_cases"]
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #75a9f290
 @dataclass(frozen=True)
 class Rules:
-    "What one family of claims is judged by; the protocol's numbers are the defaults."
+    """What one family of claims is judged by; the protocol's numbers are the defaults.
+
+    >>> Rules().alpha, Rules(margin=0.1).margin
+    (0.05, 0.1)
+    """
 
     anchor: str = "anchor"  # the setting that gets p-values and verdicts
     alpha: float = 0.05
@@ -72,7 +76,16 @@ def _censored(rows: pd.DataFrame, measure: str, arm: int) -> np.ndarray:
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #5a96cf65
 @dataclass(frozen=True)
 class Pair:
-    "A comparison, the joined rows behind it, and how many more were empty."
+    """A comparison, the joined rows behind it, and how many more were empty.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"m_1": [0.1, 0.9], "m_2": [0.2, 0.2]})
+    >>> rows = rows.assign(outcome_1=["ok", "stuck"], outcome_2=["ok", "ok"])
+    >>> comparison = Comparison("c", ("a", "b"), np.array([-0.1, 0.7]), (-0.05, 0.05))
+    >>> found = Pair(comparison, rows, "m").failures()
+    >>> found["failed_first"], float(found["wins"])
+    (1, 0.5)
+    """
 
     comparison: Comparison
     rows: pd.DataFrame = field(repr=False)
@@ -151,7 +164,15 @@ def _effect_text(comparison: Comparison) -> str:
 # %% ../../../nbs/14_reproduce/05_claims/02_cases.ipynb #325dac8c
 @dataclass(frozen=True)
 class Case:
-    "One claim by one measure in one setting."
+    """One claim by one measure in one setting.
+
+    >>> pair = Comparison("c", ("a", "b"), np.log(np.full(8, 0.5)), (-0.05, 0.05))
+    >>> case = Case(Claim(id="x", kind="order"), "mean_log", "anchor", [Pair(pair, [0] * 8, "m")])
+    >>> case
+    Case(x: a against b; mean_log, anchor)
+    >>> case.agrees(0.95)
+    True
+    """
 
     claim: Claim
     measure: str
@@ -293,7 +314,15 @@ def find_cases(
     """The cases of `claims` in `settings` that `stats` holds runs for, claim by claim.
 
     stats: one row per run with setting, arm, seed and every measure. Raises `RecordError` for
-    doubled seeds, `UnknownName` for a measure that is no column, `InvalidArgument` for a region."""
+    doubled seeds, `UnknownName` for a measure that is no column, `InvalidArgument` for a region.
+
+    >>> import pandas as pd
+    >>> runs = [("anchor", arm, seed, 0.1 * seed) for arm in "ab" for seed in range(3)]
+    >>> stats = pd.DataFrame(runs, columns=["setting", "arm", "seed", "mean_log"])
+    >>> claim = Claim(id="x", kind="order", measures=["mean_log"], pairs=[["a", "b"]])
+    >>> find_cases([claim], stats, ["anchor", "elsewhere"], Rules())
+    [Case(x: a against b; mean_log, anchor)]
+    """
     found = [
         _case(claim, measure, stats, setting, rules)
         for claim in claims

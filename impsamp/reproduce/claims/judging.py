@@ -232,7 +232,16 @@ def judge_statistics(
     `<measure>_censored` (True: the run ended before its target) and outcome. predicted: {claim id:
     ratio that theory expects}. floors: {floor: the same statistics at it}. Claims whose arms are
     missing get the verdict "not measured". One call is one Holm family. Raises `RecordError`,
-    `UnknownName`, `InvalidArgument`."""
+    `UnknownName`, `InvalidArgument`.
+
+    >>> import pandas as pd
+    >>> runs = [(arm, seed, level) for arm, level in (("a", 0.0), ("b", 1.0)) for seed in range(8)]
+    >>> stats = pd.DataFrame(runs, columns=["arm", "seed", "m"]).assign(setting="anchor")
+    >>> claim = Claim(id="x", kind="order", family="loss", measures=["m"], pairs=[["a", "b"]])
+    >>> row = judge_statistics([claim], stats).iloc[0]
+    >>> row.verdict, round(float(row.effect), 3), float(row.p) == 2 / 2**8
+    ('reproduced', 0.368, True)
+    """
     import pandas as pd
 
     rules = Rules(anchor, alpha, margin, flips)
@@ -320,7 +329,11 @@ def _add_chances(
 
 # %% ../../../nbs/14_reproduce/05_claims/04_judging.ipynb #0a2f21ae
 class Options(TypedDict, total=False):
-    "What `judge` hands on to `judge_statistics`."
+    """What `judge` hands on to `judge_statistics`.
+
+    >>> Options(alpha=0.01, flips=1_000)
+    {'alpha': 0.01, 'flips': 1000}
+    """
 
     alpha: float
     margin: float
@@ -349,7 +362,18 @@ def judge(
     records: setting, optimizer, scheme, seed, step, `loss`, perhaps diverged_at. timings:
     optimizer, scheme, repeat and the `PHASES`. The table and the `options` are those of
     `judge_statistics`; the column `chance` is added, the chance that mean curves of `runs` fresh
-    runs show what the paper's figure shows. Raises `RecordError`, `InvalidArgument`."""
+    runs show what the paper's figure shows. Raises `RecordError`, `InvalidArgument`.
+
+    >>> import pandas as pd
+    >>> places = [(seed, step) for seed in range(8) for step in (0, 9)]
+    >>> runs = [(arm, *place, loss) for arm, loss in (("a", 0.1), ("b", 0.2)) for place in places]
+    >>> records = pd.DataFrame(runs, columns=["arm", "seed", "step", "train_loss"])
+    >>> claim = Claim(id="x", kind="order", family="loss", pairs=[["a", "b"]])
+    >>> claim["measures"] = ["mean_log"]
+    >>> table = judge([claim], records.assign(setting="anchor"), runs=3)
+    >>> table.verdict[0], round(float(table.effect[0]), 3), float(table.chance[0])
+    ('reproduced', 0.5, 1.0)
+    """
     import pandas as pd
 
     records = with_arm(records, ("setting", "seed", "step", loss), "records")

@@ -308,7 +308,16 @@ def claims_page(
 
     A sentence per claim; then the numbers with their columns defined, failures, and effects in
     every setting. preface: markdown below the title (protocol, figures). `claims`: the list given
-    to `judge`, for the statements that its records cannot judge. Same table, same bytes."""
+    to `judge`, for the statements that its records cannot judge. Same table, same bytes.
+
+    >>> import pandas as pd
+    >>> row = dict(id="a", text="gn is lower", source="Figure 2", setting="anchor", measure="m")
+    >>> row |= dict(verdict="reproduced", effect=0.8, low=0.7, high=0.9, n=12, p=0.01, p_holm=0.02)
+    >>> row |= dict(predicted=float("nan"), paper=None, detectable=1.1, failed_first=float("nan"))
+    >>> page = claims_page(pd.DataFrame([row]), title="One claim")
+    >>> page.splitlines()[0], page.splitlines()[2][:33]
+    ('# One claim', '- **Reproduced**: gn is lower (Fi')
+    """
     own = table[table.setting == anchor]
     parts = [
         f"# {title}",

@@ -18,7 +18,12 @@ __all__ = ["Claim", "read_claims"]
 
 # %% ../../../nbs/14_reproduce/05_claims/01_reading.ipynb #15418955
 class Claim(TypedDict, total=False):
-    "One claim; a plain dict. Every claim has the first four keys."
+    """One claim; a plain dict. Every claim has the first four keys.
+
+    >>> claim = Claim(id="a", text="gn beats u", source="Figure 2", kind="order")
+    >>> claim["kind"], claim.get("margin")
+    ('order', None)
+    """
 
     id: str
     text: str  # a paraphrase
@@ -59,7 +64,23 @@ def read_claims(path: PathLike) -> list[Claim]:
     """The `[[claim]]` tables of a TOML file, checked.
 
     Known kind, unique id, pairs and measures where the kind needs them. Raises `DataError`,
-    `UnknownName`."""
+    `UnknownName`.
+
+    >>> import tempfile
+    >>> text = '''
+    ... [[claim]]
+    ... id = "a"
+    ... text = "the paper's data are small"
+    ... source = "section 4"
+    ... kind = "statement"
+    ... reason = "runs cannot tell"
+    ... '''
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     _ = file.write(text)
+    ...     file.flush()
+    ...     [claim["id"] for claim in read_claims(file.name)]
+    ['a']
+    """
     try:
         with open(path, "rb") as file:
             claims = tomllib.load(file)["claim"]

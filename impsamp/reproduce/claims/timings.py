@@ -27,7 +27,13 @@ _LOGS = ["setting", "arm", "seed", "log_total", "log_training"]
 def timing_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     """Logs of seconds per run: setting, arm, seed (the repeat), `log_total` and `log_training`.
 
-    Training is the total without evaluation. Raises `RecordError` unless it is positive."""
+    Training is the total without evaluation. Raises `RecordError` unless it is positive.
+
+    >>> import pandas as pd
+    >>> seconds = {"arm": ["u"], "repeat": [0], "evaluation": [0.5], "total": [1.5]}
+    >>> timing_statistics(pd.DataFrame(seconds))[["arm", "log_training"]].to_numpy().tolist()
+    [['u', 0.0]]
+    """
     seconds = with_arm(timings, ("repeat", "evaluation", "total"), "timings")
     training = seconds.total - seconds.evaluation
     if not (np.isfinite(seconds.total) & (training > 0)).all():
@@ -45,7 +51,13 @@ def timing_statistics(timings: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../../nbs/14_reproduce/05_claims/03_timings.ipynb #b47ea6cc
 def timing_table(timings: pd.DataFrame) -> pd.DataFrame:
-    "Mean and standard deviation over repeats of the seconds of every phase, per arm."
+    """Mean and standard deviation over repeats of the seconds of every phase, per arm.
+
+    >>> import pandas as pd
+    >>> seconds = dict.fromkeys(PHASES, [1.0, 3.0]) | {"arm": ["u", "u"], "repeat": [0, 1]}
+    >>> float(timing_table(pd.DataFrame(seconds)).loc["u", ("draw", "mean")])
+    2.0
+    """
     seconds = with_arm(timings, ("repeat", *PHASES), "timings")
     return seconds.groupby("arm", sort=True)[list(PHASES)].agg(["mean", "std"])
 
@@ -76,7 +88,15 @@ def time_matched(
     """The anchor's records with the arms `optimizer/scheme@time`: losses against time.
 
     A row `step` holds the loss when the optimizer's `baseline` scheme has made `step` steps. The
-    cost of a step is the median of total minus evaluation. Arms without timings are left out."""
+    cost of a step is the median of total minus evaluation. Arms without timings are left out.
+
+    >>> import pandas as pd
+    >>> clock = {"arm": ["sgd/u"], "repeat": [0], "evaluation": [0.0], "total": [1.0]}
+    >>> record = {"setting": ["anchor"] * 2, "arm": ["sgd/u"] * 2, "seed": [0, 0], "step": [0, 10]}
+    >>> record = pd.DataFrame(record | {"train_loss": [1.0, 0.5]})
+    >>> time_matched(record, pd.DataFrame(clock)).train_loss.tolist()
+    [1.0, 0.5]
+    """
     import pandas as pd
 
     costs = np.exp(timing_statistics(timings).groupby("arm").log_training.median())
