@@ -21,7 +21,6 @@ from impsamp.samplers.distributed import (
 )
 from impsamp.samplers.draws import (
     Draw,
-    DrawnBatch,
     check_rows,
     draw_points,
     make_draw,
@@ -29,9 +28,9 @@ from impsamp.samplers.draws import (
 from impsamp.samplers.reports import (
     SavedDraw,
     SavedReport,
+    Told,
     draw_of,
     report_of,
-    told_by,
 )
 
 from ..checks import check_count, check_scores, state_entries, state_value, to_float64
@@ -289,17 +288,13 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         "Refused, as by `DistributedImportanceBatchSampler`."
         raise _dealt_out("a wrapper is about to share the batches out among the ranks")
 
-    def update(
-        self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None
-    ) -> None:
-        """Report `scores` (k,) of this rank's batch or of its items (k,).
+    def hear(self, told: Told) -> None:
+        """A report of this rank's batch or of its items, as `told_by` has checked it.
 
         Every rank reports every step, also without items. No communication: scores of this rank
-        that are not finite are ignored here alone. Raises `InvalidShape` for an item of another
-        rank, and what `ImportanceBatchSampler.update` raises."""
-        told = told_by(drawn, scores, step, self.n)
+        that are not finite are ignored here alone. `InvalidShape` for an item of another rank."""
         self.tree.own(told.rows)
-        self._hear(told)
+        super().hear(told)
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         "The state after `step` of all ranks, the same on all of them; call it on all together."

@@ -165,15 +165,15 @@ def test_a_report_about_items_that_were_not_drawn(make, word):
     batch = next(iter(s))
     with pytest.raises(InvalidArgument, match=word):
         s.update(np.arange(9), np.ones(9))
-    assert s._account.seen == -1
-    assert not s._account.reports
+    assert s._stream.account.seen == -1
+    assert not s._stream.account.reports
     s.update(batch[:1], [1.0])
     assert s.state_dict()["step"] == 0
     again = sampler()
     again.load_state_dict(s.state_dict())
     with pytest.warns(RuntimeWarning, match="comes twice, or too late"):
         again.update(batch[:1], [1.0], step=0)
-    assert len(again._account.reports) == 1
+    assert len(again._stream.account.reports) == 1
 
 
 def test_a_scheme_that_only_remembers_may_hear_of_all_items_at_any_time():
@@ -182,7 +182,7 @@ def test_a_scheme_that_only_remembers_may_hear_of_all_items_at_any_time():
     next(steps)
     free.update(np.arange(9), np.arange(9.0))
     assert 0 not in next(steps)
-    assert free._source.law.scores.tolist() == list(range(9))
+    assert free._stream.source.law.scores.tolist() == list(range(9))
 
 
 def test_a_scheme_of_ones_own_need_not_know_about_probabilities():
