@@ -104,7 +104,11 @@ class ShardedSumTree(Shard, SumTree):
     and `state_dict` must be called on all ranks together: each gathers (one number per rank; all
     weights for the state). `update` takes items of this rank alone and does not communicate.
     `method` as in `draw_points`. Raises as `SumTree` does, and `InvalidShape` for an item of
-    another rank. Without torch.distributed it is a `SumTree`."""
+    another rank. Without torch.distributed it is a `SumTree`.
+
+    >>> ShardedSumTree([0.0, 4.0])
+    ShardedSumTree(n=2, rank 0 of 1 owns 0..1, its total=4)
+    """
 
     def __init__(
         self, weights: Vector, *, method: str = "multinomial", group: Group = None
@@ -253,7 +257,11 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
     in the shard); it may be empty, and the step is made all the same. `update(idx, scores)` takes
     items of this rank. All ranks must make the same steps and call `state_dict` together. The union
     over ranks is the stream of `ImportanceBatchSampler(SumTree(all weights), ...)` with the same
-    generator. Raises `InvalidArgument` where ranks disagree, `InvalidScores`, `InvalidShape`."""
+    generator. Raises `InvalidArgument` where ranks disagree, `InvalidScores`, `InvalidShape`.
+
+    >>> list(ShardedImportanceBatchSampler([0.0, 4.0], 3, steps=1, generator=0))
+    [[1, 1, 1]]
+    """
 
     tree: ShardedSumTree
 
