@@ -225,6 +225,7 @@ class BinnedScheme(Scheme):
         Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
         law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
         witness yet): O(n) then."""
+        self._ready()
         points = uniforms(as_generator(generator), check_count(size, "size"))
         law: ItemLaw | BinLaw
         if self.by_bin:
