@@ -227,7 +227,7 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
             batch_size=self.batch_size or 0,
             steps=self.steps,
             lag=lag_number(self.lag),
-            digest_of_p=digest(_content(self._source)),
+            digest_of_p=digest(_content(self._stream.source)),
         )
 
     def update(
@@ -245,7 +245,10 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         all ranks (default: a slice of the batch; all n before the first draw and for random
         subsets). Scores of one rank that are not finite make all ranks ignore the batch. Raises as
         `ImportanceBatchSampler.update` does."""
-        told = told_by(drawn, scores, step, self.n)
+        self.hear(told_by(drawn, scores, step, self.n), size)
+
+    def hear(self, told: Told, size: int | None = None) -> None:
+        "`update` with what `told_by` has checked."
         prob = np.full(told.rows.size, np.nan) if told.prob is None else told.prob
         steps = np.full(told.rows.size, -1 if told.step is None else told.step)
         if size is None:
@@ -256,7 +259,7 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
         known = None if np.isnan(all_prob).any() else all_prob.copy()
         finite = bool(np.isfinite(all_scores).all())
         every = Told(rows.astype(np.int64), all_scores.copy(), told.step, known, None, finite)
-        self._hear(every)
+        super().hear(every)
 
     @property
     def drop_last(self) -> bool:
@@ -273,7 +276,7 @@ class DistributedImportanceBatchSampler(ImportanceBatchSampler):
 
     def _most_items(self, step: int | None) -> int:
         "How many items a rank may report: its slice, or all of them."
-        before_the_first_draw = step is None and self._account.drawn == 0
+        before_the_first_draw = step is None and self._stream.account.drawn == 0
         if self.batch_size is None or before_the_first_draw:
             return self.n
         return -(-self.batch_size // self.world_size)

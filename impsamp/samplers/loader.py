@@ -6,67 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
 
-import numpy as np
 import torch
 from torch.utils.data import Sampler as TorchSampler
 
-from impsamp.checks import (
-    check_count,
-    check_owner,
-    check_scores,
-    state_entries,
-    state_value,
-)
-from impsamp.samplers.reports import (
-    Account,
-    Report,
-    SavedDraw,
-    SavedReport,
-    Silence,
-    Told,
-    draw_of,
-    report_of,
-    told_by,
-)
-
-from ..errors import InvalidArgument, warn_user
-from ..randomness import as_numpy_generator, counter_generator
+from ..checks import check_count, state_value
+from ..errors import InvalidArgument
+from ..randomness import as_numpy_generator
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .draws import Draw, DrawnBatch
-from .sources import Law, source_of
+from .reports import Told, told_by
+from .sources import Law
+from .stream import DrawStream, SamplerState
 
 # %% auto #0
-__all__ = ["Epoch", "ImportanceBatchSampler", "SamplerState"]
-
-
-# %% ../../nbs/08_samplers/05_loader.ipynb #3387d122
-class _Identity(TypedDict):
-    "What a sampler and a state must have in common."
-
-    source: str
-    n: int
-    batch_size: int | None
-    steps: int
-    lag: int | None
-
-
-class SamplerState(_Identity):
-    """The state of a batch sampler after `step`, in tensors and numbers.
-
-    >>> state = ImportanceBatchSampler([0.5, 0.5], 2, steps=3, generator=0).state_dict()
-    >>> state["step"], state["stop"], state["batch_size"]
-    (-1, 3, 2)
-    """
-
-    seed: int
-    step: int
-    stop: int  # the epoch in progress ends before this step
-    ahead: list[SavedDraw]  # drawn after `step`
-    reports: list[SavedReport]  # heard, not yet applied
-    ignored: int
-    law: dict[str, object]  # of the tree or scheme
+__all__ = ["Epoch", "ImportanceBatchSampler", "part_of_rank"]
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #f3e68700
@@ -102,16 +56,16 @@ class Epoch(Iterator[DrawnBatch]):
 
     def __next__(self) -> DrawnBatch:
         if self.steps is None:
-            self.steps = self.sampler._begin()
+            self.steps = self.sampler._stream.passes.begin()
             self.next = self.steps.start
-        if self.steps is not self.sampler._epoch:
+        if self.steps is not self.sampler._stream.passes.epoch:
             raise InvalidArgument(
                 "a newer pass over this sampler has begun (or a state was loaded), "
                 "so that this one cannot go on: take batches from the newest iterator"
             )
         if self.next >= self.steps.stop:
             raise StopIteration
-        batch = self.sampler._batch(self.next)
+        batch = self.sampler.batch(self.next)
         self.next += 1
         return batch
 
@@ -127,6 +81,33 @@ class Epoch(Iterator[DrawnBatch]):
 
 
 # %% ../../nbs/08_samplers/05_loader.ipynb #dfe4f287
+def part_of_rank(draw: Draw, rank: int, world_size: int) -> Draw:
+    """The contiguous part of a `draw` of all ranks that `rank` trains on, weights times the ranks.
+
+    >>> four = torch.arange(4)
+    >>> part_of_rank(Draw(four, torch.full((4,), 0.25), torch.full((4,), 0.1), 0), 1, 2)
+    Draw(idx=[2, 3], weight=[0.5, 0.5], prob=[0.1, 0.1], step=0)
+    """
+    if world_size == 1:
+        return draw
+    size = len(draw.idx)
+    low = size * rank // world_size
+    high = size * (rank + 1) // world_size
+    return Draw(
+        draw.idx[low:high], draw.weight[low:high] * world_size, draw.prob[low:high], draw.step
+    )
+
+
+def _size_of(law: Law, batch_size: int | None) -> int | None:
+    "The number of draws of all ranks; None for a random subset."
+    if not isinstance(law, SubsetSampling):
+        return check_count(batch_size, "batch_size")
+    if batch_size is not None:
+        raise InvalidArgument("a random subset has its own size: give batch_size=None")
+    return None
+
+
+# %% ../../nbs/08_samplers/05_loader.ipynb #d1c30901
 class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     """Batches for `DataLoader(batch_sampler=...)`, drawn by importance; weights travel with them.
 
@@ -150,9 +131,6 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     """
 
     batch_size: int | None  # of all ranks; None for a random subset
-    seed: int  # with the step, the key of its stream
-    ignored: int  # reports of scores that were not finite
-    late: int  # reports that came after a draw which they should have acted on
 
     def __init__(
         self,
@@ -169,42 +147,57 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         self.lag = None if lag is None else check_count(lag, "lag", low=0)
         self.world_size = check_count(world_size, "world_size")
         self.rank = check_count(rank, "rank", low=0, high=self.world_size - 1)
-        self.seed = _seed_of(generator, self.world_size)
-        subset = isinstance(p_or_scheme, SubsetSampling)
-        if subset and batch_size is not None:
-            raise InvalidArgument("a random subset has its own size: give batch_size=None")
-        self.batch_size = None if subset else check_count(batch_size, "batch_size")
-        self._source = source_of(p_or_scheme, self.batch_size, self._stream_of_epoch)
-        self._account = Account(self.lag, keeps=self._source.changes)
-        self._epoch = range(self.steps)
-        self._begun = False  # whether batches of `_epoch` were asked for
-        self._peeked: int | None = None  # where an epoch began that was left without a report
-        self.ignored = 0
-        self.late = 0
-        self._said: set[str] = set()  # warnings given
-        self._silence = Silence(self._source.law, self.n, self.batch_size)
+        seed = _seed_of(generator, self.world_size)
+        self.batch_size = _size_of(p_or_scheme, batch_size)
+        self._stream = DrawStream(
+            p_or_scheme,
+            self.batch_size,
+            steps=self.steps,
+            seed=seed,
+            lag=self.lag,
+            speaker=type(self).__name__,
+        )
 
     def __repr__(self) -> str:
         ranks = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
         sizes = f"batch_size={self.batch_size}, steps={self.steps}, lag={self.lag}{ranks}"
-        return (
-            f"{type(self).__name__}({self._source.law}, {sizes}): {self._account.drawn} steps drawn"
-        )
+        law, drawn = self._stream.source.law, self._stream.account.drawn
+        return f"{type(self).__name__}({law}, {sizes}): {drawn} steps drawn"
 
     @property
     def n(self) -> int:
         "Number of items."
-        return self._source.n
+        return self._stream.source.n
 
     @property
     def learns(self) -> bool:
         "Whether reports of scores change the draws: `update` is for these."
-        return self._source.changes
+        return self._stream.source.changes
+
+    @property
+    def begun(self) -> bool:
+        "Whether batches of the present epoch were asked for."
+        return self._stream.passes.begun
 
     @property
     def over(self) -> int:
         "The last step that is over, reported or `consumed`; -1 before the first."
-        return self._account.over
+        return self._stream.account.over
+
+    @property
+    def seed(self) -> int:
+        "With the step, the key of its stream."
+        return self._stream.seed
+
+    @property
+    def ignored(self) -> int:
+        "Reports of scores that were not finite."
+        return self._stream.say.counts["ignored"]
+
+    @property
+    def late(self) -> int:
+        "Reports that came after a draw which they should have acted on."
+        return self._stream.say.counts["late"]
 
     def __len__(self) -> int:
         return self.steps
@@ -212,79 +205,20 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
     def __iter__(self) -> Epoch:
         return Epoch(self)
 
-    def _stream_of_epoch(self, epoch: int) -> np.random.Generator:
-        return counter_generator(self.seed, epoch, 1)
-
-    def _begin(self) -> range:
-        "The steps of the epoch that begins now."
-        if self._begun:
-            first = self._next_epoch()
-            self._epoch = range(first, first + self.steps)
-            self._account.floor = first - 1
-            self._account.depth = float("inf")
-        self._begun = True
-        return self._epoch
-
-    def _next_epoch(self) -> int:
-        "Where the next epoch begins: the first step that the loop has not had."
-        account = self._account
-        left = self._epoch.start
-        if account.seen >= left:
-            return account.had + 1
-        unread = account.keeps and account.drawn < self._epoch.stop and left in account.waiting
-        if not unread:
-            return account.drawn
-        if self._peeked == left:
-            self._say(
-                "nothing",
-                "two epochs were left early and nothing was reported from either: their draws are "
-                "dropped; call update(draw, losses) or consumed(draw) after each step",
-            )
-            return account.drawn
-        self._peeked = left
-        return left
+    def batch(self, step: int) -> DrawnBatch:
+        "This rank's batch of `step`."
+        return DrawnBatch(part_of_rank(self._stream.draw(step), self.rank, self.world_size))
 
     def go_on_at(self, step: int) -> None:
         "The next pass begins at `step` of the present epoch; draws before it are over."
-        account = self._account
-        self._epoch = range(step, max(self._epoch.stop, step))
-        self._begun = False
-        account.floor = step - 1
-        account.drawn = max(account.drawn, step)
+        self._stream.passes.go_on_at(step)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is that of `epoch` (from 0), if it lies ahead: its steps, from its first.
 
         Draws in between are left out. An epoch that has begun, whole or in part, is not made again:
         then nothing changes, so that a loop may name each epoch, resumed or not."""
-        first = check_count(epoch, "epoch", low=0) * self.steps
-        if first > max(self._epoch.start, self.over + 1):
-            self.go_on_at(first)
-            self._epoch = range(first, first + self.steps)
-
-    def _batch(self, step: int) -> DrawnBatch:
-        return DrawnBatch(self._slice(self._global(step)))
-
-    def _global(self, step: int) -> Draw:
-        "The draw of all ranks at `step`: a new one, unless one waits to be had."
-        if step in self._account.waiting:
-            return self._account.waiting[step]
-        for report in self._account.due(step):
-            self._source.update(report.idx, report.scores, report.prob)
-        draw = self._source.draw(counter_generator(self.seed, step), step)
-        self._account.add(draw)
-        self._say("silent", self._silence.after(drawn=1))
-        return draw
-
-    def _slice(self, draw: Draw) -> Draw:
-        "This rank's part of a draw of all ranks."
-        if self.world_size == 1:
-            return draw
-        size = len(draw.idx)
-        low = size * self.rank // self.world_size
-        high = size * (self.rank + 1) // self.world_size
-        weight = draw.weight[low:high] * self.world_size
-        return Draw(draw.idx[low:high], weight, draw.prob[low:high], draw.step)
+        self._stream.passes.set_epoch(epoch)
 
     def update(
         self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None
@@ -303,86 +237,11 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
             raise InvalidArgument(
                 "p is static: give a SumTree or a scheme where scores change during training"
             )
-        self._hear(told_by(drawn, scores, step, self.n, self._account.waiting))
+        self.hear(told_by(drawn, scores, step, self.n, self._stream.account.waiting))
 
-    def _hear(self, told: Told) -> None:
-        "Apply first scores, keep others for the draws that they act on."
-        self._silence.broken = True
-        if self._account.drawn == 0 and told.step is None:
-            if told.rows.size:
-                self._source.update(told.rows, check_scores(told.scores), None)
-            return
-        report = self._report(told)
-        if report is None:
-            return
-        late = self._account.is_late(report.step)
-        self._account.hear(report.step, self._epoch.stop)
-        if not told.finite:
-            self._ignore(told)
-        elif told.rows.size:
-            self._account.reports.append(report)
-            if late:
-                self._late()
-
-    def _report(self, told: Told) -> Report | None:
-        "The report that `told` is, with the probabilities of its draw; None if it has no use."
-        account = self._account
-        step = account.find(told.rows) if told.step is None else self._check_drawn(told.step)
-        if told.draw is not None and account.waiting.get(step) is told.draw:
-            return Report(step, told.rows, told.scores, told.prob)
-        prob = account.prob_of(step, told.rows)
-        if prob is None and told.prob is not None:
-            if step in account.waiting:
-                raise InvalidArgument(f"this is not the draw of step {step} of this sampler")
-            prob = told.prob
-        if prob is not None or not self._source.calibrates:
-            return Report(step, told.rows, told.scores, prob)
-        if step not in account.waiting and told.step is not None:
-            self._say(
-                "gone",
-                f"a report of step {step} comes twice, or too late to know its draw: such reports "
-                "are not used; give the draw itself, update(draw, losses)",
-            )
-            return None
-        known = account.waiting[step].idx.tolist() if step in account.waiting else []
-        strange = next((i for i in told.rows.tolist() if i not in known), None)
-        raise InvalidArgument(
-            f"item {strange} is not in the draw of step {step}: {type(self._source.law).__name__} "
-            "weighs what it is told by the probabilities of the draw, "
-            "so report the items of that batch only"
-        )
-
-    def _ignore(self, told: Told) -> None:
-        self.ignored += 1
-        bad = int((~np.isfinite(told.scores)).sum())
-        self._say(
-            "ignored",
-            f"{bad} of {told.scores.size} scores of a batch are not finite: such batches are not "
-            "remembered (counted in `ignored`)",
-        )
-
-    def _late(self) -> None:
-        self.late += 1
-        self._say(
-            "late",
-            f"a report came after a draw that it should have acted on with lag = {self.lag}: it "
-            "acts on the next one, so draws may differ between numbers of workers (counted in "
-            "`late`); give lag >= num_workers * prefetch_factor, or None",
-        )
-
-    def _say(self, what: str, words: str | None) -> None:
-        "A warning, the first time; none without words."
-        if words and what not in self._said:
-            self._said.add(what)
-            warn_user(f"{type(self).__name__}: {words} (said once)")
-
-    def _check_drawn(self, step: object) -> int:
-        "`step` as a number of a step that was drawn."
-        k = check_count(step, "step", low=0)
-        if k >= self._account.drawn:
-            last = self._account.drawn - 1
-            raise InvalidArgument(f"step {k} was not drawn here: the last draw is of step {last}")
-        return k
+    def hear(self, told: Told) -> None:
+        "`update` with what `told_by` has checked."
+        self._stream.hear(told)
 
     def consumed(self, drawn: Draw | DrawnBatch | int) -> None:
         """Report that a batch, named by its draw or step, has been trained on, without scores.
@@ -390,8 +249,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         `update` does it, too. That is where a checkpoint without a step of its own stands. Raises
         `InvalidArgument`."""
         draw = getattr(drawn, "draw", drawn)
-        self._account.hear(self._check_drawn(getattr(draw, "step", draw)), self._epoch.stop)
-        self._say("silent", self._silence.after(over=1))
+        self._stream.consumed(getattr(draw, "step", draw))
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         """The state after `step` was trained on, whatever was drawn ahead; the same for all ranks.
@@ -400,44 +258,7 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         last draw (batches that a loader holds then are left out: name the step). Tensors and
         numbers, which `torch.load` reads with `weights_only=True`. Raises `InvalidArgument` for a
         step that was not drawn or lies too far back."""
-        step = self._checkpoint(step)
-        ahead = self._account.after(step)
-        stop = self._epoch.stop if self._epoch.stop > step else step + 1
-        return {
-            **self._identity(),
-            "seed": self.seed,
-            "step": step,
-            "stop": stop,
-            "ahead": [(d.idx, d.weight, d.prob, d.step) for d in ahead],
-            "reports": [report.as_tensors() for report in self._account.reports],
-            "ignored": self.ignored,
-            "law": self._source.state_dict(),
-        }
-
-    def _checkpoint(self, step: int | None) -> int:
-        "The step at which a checkpoint stands; all draws after it must still be here."
-        account = self._account
-        last = account.drawn - 1
-        if step is None:
-            silent = not account.keeps and account.seen < self._epoch.start
-            return last if silent else account.over
-        step = check_count(step, "step", low=min(account.seen, last), high=last)
-        kept = len(account.after(step))
-        if account.keeps and last - step > kept:
-            raise InvalidArgument(
-                f"step {step} lies {last - step} draws back, but only {kept} of them are kept: "
-                "report batches soon after they are trained on"
-            )
-        return step
-
-    def _identity(self) -> _Identity:
-        return {
-            "source": type(self._source).__name__,
-            "n": self.n,
-            "batch_size": self.batch_size,
-            "steps": self.steps,
-            "lag": self.lag,
-        }
+        return self._stream.state_dict(step)
 
     def load_state_dict(self, state: SamplerState) -> None:
         """Go on after the step that `state` names.
@@ -445,37 +266,4 @@ class ImportanceBatchSampler(TorchSampler[DrawnBatch]):
         `rank` and `world_size` may differ from those of the run that saved it. Raises
         `InvalidArgument` for another sampler's state, and `InvalidShape`, `InvalidScores` or
         `InvalidProbabilities` for numbers that cannot be one; nothing changes then."""
-        check_owner(state, "sampler", self._identity())
-        seed = check_count(state_value(state, "seed", "sampler"), "seed", low=0)
-        ignored = check_count(state_value(state, "ignored", "sampler"), "ignored", low=0)
-        account, stop = self._account_of(state)
-        self._source.load_state_dict(state_value(state, "law", "sampler"))
-        self.seed = seed
-        self.ignored = ignored
-        self.late = 0
-        self._account = account
-        self._epoch = range(account.seen + 1, stop)
-        self._begun = False
-        self._peeked = None
-
-    def _account_of(self, state: SamplerState) -> tuple[Account, int]:
-        "The account that `state` keeps and the end of its epoch, checked."
-        step = check_count(state_value(state, "step", "sampler"), "step", low=-1)
-        stop = check_count(state_value(state, "stop", "sampler"), "stop", low=step + 1)
-        stop = check_count(stop, "stop", high=step + self.steps + 1)
-        ahead = [draw_of(saved, self.n) for saved in state_entries(state, "ahead", "sampler")]
-        if [d.step for d in ahead] != list(range(step + 1, step + 1 + len(ahead))):
-            raise InvalidArgument(
-                f"the draws ahead in this sampler state do not follow step {step}"
-            )
-        reports = [report_of(saved, self.n) for saved in state_entries(state, "reports", "sampler")]
-        account = Account(
-            self.lag,
-            self._source.changes,
-            drawn=step + 1 + len(ahead),
-            seen=step,
-            floor=step,
-            waiting={d.step: d for d in ahead},
-            reports=reports,
-        )
-        return account, stop if stop > step + 1 else step + 1 + self.steps
+        self._stream.load_state_dict(state)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -38,8 +39,10 @@ from .trust import Trust, TrustWindow, doubt, is_doubtful
 # %% auto #0
 __all__ = [
     "SCHEMES",
+    "Handed",
     "ImportanceLoader",
     "Lag",
+    "TrustWatch",
     "check_data",
     "importance_loader",
     "law_of",
@@ -106,7 +109,11 @@ def law_of(scheme: str | Law, n: int) -> Law:
     """The law of the draws that `scheme` stands for, ready for `n` items.
 
     A scheme without `init` gets it here. Raises `InvalidArgument`, `InvalidShape`,
-    `UnknownName`."""
+    `UnknownName`.
+
+    >>> law_of("uniform", 4).n
+    4
+    """
     law = scheme_of(scheme)
     if hasattr(law, "probabilities"):
         _initialised(law, n)
@@ -126,7 +133,11 @@ def law_of(scheme: str | Law, n: int) -> Law:
 
 # %% ../../nbs/08_samplers/09_one_call.ipynb #1683e6b4
 def check_data(data: object) -> int:
-    "The number of items of the map-style `data`; `InvalidArgument`, in words, for anything else."
+    """The number of items of the map-style `data`; `InvalidArgument`, in words, for anything else.
+
+    >>> check_data(["a", "b", "c"])
+    3
+    """
     if isinstance(data, DataLoader):
         raise InvalidArgument(
             "the data are a DataLoader, with a sampler of its own: give its data set, "
@@ -152,13 +163,100 @@ def check_data(data: object) -> int:
 
 
 # %% ../../nbs/08_samplers/09_one_call.ipynb #17938d8d
+@dataclass
+class Handed:
+    """What the loop has of the present pass; the last batch is over when it asks for another.
+
+    >>> handed = Handed(ImportanceBatchSampler([0.5, 0.5], 1, steps=3, generator=0))
+    >>> for batch in handed.sampler:
+    ...     before = handed.close()
+    ...     handed.take(batch.draw)
+    >>> before.step, handed.held.step, handed.count, handed.sampler.over
+    (1, 2, 3, 1)
+    """
+
+    sampler: ImportanceBatchSampler
+    count: int = 0  # batches of the present pass
+    held: Draw | None = None  # the last of them, while it may not be over
+    heard: bool = False  # whether any of them was reported
+    looked_at: int = -1  # where the pass began from which a lone batch was taken
+
+    def take(self, draw: Draw) -> None:
+        "The loop gets the batch of `draw`."
+        self.count += 1
+        self.held = draw
+
+    def close(self) -> Draw | None:
+        "The batch that the loop holds is over: its draw."
+        held = self.held
+        self.held = None
+        if held is not None:
+            self.sampler.consumed(held)
+        return held
+
+    def begin(self) -> None:
+        "A pass begins; what became of the last batch of one that was left early?"
+        # After set_epoch or a loaded state the sampler knows where to begin.
+        if self.held is not None and self.sampler.begun and not self.heard:
+            self._settle(self.held)
+        self.forget()
+
+    def _settle(self, held: Draw) -> None:
+        "A lone batch that nobody reported was a look: once. Of several the last is over."
+        if self.count > 1:
+            self.sampler.consumed(held)
+        elif not self.sampler.learns and held.step != self.looked_at:
+            self.looked_at = held.step
+            self.sampler.go_on_at(held.step)
+
+    def forget(self) -> None:
+        "No batch of this pass yet."
+        self.count = 0
+        self.held = None
+        self.heard = False
+
+
+# %% ../../nbs/08_samplers/09_one_call.ipynb #02fc5b42
+@dataclass
+class TrustWatch:
+    """Keeps account of what carries the estimate, and says once where that is a few draws.
+
+    >>> watch = TrustWatch()
+    >>> watch.see(Draw(torch.tensor([0]), torch.ones(1), torch.ones(1), 0), None)
+    >>> watch.window.draws, watch.doubted
+    (1, False)
+    """
+
+    doubted: bool = False
+    window: TrustWindow = field(default_factory=TrustWindow)
+
+    def see(self, draw: Draw, scores: Vector | None) -> None:
+        "One batch, with its `scores` (B,) if they are known."
+        self.window.add(draw, scores)
+        if self.doubted or not self.window.full:
+            return
+        trust = self.window.measure()
+        if is_doubtful(trust):
+            self.doubted = True
+            warn_user(f"importance_loader: {doubt(trust)} (said once)")
+
+
+# %% ../../nbs/08_samplers/09_one_call.ipynb #6f5168d0
 class ImportanceLoader(DataLoader):
     """A DataLoader of `(batch, draw)`; what `importance_loader` returns.
 
     `dataset` is a `WithDraw`, `batch_sampler` an `ImportanceBatchSampler`; `options` those of
     torch's DataLoader. All state lives in the batch sampler, whose `update`, `seed`, `ignored` and
     `late` it shares. State dicts follow torchdata's protocol: taken in a loop, they go on with the
-    next batch."""
+    next batch.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> loader = importance_loader(TensorDataset(torch.arange(4.0)), "remembered", 2, generator=0)
+    >>> for (x,), draw in loader:
+    ...     loader.update(draw, x + 1)
+    >>> sorted(loader.batch_sampler.batch(1) + loader.batch_sampler.batch(0)), loader.late
+    ([0, 1, 2, 3], 0)
+    """
 
     batch_sampler: ImportanceBatchSampler
 
@@ -167,20 +265,13 @@ class ImportanceLoader(DataLoader):
     ) -> None:
         options.setdefault("generator", torch.Generator())
         super().__init__(dataset, batch_sampler=batch_sampler, **options)  # type: ignore[arg-type]
-        self._window = TrustWindow()
-        self._doubted = False
+        self._watch = TrustWatch()
+        self._handed = Handed(batch_sampler)
         self._reports = False  # whether the loop has ever reported
-        self._forget_the_pass()
-        self._looked_at = -1  # where the pass began from which a lone batch was taken
 
     def __repr__(self) -> str:
         workers = f", num_workers={self.num_workers}" if self.num_workers else ""
         return f"{type(self).__name__}({self.dataset}, {self.batch_sampler}{workers})"
-
-    def _forget_the_pass(self) -> None:
-        self._handed = 0  # batches of the present pass
-        self._held: Draw | None = None  # the last of them, while it may not be over
-        self._heard = False  # whether any of them was reported
 
     @property
     def seed(self) -> int:
@@ -200,48 +291,25 @@ class ImportanceLoader(DataLoader):
     @property
     def trust(self) -> Trust:
         "How evenly the last 1000 draws carried the estimate."
-        return self._window.measure()
+        return self._watch.window.measure()
 
     # A generator, where torch returns an iterator class of its own.
     def __iter__(self) -> Iterator[tuple[object, Draw]]:  # type: ignore[override]
-        self._begin()
+        self._handed.begin()
+        sampler = self.batch_sampler
+        key = (sampler.seed + 1) * 1_000_003 + sampler.over * 1_009 + sampler.rank
+        self.generator.manual_seed(key % 2**63)  # of the workers
         for item in super().__iter__():
             self._end_of_last()
-            self._handed += 1
-            self._held = item[1]
+            self._handed.take(item[1])
             yield item
         self._end_of_last()
 
-    def _begin(self) -> None:
-        "Settle what became of the last batch of a pass left early; seed the workers of a new one."
-        held = self._held
-        # After set_epoch or a loaded state the sampler knows where to begin.
-        unsettled = self.batch_sampler._begun and not self._heard
-        if held is not None and unsettled:
-            if self._handed > 1:
-                self.batch_sampler.consumed(held)
-            elif not self.batch_sampler.learns:
-                self._hand_out_again(held.step)
-        self._forget_the_pass()
-        sampler = self.batch_sampler
-        key = (sampler.seed + 1) * 1_000_003 + sampler.over * 1_009 + sampler.rank
-        self.generator.manual_seed(key % 2**63)
-
-    def _hand_out_again(self, step: int) -> None:
-        "A lone batch that nobody reported was a look: once."
-        if step != self._looked_at:
-            self._looked_at = step
-            self.batch_sampler.go_on_at(step)
-
     def _end_of_last(self) -> None:
         "The loop asks for another batch: the one that it holds is over."
-        held = self._held
-        self._held = None
-        if held is None:
-            return
-        self.batch_sampler.consumed(held)
-        if not self._reports:
-            self._see(held, None)
+        over = self._handed.close()
+        if over is not None and not self._reports:
+            self._watch.see(over, None)
 
     def update(
         self, drawn: Draw | DrawnBatch | Items, losses: Vector, *, step: int | None = None
@@ -254,31 +322,20 @@ class ImportanceLoader(DataLoader):
         sampler = self.batch_sampler
         told = told_by(drawn, losses, step, sampler.n)
         if sampler.learns:
-            sampler.update(drawn, told.scores, step=step)  # one copy from the device
+            sampler.hear(told)
         elif told.step is None:
             raise InvalidArgument("p is static: give the draw that came with the batch")
         else:
             sampler.consumed(told.step)
         self._reports = True
-        self._heard = self._heard or told.step is not None
-        draw = getattr(drawn, "draw", drawn)
-        if isinstance(draw, Draw):
-            self._see(draw, told.scores)
+        self._handed.heard |= told.step is not None
+        if told.draw is not None:
+            self._watch.see(told.draw, told.scores)
 
     def consumed(self, drawn: Draw | DrawnBatch | int) -> None:
         "Say that a batch was trained on, without scores; asking for the next one says it as well."
         self.batch_sampler.consumed(drawn)
-        self._heard = True
-
-    def _see(self, draw: Draw, scores: Vector | None) -> None:
-        "Keep account of what carries the estimate, and say it once where that is a few draws."
-        self._window.add(draw, scores)
-        if self._doubted or not self._window.full:
-            return
-        trust = self._window.measure()
-        if is_doubtful(trust):
-            self._doubted = True
-            warn_user(f"importance_loader: {doubt(trust)} (said once)")
+        self._handed.heard = True
 
     def set_epoch(self, epoch: int) -> None:
         "`ImportanceBatchSampler.set_epoch`."
@@ -289,15 +346,16 @@ class ImportanceLoader(DataLoader):
 
         Of all ranks together where scores are sharded."""
         sampler = self.batch_sampler
-        if self._held is not None and not self._reports:
-            return sampler.state_dict(self._held.step)
+        held = self._handed.held
+        if held is not None and not self._reports:
+            return sampler.state_dict(held.step)
         return sampler.state_dict(None if sampler.learns else sampler.over)
 
     def load_state_dict(self, state: SamplerState) -> None:
         "Go on after the batch at which `state` was taken; raises as the sampler's."
         self.batch_sampler.load_state_dict(state)
-        self._window = TrustWindow()
-        self._forget_the_pass()
+        self._watch = TrustWatch(self._watch.doubted)
+        self._handed.forget()
 
 
 # %% ../../nbs/08_samplers/09_one_call.ipynb #a4197de5

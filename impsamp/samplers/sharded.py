@@ -21,7 +21,6 @@ from impsamp.samplers.distributed import (
 )
 from impsamp.samplers.draws import (
     Draw,
-    DrawnBatch,
     check_rows,
     draw_points,
     make_draw,
@@ -29,9 +28,9 @@ from impsamp.samplers.draws import (
 from impsamp.samplers.reports import (
     SavedDraw,
     SavedReport,
+    Told,
     draw_of,
     report_of,
-    told_by,
 )
 
 from ..checks import check_count, check_scores, state_entries, state_value, to_float64
@@ -105,7 +104,11 @@ class ShardedSumTree(Shard, SumTree):
     and `state_dict` must be called on all ranks together: each gathers (one number per rank; all
     weights for the state). `update` takes items of this rank alone and does not communicate.
     `method` as in `draw_points`. Raises as `SumTree` does, and `InvalidShape` for an item of
-    another rank. Without torch.distributed it is a `SumTree`."""
+    another rank. Without torch.distributed it is a `SumTree`.
+
+    >>> ShardedSumTree([0.0, 4.0])
+    ShardedSumTree(n=2, rank 0 of 1 owns 0..1, its total=4)
+    """
 
     def __init__(
         self, weights: Vector, *, method: str = "multinomial", group: Group = None
@@ -254,7 +257,11 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
     in the shard); it may be empty, and the step is made all the same. `update(idx, scores)` takes
     items of this rank. All ranks must make the same steps and call `state_dict` together. The union
     over ranks is the stream of `ImportanceBatchSampler(SumTree(all weights), ...)` with the same
-    generator. Raises `InvalidArgument` where ranks disagree, `InvalidScores`, `InvalidShape`."""
+    generator. Raises `InvalidArgument` where ranks disagree, `InvalidScores`, `InvalidShape`.
+
+    >>> list(ShardedImportanceBatchSampler([0.0, 4.0], 3, steps=1, generator=0))
+    [[1, 1, 1]]
+    """
 
     tree: ShardedSumTree
 
@@ -289,17 +296,13 @@ class ShardedImportanceBatchSampler(ImportanceBatchSampler):
         "Refused, as by `DistributedImportanceBatchSampler`."
         raise _dealt_out("a wrapper is about to share the batches out among the ranks")
 
-    def update(
-        self, drawn: Draw | DrawnBatch | Items, scores: Vector, *, step: int | None = None
-    ) -> None:
-        """Report `scores` (k,) of this rank's batch or of its items (k,).
+    def hear(self, told: Told) -> None:
+        """A report of this rank's batch or of its items, as `told_by` has checked it.
 
         Every rank reports every step, also without items. No communication: scores of this rank
-        that are not finite are ignored here alone. Raises `InvalidShape` for an item of another
-        rank, and what `ImportanceBatchSampler.update` raises."""
-        told = told_by(drawn, scores, step, self.n)
+        that are not finite are ignored here alone. `InvalidShape` for an item of another rank."""
         self.tree.own(told.rows)
-        self._hear(told)
+        super().hear(told)
 
     def state_dict(self, step: int | None = None) -> SamplerState:
         "The state after `step` of all ranks, the same on all of them; call it on all together."

@@ -12,10 +12,9 @@ import torch
 
 from ..checks import check_count, check_owner, state_value
 from ..errors import InvalidArgument
-from ..kernels import compiled
 from ..randomness import as_generator, invert_cdf, uniforms
 from ..schemes import Stale
-from ..schemes.stale import BINS, _law_of_bins
+from ..schemes.evidence import BINS, Evidence, law_of_bins
 from ..typing import Items, Seeded, Vector
 from .distributed import Group, gather_rows
 from .draws import Draw, make_draw
@@ -37,12 +36,7 @@ def _whole_law(sums: np.ndarray, weight: float) -> np.ndarray:
     "The p (BINS + 1,) of an item of each bin, 0 for empty ones, from `sums` (3, BINS + 1)."
     squares, counts, sizes = sums
     starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
-    p = np.empty(BINS + 1)
-    alike = np.ones(BINS + 1)
-    total: Any = compiled(_law_of_bins)(squares, counts, alike, starts, weight, p)
-    if total > 0 and np.isfinite(total):
-        return p
-    return np.where(sizes > 0, 1 / sizes.sum(), 0.0)
+    return law_of_bins(Evidence(squares, counts), np.ones(BINS + 1), starts, weight)[0]
 
 
 # %% ../../nbs/08_samplers/07_sharded_bins.ipynb #fba50171

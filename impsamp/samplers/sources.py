@@ -33,7 +33,17 @@ __all__ = ["DrawingScheme", "Law", "RememberingScheme", "source_of"]
 
 # %% ../../nbs/08_samplers/04_sources.ipynb #f8c2a9a6
 class RememberingScheme(Protocol):
-    "A scheme as the loader sees it; `impsamp.schemes.Scheme` has all that is said here, and more."
+    """A scheme as the loader sees it; `impsamp.schemes.Scheme` has all that is said here, and more.
+
+    >>> class Mine:
+    ...     n = 2
+    ...     def probabilities(self):
+    ...         return np.array([0.0, 1.0])
+    ...     def update(self, idx, scores):
+    ...         "Learns nothing."
+    >>> source_of(Mine(), 3, np.random.default_rng).draw(np.random.default_rng(0), 0).idx.tolist()
+    [1, 1, 1]
+    """
 
     @property
     def n(self) -> int | None:
@@ -199,7 +209,14 @@ class _Epochs(_Static):
 # %% ../../nbs/08_samplers/04_sources.ipynb #3be86925
 @runtime_checkable
 class DrawingScheme(RememberingScheme, Protocol):
-    "A scheme that draws by itself, without the vector p."
+    """A scheme that draws by itself, without the vector p: independent draws with replacement.
+
+    One that needs p first, to choose a batch as a whole from it, is `impsamp.schemes.Picks`.
+
+    >>> from impsamp.schemes import Loss
+    >>> isinstance(Stale(), DrawingScheme), isinstance(Loss(), DrawingScheme)
+    (True, False)
+    """
 
     def draw(self, size: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         "Items and their probabilities, both (size,)."
@@ -299,7 +316,12 @@ def _tree_weights(scores):
 
 # %% ../../nbs/08_samplers/04_sources.ipynb #06c38bc9
 def source_of(law: Law, size: int | None, stream: Callable[[int], np.random.Generator]) -> _Static:
-    "Where the draws of `law` come from; `stream` is the generator of an epoch."
+    """Where the draws of `law` come from; `stream` is the generator of an epoch.
+
+    >>> source = source_of([0.0, 1.0], 2, np.random.default_rng)
+    >>> source.draw(np.random.default_rng(0), step=7)
+    Draw(idx=[1, 1], weight=[0.25, 0.25], prob=[1.0, 1.0], step=7)
+    """
     if isinstance(law, SumTree):
         return _Tree(law, size)
     if isinstance(law, SubsetSampling):

@@ -32,12 +32,14 @@ from ..typing import Array, ArrayT, Items, Vector
 
 # %% auto #0
 __all__ = [
+    "Configured",
     "GradNorm",
     "KnowsItems",
     "Picks",
     "Scheme",
     "SchemeLike",
     "SchemeState",
+    "ScoreMemory",
     "Shuffle",
     "Uniform",
     "check_scheme",
@@ -237,6 +239,43 @@ def _call(kind: type, arguments: Mapping[str, Any]) -> str:
     return f"{kind.__name__}({', '.join(written)})"
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #e1c1870f
+def _told(value: object) -> object:
+    "An argument that can be compared with that of a state: itself, or the digest of a vector."
+    if isinstance(value, np.ndarray):
+        return sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:12]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)  # 1 and 1.0 are the same setting
+    return value if isinstance(value, (bool, str)) else None
+
+
+# %% ../../nbs/07_schemes/01_base.ipynb #15b1a7f7
+class Configured:
+    """An object that knows the call that makes it: it prints so, and its states are told apart so.
+
+    >>> class Cut(Configured):
+    ...     def __init__(self, at, soft=False):
+    ...         self.at = at
+    ...         self.soft = soft
+    >>> Cut(3), Cut(3, soft=True)
+    (Cut(3), Cut(3, soft=True))
+    """
+
+    def _arguments(self) -> Mapping[str, object]:
+        "The values of `__init__`'s arguments: by default the attributes of the same names."
+        return vars(self)
+
+    def _settings(self) -> dict[str, object]:
+        "The arguments as far as words and numbers tell; vectors by a digest."
+        made_of = self._arguments()
+        names = [name for name in signature(type(self)).parameters if name in made_of]
+        told = {name: _told(made_of[name]) for name in names}
+        return {name: value for name, value in told.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return _call(type(self), self._arguments())
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #89f414ed
 def _as_items(i: np.ndarray, n: int) -> np.ndarray:
     "`i` (b,) as int64, each in 0 .. n - 1; `InvalidArgument` names the first that is not."
@@ -247,6 +286,24 @@ def _as_items(i: np.ndarray, n: int) -> np.ndarray:
             f"idx[{at}] = {i[at]:g} is not an item: they are numbered 0 to {n - 1}"
         )
     return i.astype(np.int64)
+
+
+# %% ../../nbs/07_schemes/01_base.ipynb #7a4e469b
+def _check_report(
+    idx: Items, scores: Vector, prob: Vector | None, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    "The items (b,) of 0 .. n - 1 and their scores (b,), finite or not; all else is refused."
+    refuse_mask(idx)
+    s = per_item(scores)
+    i = to_float64(idx, "idx", ndim=1)
+    if i.size != s.size:
+        raise InvalidShape(f"idx has {i.size} entries but scores has {s.size}")
+    items = _as_items(i, n)
+    if s.size and prob is not None:
+        q = check_probabilities(prob, "prob", total=None, positive=True)
+        if q.size != i.size:
+            raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
+    return items, s
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #37940f56
@@ -261,17 +318,122 @@ def _vector(state: SchemeState, name: str, size: int | None = None) -> np.ndarra
     return values
 
 
-def _told(value: object) -> object:
-    "An argument that can be compared with that of a state: itself, or the digest of a vector."
-    if isinstance(value, np.ndarray):
-        return sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:12]
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)  # 1 and 1.0 are the same setting
-    return value if isinstance(value, (bool, str)) else None
+# %% ../../nbs/07_schemes/01_base.ipynb #c8b1bca5
+class ScoreMemory(Configured):
+    """One score per item (n,), as it was last reported; NaN where it never was.
+
+    A report is checked as a whole before anything of it is remembered.
+
+    >>> memory = ScoreMemory().init(3)
+    >>> memory.update([0, 2], [1.0, 4.0])
+    >>> memory.scores
+    array([ 1., nan,  4.])
+    """
+
+    n: int | None = None  # number of items, once `init` has said it
+    # what the memory is kept as: a scheme for very many items may do with less
+    memory_dtype: type[np.floating] = np.float64
+    scores: np.ndarray  # (n,) the remembered scores, NaN where never seen
+    fingerprint: str | None  # names the data set
+    ignored: int = 0  # batches whose scores were not all finite, since `init`
+
+    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
+        "Forget everything; `n` >= 1 items, `fingerprint` names the data set. Returns self."
+        n = check_count(n, "n")
+        self.n = n
+        self.fingerprint = fingerprint
+        self.ignored = 0
+        self.scores = np.full(n, np.nan, self.memory_dtype)
+        return self
+
+    def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
+        """Remember `scores` (b,) of the visited items `idx` (b,); of duplicates the last one stays.
+
+        `prob` (b,): the probabilities they were drawn with, for schemes that calibrate. A batch
+        with a score that is not finite (a loss that overflowed) teaches nothing: it is counted in
+        `ignored`, said once, and all else stays as it is."""
+        visited = self._visited(idx, scores, prob)
+        if visited is not None:
+            i, s = visited
+            self.scores[i] = s
+
+    def _ready(self) -> int:
+        "The number of items; refuses to go on before `init`."
+        if self.n is None:
+            raise InvalidArgument(
+                f"{type(self).__name__} does not know the number of items yet: call init(n) first"
+            )
+        return self.n
+
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """What `update` was told, checked: items (b,) and their scores (b,).
+
+        None where there is nothing to learn: no item, or a score that is not finite."""
+        items, s = _check_report(idx, scores, prob, self._ready())
+        if np.isfinite(s).all():
+            return (items, check_scores(s)) if s.size else None
+        self.ignored += 1
+        if self.ignored == 1:
+            bad = int((~np.isfinite(s)).sum())
+            warn_user(
+                f"{type(self).__name__}: {bad} of {s.size} scores of a batch are not finite; "
+                "such batches are not remembered (said once, counted in `ignored`)"
+            )
+        return None
+
+    def state_dict(self) -> SchemeState:
+        """Everything that `probabilities` depends on, as tensors, numbers and strings.
+
+        A file of it needs no pickle: `weights_only=True` reads it."""
+        return {
+            **self._identity(),
+            "fingerprint": self.fingerprint,
+            "scores": torch.from_numpy(self.scores.copy()),
+            "ignored": self.ignored,
+        }
+
+    def load_state_dict(self, state: SchemeState) -> None:
+        """Restore what `state_dict` gave.
+
+        `InvalidArgument` if `state` is of another scheme, other settings, another number of items
+        or another data set, `InvalidScores` and `InvalidShape` if its numbers cannot be a state of
+        this one; nothing changes then."""
+        self._refuse_foreign(state)
+        vars(self).update(self._values(state))
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        "The attributes that `state` sets, read and checked; nothing is changed."
+        ignored = check_count(state_value(state, "ignored", "scheme"), "ignored", low=0)
+        scores = _vector(state, "scores", self._ready())
+        check_scores(np.nan_to_num(scores, nan=0.0, posinf=np.inf))  # NaN: never visited
+        return {"ignored": ignored, "scores": scores}
+
+    def _identity(self) -> dict[str, object]:
+        "What a state must have in common with whoever loads it."
+        settings = repr(self._settings())
+        return {"scheme": type(self).__name__, "n": self._ready(), "settings": settings}
+
+    def _refuse_foreign(self, state: SchemeState) -> None:
+        mine = self._identity()
+        names = (self.fingerprint, state_value(state, "fingerprint", "scheme"))
+        if None not in names:
+            mine["fingerprint"] = self.fingerprint
+        check_owner(state, "scheme", mine, "; call init and collect scores afresh")
+
+
+# %% ../../nbs/07_schemes/01_base.ipynb #8d16c6dc
+def _filled(scores: np.ndarray) -> np.ndarray:
+    "`scores` (n,), those of never-visited items (NaN) at the largest of the others."
+    unseen = np.isnan(scores)
+    if not unseen.any():
+        return scores
+    return np.where(unseen, scores[~unseen].max(), scores)
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #7231dc7d
-class Scheme:
+class Scheme(ScoreMemory):
     """Base of all schemes: remembers one score per item, p proportional to `shape(scores)`.
 
     A scheme of your own sets `needs` and `scope` and overrides `shape`; or it is any `SchemeLike`.
@@ -284,7 +446,6 @@ class Scheme:
     array([0.25, 0.75])
     """
 
-    n: int | None = None  # number of items, once `init` has said it
     needs: str = "none"  # which score: none, norm, loss, upper
     scope: str = "none"  # whose: none, all (when due), visits (through `update`), pool (per step)
     unbiased: bool = True  # is the weighted estimate's mean the mean gradient?
@@ -300,23 +461,14 @@ class Scheme:
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False
-    # what the memory is kept as: a scheme for very many items may do with less
-    memory_dtype: type[np.floating] = np.float64
 
     step: int = 0  # calls of `probabilities` since `init`
-    scores: np.ndarray  # (n,) the remembered scores, NaN where never seen
-    fingerprint: str | None  # names the data set
-    ignored: int = 0  # batches whose scores were not all finite, since `init`
     _warned: bool = False
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         "Forget everything; `n` >= 1 items, `fingerprint` names the data set. Returns self."
-        n = check_count(n, "n")
-        self.n = n
-        self.fingerprint = fingerprint
+        super().init(n, fingerprint=fingerprint)
         self.step = 0
-        self.ignored = 0
-        self.scores = np.full(n, np.nan, self.memory_dtype)
         return self
 
     def shape(self, scores: np.ndarray) -> np.ndarray:
@@ -355,25 +507,6 @@ class Scheme:
         `InvalidArgument` if fewer than `batch` items have p_i > 0."""
         return minibatch_probabilities(self.probabilities(scores), batch)
 
-    def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
-        """Remember `scores` (b,) of the visited items `idx` (b,); of duplicates the last one stays.
-
-        `prob` (b,): the probabilities they were drawn with, for schemes that calibrate. A batch
-        with a score that is not finite (a loss that overflowed) teaches nothing: it is counted in
-        `ignored`, said once, and all else stays as it is."""
-        visited = self._visited(idx, scores, prob)
-        if visited is not None:
-            i, s = visited
-            self.scores[i] = s
-
-    def _ready(self) -> int:
-        "The number of items; refuses to go on before `init`."
-        if self.n is None:
-            raise InvalidArgument(
-                f"{type(self).__name__} does not know the number of items yet: call init(n) first"
-            )
-        return self.n
-
     def _known(self, scores: Vector | None) -> np.ndarray:
         "One score per item (of the pool, if there is one): `scores`, remembered, or the memory's."
         if scores is None:
@@ -385,53 +518,15 @@ class Scheme:
         return s
 
     def _remembered(self) -> np.ndarray:
-        "The memory (n,), never-visited items at the largest score seen."
-        seen = ~np.isnan(self.scores)
-        if seen.all():
-            return self.scores
-        if seen.any():
-            largest = self.scores[seen].max()
-            return np.where(seen, self.scores, largest)
+        "The memory (n,), never-visited items at the largest score seen; where none is known, 1."
+        if not np.isnan(self.scores).all():
+            return _filled(self.scores)
         if self.scope in ("all", "pool") and self.needs != "none":
             raise InvalidScores(
                 f"{type(self).__name__} has no scores yet: "
                 f"pass probabilities(scores) with a {self.needs} per item"
             )
-        return np.ones(seen.size)
-
-    def _visited(
-        self, idx: Items, scores: Vector, prob: Vector | None = None
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """What `update` was told, checked: items (b,) and their scores (b,).
-
-        None where there is nothing to learn: no item, or a score that is not finite."""
-        n = self._ready()
-        refuse_mask(idx)
-        s = per_item(scores)
-        i = to_float64(idx, "idx", ndim=1)
-        if i.size != s.size:
-            raise InvalidShape(f"idx has {i.size} entries but scores has {s.size}")
-        items = _as_items(i, n)
-        if not s.size:
-            return None
-        if prob is not None:
-            q = check_probabilities(prob, "prob", total=None, positive=True)
-            if q.size != i.size:
-                raise InvalidShape(f"prob has {q.size} entries but idx has {i.size}")
-        if not np.isfinite(s).all():
-            self._ignore(s)
-            return None
-        return items, check_scores(s)
-
-    def _ignore(self, s: np.ndarray) -> None:
-        "Count a batch of scores `s` (b,) that are not all finite; say it the first time."
-        self.ignored += 1
-        if self.ignored == 1:
-            bad = int((~np.isfinite(s)).sum())
-            warn_user(
-                f"{type(self).__name__}: {bad} of {s.size} scores of a batch are not finite; "
-                "such batches are not remembered (said once, counted in `ignored`)"
-            )
+        return np.ones(self.scores.size)
 
     def _normalise(self, s: np.ndarray) -> np.ndarray:
         "p proportional to `s`; uniform, with a warning the first time, if all are zero."
@@ -443,58 +538,14 @@ class Scheme:
         return np.full(s.size, 1 / s.size)
 
     def state_dict(self) -> SchemeState:
-        """Everything that `probabilities` depends on, as tensors, numbers and strings.
-
-        A file of it needs no pickle: `weights_only=True` reads it."""
-        return {
-            "scheme": type(self).__name__,
-            "settings": self._settings(),
-            "n": self._ready(),
-            "fingerprint": self.fingerprint,
-            "step": self.step,
-            "scores": torch.from_numpy(self.scores.copy()),
-            "ignored": self.ignored,
-        }
-
-    def load_state_dict(self, state: SchemeState) -> None:
-        """Restore what `state_dict` gave.
-
-        `InvalidArgument` if `state` is of another scheme, other settings, another number of items
-        or another data set, `InvalidScores` and `InvalidShape` if its numbers cannot be a state of
-        this one; nothing changes then."""
-        self._refuse_foreign(state)
-        vars(self).update(self._values(state))
+        return {**super().state_dict(), "step": self.step}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
-        "The attributes that `state` sets, read and checked; nothing is changed."
         step = check_count(state_value(state, "step", "scheme"), "step", low=0)
-        ignored = check_count(state_value(state, "ignored", "scheme"), "ignored", low=0)
-        scores = _vector(state, "scores", self._ready())
-        check_scores(np.nan_to_num(scores, nan=0.0, posinf=np.inf))  # NaN: never visited
-        return {"step": step, "ignored": ignored, "scores": scores}
+        return {"step": step, **super()._values(state)}
 
-    def _settings(self) -> str:
-        "What the scheme was built with, as far as words and numbers tell; vectors by a digest."
-        made_of = self._arguments()
-        names = [name for name in signature(type(self)).parameters if name in made_of]
-        told = {name: _told(made_of[name]) for name in names}
-        own = {name: text for name, text in told.items() if text is not None}
-        return repr({"needs": self.needs, "scope": self.scope, **own})
-
-    def _refuse_foreign(self, state: SchemeState) -> None:
-        mine = {"scheme": type(self).__name__, "n": self._ready(), "settings": self._settings()}
-        names = (self.fingerprint, state_value(state, "fingerprint", "scheme"))
-        if None not in names:
-            mine["fingerprint"] = self.fingerprint
-        cure = "; call init and collect scores afresh"
-        check_owner(state, "scheme", mine, cure)
-
-    def _arguments(self) -> Mapping[str, object]:
-        "The values of `__init__`'s arguments: by default the attributes of the same names."
-        return vars(self)
-
-    def __repr__(self) -> str:
-        return _call(type(self), self._arguments())
+    def _settings(self) -> dict[str, object]:
+        return {"needs": self.needs, "scope": self.scope, **super()._settings()}
 
 
 # %% ../../nbs/07_schemes/01_base.ipynb #a341b483

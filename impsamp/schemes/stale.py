@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,137 +19,106 @@ from impsamp.checks import (
     state_value,
     to_float64,
 )
+from impsamp.schemes.evidence import (
+    BINS,
+    LARGEST_KEPT,
+    Evidence,
+    Probed,
+    law_of_bins,
+    no_evidence,
+    no_probes,
+    score_bin,
+    sums_in,
+    sums_kept,
+)
 
-from ..errors import InvalidArgument, InvalidShape, unknown
+from ..errors import InvalidArgument, unknown
 from ..kernels import compiled
-from ..randomness import as_generator, uniforms
+from ..randomness import as_generator, invert_cdf, uniforms
 from ..typing import Array, Items, Seeded, Vector
 from .base import Scheme, SchemeState, _vector, mix
 from .binned import BinnedItems
 
 # %% auto #0
-__all__ = ["BINS", "Evidence", "Stale", "no_evidence", "score_bin"]
-
-# %% ../../nbs/07_schemes/03_stale.ipynb #2486f98f
-# half octaves from 2^-60 to 2^20; smaller and larger scores share the outermost bins
-BINS = 161
-_OFFSET = 120
+__all__ = ["BinLaw", "BinnedScheme", "ItemLaw", "Stale"]
 
 
-def score_bin(scores: np.ndarray) -> np.ndarray:
-    """floor(2 log2 s), shifted and clipped to 0 .. BINS - 1, for `scores` (n,) >= 0; int64 (n,).
+# %% ../../nbs/07_schemes/03_stale.ipynb #2e2b68c4
+class ItemLaw(NamedTuple):
+    """A law that says the probability of each item: `draw` is O(n).
 
-    NaN (never visited) is bin BINS."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        half_octave = np.floor(2 * np.log2(scores))
-    k = np.clip(half_octave + _OFFSET, 0, BINS - 1)
-    return np.where(np.isnan(k), BINS, k).astype(np.int64)
+    >>> ItemLaw(np.array([0.25, 0.75])).draw(np.array([0.1, 0.9]))
+    (array([0, 1]), array([0.25, 0.75]))
+    """
 
+    p: np.ndarray  # (n,), all positive
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #f6ffa827
-def _neighbours() -> np.ndarray:
-    "(BINS + 1, BINS + 1): what an observation in one bin counts for another."
-    k = np.arange(BINS + 1)
-    distance = np.abs(k[:, None] - k)
-    K = 16.0 ** -np.minimum(distance, 250)
-    K[BINS, :BINS] = 0
-    K[:BINS, BINS] = 0
-    return K
+    def prob_of(self, items: np.ndarray) -> np.ndarray:
+        return self.p[items]
+
+    def draw(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "The items at `points` (b,) in [0, 1) and their probabilities (b,)."
+        rows = invert_cdf(np.cumsum(self.p), points)
+        return rows, self.p[rows]
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #6a09799e
-@dataclass
-class Evidence:
-    """Weighted sums over draws by bin, (BINS + 1,): of squares and of counts, the past decaying.
+# %% ../../nbs/07_schemes/03_stale.ipynb #b607dd2e
+class BinLaw(NamedTuple):
+    """A law that says the probability of one item of each bin: `draw` is O(b) at any n.
 
-    Their ratio is the second moment of a bin, own draws and a little of the neighbours'."""
+    >>> items = BinnedItems(3, 2)
+    >>> items.move(np.array([1]), np.array([0]))
+    >>> BinLaw(np.array([0.5, 0.25]), items).prob_of(np.array([0, 1]))
+    array([0.25, 0.5 ])
+    """
 
-    squares: np.ndarray  # decaying sums of g_i^2 / (n p_i) over the draws of each bin
-    counts: np.ndarray  # the same sums of 1 / (n p_i)
+    p: np.ndarray  # (count,) of one item of each bin
+    items: BinnedItems
 
-    def add(self, bins: np.ndarray, weight: np.ndarray, g: np.ndarray, memory: float) -> None:
-        "Draws in `bins` (b,) that showed `g` (b,), each of `weight` (b,) = 1/(n p_i)."
-        squares = np.bincount(bins, weight * g * g, BINS + 1)
-        counts = np.bincount(bins, weight, BINS + 1)
-        self.squares = memory * self.squares + squares
-        self.counts = memory * self.counts + counts
+    def prob_of(self, items: np.ndarray) -> np.ndarray:
+        return self.p[self.items.bins_of(items)]
 
-    def moments(self) -> np.ndarray:
-        "(BINS + 1,): the overall moment where neither a bin nor a neighbour has draws, else NaN."
-        squares = _KERNEL @ self.squares
-        counts = _KERNEL @ self.counts
-        overall = np.nan
-        if self.counts.any():
-            overall = self.squares.sum() / self.counts.sum()
-        return np.where(counts > 0, squares / np.maximum(counts, 1e-300), overall)
+    def draw(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "The items at `points` (b,) in [0, 1) and their probabilities (b,)."
+        rows, bins = self.items.draw(self.p, points)
+        return rows, self.p[bins]
 
 
-def no_evidence() -> Evidence:
-    "Of no draw at all."
-    return Evidence(np.zeros(BINS + 1), np.zeros(BINS + 1))
+# %% ../../nbs/07_schemes/03_stale.ipynb #03ab8011
+def _narrow(scores: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    "`scores` (k,) as `dtype`; one too large for it is its largest number."
+    return np.minimum(scores, LARGEST_KEPT[dtype]).astype(dtype)
 
 
-_KERNEL = _neighbours()
+def _tensors(arrays: dict[str, np.ndarray]) -> SchemeState:
+    "Copies, as a state keeps them."
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #08fc65f0
-def _law_of_bins(squares, counts, ratio, starts, weight, p):
-    """`p` (K,) := weight sqrt(m_k) / sum_j N_j sqrt(m_j) + (1 - weight)/n, 0 for empty bins.
-
-    m = `Evidence.moments()` times `ratio` (K,), bin k holds starts[k] .. starts[k + 1]. Returns
-    the sum; where it is not positive and finite p is not set."""
-    K = p.shape[0]
-    n = starts[K]
-    near = np.zeros((2, K))
-    for k in range(1, K - 1):
-        near[0, k] = (near[0, k - 1] + squares[k - 1]) / 16
-        near[1, k] = (near[1, k - 1] + counts[k - 1]) / 16
-    above = 0.0
-    many = 0.0
-    seen = counts.sum()
-    overall = squares.sum() / seen if seen > 0 else 1.0  # no draw yet: all alike
-    total = 0.0
-    for k in range(K - 1, -1, -1):
-        s = squares[k] + near[0, k] + above
-        c = counts[k] + near[1, k] + many
-        if k < K - 1:
-            above = (above + squares[k]) / 16
-            many = (many + counts[k]) / 16
-        p[k] = np.sqrt((s / c if c > 0 else overall) * ratio[k])
-        total += (starts[k + 1] - starts[k]) * p[k]
-    if total > 0 and np.isfinite(total):
-        for k in range(K):
-            full = starts[k + 1] > starts[k]
-            p[k] = weight * p[k] / total + (1 - weight) / n if full else 0.0
-    return total
+def _items_in(state: SchemeState, n: int) -> BinnedItems:
+    "The bins of `n` items that `state` keeps, checked."
+    items = BinnedItems(n, BINS + 1)
+    items.arrange(_vector(state, "order", n), _vector(state, "sizes", BINS + 1).astype(int))
+    return items
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #6941675a
-def _learn(bins, items, prob, g, n, memory, squares, counts, scores, most, goals):
-    """`Evidence.add` in place, of draws `items` (b,) of `bins` (b,) from `prob` (b,) that showed g.
-
-    Then g, at most `most`, is remembered in `scores` (n,), and `goals` (b,) := its bin, as
-    `score_bin` has it: g = m 2^e with 1/2 <= m < 1 lies in half octave 2e - 2, or 2e - 1 from
-    m = sqrt(1/2) on."""
-    new_squares = np.zeros(squares.shape[0])
-    new_counts = np.zeros(counts.shape[0])
-    for j in range(items.shape[0]):
-        s = min(g[j], _LARGEST)
-        k = bins[j]
-        w = 1 / (n * prob[j])
-        new_squares[k] += w * s * s
-        new_counts[k] += w
-        m, e = math.frexp(s)
-        half_octave = 2 * e - 2 + (m >= _ROOT_HALF)
-        goals[j] = min(max(half_octave + _OFFSET, 0), BINS - 1) if m > 0 else 0
-        scores[items[j]] = min(s, most)
-    for k in range(squares.shape[0]):
-        squares[k] = memory * squares[k] + new_squares[k]
-        counts[k] = memory * counts[k] + new_counts[k]
+def _law_kept(law: ItemLaw | BinLaw | None) -> dict[str, np.ndarray]:
+    "A law as a state keeps it: empty where there is none of its kind."
+    nothing = np.empty(0)
+    return {
+        "law": law.p if isinstance(law, ItemLaw) else nothing,
+        "law of bins": law.p if isinstance(law, BinLaw) else nothing,
+    }
 
 
-_ROOT_HALF = math.sqrt(0.5)
-_LARGEST = 1e140  # larger scores count as this one: their squares would overflow
+def _law_in(state: SchemeState, items: BinnedItems) -> ItemLaw | BinLaw | None:
+    "The law that `state` keeps, checked; None where it keeps none."
+    if _vector(state, "law of bins").size:
+        by_bin = _vector(state, "law of bins", BINS + 1)
+        return BinLaw(check_probabilities(by_bin, "law of bins", total=None), items)
+    if _vector(state, "law").size:
+        return ItemLaw(check_probabilities(_vector(state, "law", items.n), "law"))
+    return None
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #e5912ec5
@@ -170,8 +138,154 @@ def _are_plain(idx: object, scores: object, prob: object) -> bool:
     return 0 < len(idx) == len(scores) == len(prob)  # type: ignore[arg-type]
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #4672e25a
-class Stale(Scheme):
+# %% ../../nbs/07_schemes/03_stale.ipynb #3cf0a4a8
+def _check_growth(scheme: Scheme, n: int) -> None:
+    if check_count(n, "n") < scheme._ready():
+        raise InvalidArgument(
+            f"{type(scheme).__name__} knows {scheme.n} items by their numbers and cannot be cut to "
+            f"{n}: call init({n}), or keep them out of the data set's batches"
+        )
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #6957b784
+class BinnedScheme(Scheme):
+    """A scheme that keeps each item in the bin of its remembered score: a step costs O(b).
+
+    Its law is `weight` times its own part and (1 - weight) u, so that no weight exceeds
+    1/(B (1 - weight)). A subclass says in `bin_probabilities` what one item of each bin gets, as
+    long as its law is `by_bin`, and in `shape` what p is proportional to else; its `update` moves
+    the items.
+
+    >>> class Never(BinnedScheme):
+    ...     by_bin = False
+    >>> scheme = Never().init(4)
+    >>> scheme.draw(2, 0)[1].tolist(), scheme.unseen
+    ([0.25, 0.25], 4)
+    """
+
+    scope = "visits"
+    memory_floor = 0.0
+    weight: float = 0.8  # of the scheme's own part of p; the rest is uniform
+    shuffle_first: bool = False  # is the first epoch cut from a permutation?
+
+    items: BinnedItems  # each in the bin of its remembered score
+    _last: ItemLaw | BinLaw | None  # what items were drawn from last
+
+    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
+        super().init(n, fingerprint=fingerprint)
+        self.items = BinnedItems(self._ready(), BINS + 1)
+        self._last = None
+        return self
+
+    @property
+    def unseen(self) -> int:
+        "How many items have never been reported."
+        return int(self.items.sizes[BINS])
+
+    @property
+    def replacement(self) -> bool:  # type: ignore[override]
+        "False while the first epoch is shuffled: until all items have been seen once."
+        return self.n is None or not self.shuffle_first or self.unseen == 0
+
+    @property
+    def bins(self) -> np.ndarray:
+        "(n,) the bin of each item's remembered score; BINS where there is none."
+        return self.items.bins
+
+    @property
+    def by_bin(self) -> bool:
+        "Whether the law depends on an item's bin alone."
+        return True
+
+    def bin_probabilities(self) -> np.ndarray:
+        "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
+        raise NotImplementedError
+
+    def probabilities(self, scores: Vector | None = None) -> Array:
+        """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
+
+        Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
+        they are. O(n): `draw` does without."""
+        n = self._ready()
+        if scores is not None:
+            known = check_scores(scores, n=n)
+            self.scores = _narrow(known, self.memory_dtype)
+            self.items.fill(score_bin(known))
+        else:
+            known = self._remembered()
+        shaped = check_scores(self.shape(known), f"what {type(self).__name__}.shape returned")
+        self.step += 1
+        p = mix(self._normalise(shaped), np.full(n, 1 / n), self.weight)
+        self._last = ItemLaw(p)
+        return same_kind(p, scores)
+
+    def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
+        """`size` items with replacement from the law that `probabilities` would write down.
+
+        Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
+        law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
+        witness yet): O(n) then."""
+        self._ready()
+        points = uniforms(as_generator(generator), check_count(size, "size"))
+        law: ItemLaw | BinLaw
+        if self.by_bin:
+            law = BinLaw(self.bin_probabilities(), self.items)
+            self.step += 1
+        else:
+            law = ItemLaw(to_float64(self.probabilities()))
+        self._last = law
+        return law.draw(points)
+
+    def grow(self, n: int) -> None:
+        """From now on `n` items, at least as many as before: the new ones were never visited.
+
+        O(n). Items keep their numbers, so none can be taken out (`InvalidArgument`)."""
+        old = self._ready()
+        _check_growth(self, n)
+        new = np.full(n - old, np.nan, self.memory_dtype)
+        self.scores = np.concatenate([self.scores, new])
+        self.items.grow(n)
+        self.n = n
+        if isinstance(self._last, ItemLaw):
+            self._last = None
+
+    def _visited(
+        self, idx: Items, scores: Vector, prob: Vector | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        n = self._ready()
+        if _are_plain(idx, scores, prob) and compiled(_fine)(idx, scores, prob, n):
+            return idx, scores  # type: ignore[return-value]
+        return super()._visited(idx, scores, prob)
+
+    def _drawn_with(self, i: np.ndarray, prob: Vector | None) -> np.ndarray:
+        "The probabilities (b,) of the draws `i` (b,): `prob`, or those of the last law."
+        if prob is not None:
+            return to_float64(prob, "prob")
+        if self._last is not None:
+            return self._last.prob_of(i)
+        return np.full(i.size, 1 / self._ready())
+
+    def state_dict(self) -> SchemeState:
+        bins = {"order": self.items.order, "sizes": self.items.sizes}
+        return {**super().state_dict(), **_tensors({**bins, **_law_kept(self._last)})}
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        values = super()._values(state)
+        items = _items_in(state, self._ready())
+        scores = values["scores"].astype(self.memory_dtype)
+        return {**values, "scores": scores, "items": items, "_last": _law_in(state, items)}
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #502ae496
+def _check_settings(needs: str, weight: float, memory: float) -> None:
+    if needs not in ("loss", "norm", "upper"):
+        raise unknown("score", needs, ("loss", "norm", "upper"))
+    if not (0 <= weight < 1 and 0 <= memory < 1):
+        raise InvalidArgument(f"need weight and memory in [0, 1), got {weight}, {memory}")
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #34369d72
+class Stale(BinnedScheme):
     """p from the scores of each item's last visit: sqrt of its bin's second moment, mixed with u.
 
     weight * p^stale + (1 - weight) * u, so that no weight exceeds 1/(B (1 - weight)); with
@@ -183,19 +297,20 @@ class Stale(Scheme):
     takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
     of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
     be compared with. Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the
-    calibration is this library's."""
+    calibration is this library's.
 
-    scope = "visits"
-    memory_floor = 0.0
+    >>> scheme = Stale("norm", weight=0.5).init(2)
+    >>> scheme.update([0, 1], [4.0, 1.0])  # first visits: remembered
+    >>> scheme.update([0, 1], [1.0, 3.0])  # what was 4 is worth 1 now, what was 1 is worth 3
+    >>> scheme.moments()[score_bin(np.array([4.0, 1.0]))].round(1)
+    array([1., 9.])
+    """
+
     calibrates = True
 
-    items: BinnedItems  # each in the bin of its remembered score
     evidence: Evidence  # what draws showed of the bins
-    probed: tuple[Evidence, Evidence]  # exact norms of probed draws, and their scores
+    probed: Probed  # exact norms of probed draws, and their scores
     updates: int  # reports heard since `init`
-    _ratio: np.ndarray  # (BINS + 1,) mean squared norm over mean squared score, as probed
-    _last: np.ndarray | None  # (n,) what `probabilities` returned last, if it was asked last
-    _last_bins: np.ndarray | None  # (BINS + 1,) of an item of each bin, if `draw` was asked last
 
     def __init__(
         self,
@@ -207,10 +322,7 @@ class Stale(Scheme):
         shuffle_first: bool = False,
         probe_every: int = 0,
     ) -> None:
-        if needs not in ("loss", "norm", "upper"):
-            raise unknown("score", needs, ("loss", "norm", "upper"))
-        if not (0 <= weight < 1 and 0 <= memory < 1):
-            raise InvalidArgument(f"need weight and memory in [0, 1), got {weight}, {memory}")
+        _check_settings(needs, weight, memory)
         self.needs = needs
         self.weight = float(weight)
         self.memory = float(memory)
@@ -221,30 +333,10 @@ class Stale(Scheme):
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
-        self.items = BinnedItems(self._ready(), BINS + 1)
         self.evidence = no_evidence()
-        self.probed = (no_evidence(), no_evidence())
+        self.probed = no_probes()
         self.updates = 0
-        self._ratio = np.ones(BINS + 1)
-        self._last = None
-        self._last_bins = None
         return self
-
-    @property
-    def unseen(self) -> int:
-        "How many items have never been reported."
-        starts = self.items.starts
-        return int(starts[BINS + 1] - starts[BINS])
-
-    @property
-    def replacement(self) -> bool:  # type: ignore[override]
-        "False while the first epoch is shuffled: until all items have been seen once."
-        return self.n is None or not self.shuffle_first or self.unseen == 0
-
-    @property
-    def bins(self) -> np.ndarray:
-        "(n,) the bin of each item's remembered score; BINS where there is none."
-        return self.items.bins
 
     @property
     def squares(self) -> np.ndarray:
@@ -261,28 +353,7 @@ class Stale(Scheme):
 
         The overall moment where there are neither; NaN before any draw. After a `probe` of norms,
         where scores are not norms themselves."""
-        return self.evidence.moments() * self._ratio
-
-    # ---- the law ----------------------------------------------------------------------------
-    def probabilities(self, scores: Vector | None = None) -> Array:
-        """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
-
-        Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
-        they are. O(n): `draw` does without."""
-        n = self._ready()
-        if scores is not None:
-            known = check_scores(scores, n=n)
-            self.scores = _narrow(known, self.memory_dtype)
-            self.items.fill(score_bin(known))
-        else:
-            known = self._remembered()
-        shaped = check_scores(self.shape(known), self._what_shape_returned)
-        self.step += 1
-        self._last = mix(self._normalise(shaped), np.full(n, 1 / n), self.weight)
-        self._last_bins = None
-        return same_kind(self._last, scores)
-
-    _what_shape_returned = "what Stale.shape returned"
+        return self.evidence.moments() * self.probed.ratio
 
     def shape(self, scores: np.ndarray) -> np.ndarray:
         "sqrt of the second moment of each item's bin, once draws bear witness; else `scores` (n,)."
@@ -297,41 +368,13 @@ class Stale(Scheme):
         return bool(self.calibrate and witnessed)
 
     def bin_probabilities(self) -> np.ndarray:
-        "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
-        n = self._ready()
-        p = np.empty(BINS + 1)
-        starts = self.items.starts
-        sums = (self.evidence.squares, self.evidence.counts)
-        summed = compiled(_law_of_bins)(*sums, self._ratio, starts, self.weight, p)
-        total = float(summed)  # type: ignore[arg-type]
+        p, total = law_of_bins(self.evidence, self.probed.ratio, self.items.starts, self.weight)
         if not math.isfinite(total):
-            check_scores(np.sqrt(self.moments()), self._what_shape_returned)
-        if total > 0:
-            return p
-        self._normalise(np.zeros(1))  # says, once, that all scores are zero
-        return np.where(np.diff(starts) > 0, 1 / n, 0.0)
+            check_scores(np.sqrt(self.moments()), f"what {type(self).__name__}.shape returned")
+        if not total > 0:
+            self._normalise(np.zeros(1))  # says, once, that all scores are zero
+        return p
 
-    def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
-        """`size` items with replacement from the law that `probabilities` would write down.
-
-        Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
-        law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
-        witness yet): O(n) then."""
-        points = uniforms(as_generator(generator), check_count(size, "size"))
-        if self.by_bin:
-            p = self.bin_probabilities()
-            self.step += 1
-            self._last = None
-            self._last_bins = p
-            rows, k = self.items.draw(p, points)
-            return rows, p[k]
-        law = to_float64(self.probabilities())
-        F = np.cumsum(law)
-        rows = np.searchsorted(F, points * F[-1], side="right")
-        rows = np.minimum(rows, law.size - 1)  # p > 0 everywhere: rounding alone goes beyond
-        return rows, law[rows]
-
-    # ---- what draws show --------------------------------------------------------------------
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Fresh `scores` (b,) of the draws `idx` (b,), drawn with `prob` (b,).
 
@@ -341,21 +384,9 @@ class Stale(Scheme):
             return
         i, s = visited
         bins = self.items.bins_of(i)
-        goals = np.empty(i.size, np.int64)
-        told = (bins, i, self._drawn_with(i, prob), s)
-        sums = (self.evidence.squares, self.evidence.counts)
-        most = _MOST[self.memory_dtype]
-        compiled(_learn)(*told, self.n, self.memory, *sums, self.scores, most, goals)
+        goals = self.evidence.learn(bins, self._drawn_with(i, prob), s, self.memory, i, self.scores)
         self.updates += 1
         self.items.rearrange(i, bins, goals)
-
-    def _visited(
-        self, idx: Items, scores: Vector, prob: Vector | None = None
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        n = self._ready()
-        if _are_plain(idx, scores, prob) and compiled(_fine)(idx, scores, prob, n):
-            return idx, scores  # type: ignore[return-value]
-        return super()._visited(idx, scores, prob)
 
     @property
     def probe_due(self) -> bool:
@@ -372,111 +403,15 @@ class Stale(Scheme):
         if found is None or seen is None:
             return
         i, g = found
-        _, s = seen
         w = 1 / (self._ready() * self._drawn_with(i, prob))
-        bins = self.items.bins_of(i)
-        for evidence, shown in zip(self.probed, (g, s)):
-            evidence.add(bins, w, np.minimum(shown, _LARGEST), _PROBE_MEMORY)
-        self._ratio = _ratio_of(self.probed)
+        self.probed.add(self.items.bins_of(i), w, g, seen[1])
 
-    def grow(self, n: int) -> None:
-        """From now on `n` items, at least as many as before: the new ones were never visited.
-
-        O(n). Items keep their numbers, so none can be taken out (`InvalidArgument`)."""
-        old = self._ready()
-        if check_count(n, "n") < old:
-            raise InvalidArgument(
-                f"{type(self).__name__} knows {old} items by their numbers and cannot be cut to "
-                f"{n}: call init({n}), or keep them out of the data set's batches"
-            )
-        new = np.full(n - old, np.nan, self.memory_dtype)
-        self.scores = np.concatenate([self.scores, new])
-        self.items.grow(n)
-        self.n = n
-        self._last = None
-
-    def _drawn_with(self, i: np.ndarray, prob: Vector | None) -> np.ndarray:
-        "The probabilities (b,) of the draws `i` (b,): `prob`, or those of the last law."
-        if prob is not None:
-            return to_float64(prob, "prob")
-        if self._last is not None:
-            return self._last[i]
-        if self._last_bins is not None:
-            return self._last_bins[self.items.bins_of(i)]
-        n = self._ready()
-        return np.full(i.size, 1 / n)
-
-    # ---- its state --------------------------------------------------------------------------
     def state_dict(self) -> SchemeState:
-        norms, scores = self.probed
-        kept = {
-            "squares": self.squares,
-            "counts": self.counts,
-            "probed norms": norms.squares,
-            "probed scores": scores.squares,
-            "probed counts": norms.counts,
-            "order": self.items.order,
-            "sizes": self.items.sizes,
-            "law": _kept(self._last),
-            "law of bins": _kept(self._last_bins),
-        }
-        tensors = {name: torch.from_numpy(value.copy()) for name, value in kept.items()}
-        return {**super().state_dict(), "updates": self.updates, **tensors}
+        sums = _tensors(sums_kept(self.evidence, self.probed))
+        return {**super().state_dict(), "updates": self.updates, **sums}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
-        values = super()._values(state)
-        n = self._ready()
-        values["scores"] = values["scores"].astype(self.memory_dtype)
-        values["updates"] = check_count(state_value(state, "updates", "scheme"), "updates", low=0)
-        items = BinnedItems(n, BINS + 1)
-        items.arrange(_vector(state, "order", n), _vector(state, "sizes", BINS + 1).astype(int))
-        values["items"] = items
-        values["_last"] = _law_in(state, "law", n)
-        values["_last_bins"] = _law_in(state, "law of bins", BINS + 1, total=None)
-        names = ("squares", "counts", "probed norms", "probed scores", "probed counts")
-        sums = {name: check_scores(_vector(state, name, BINS + 1), name) for name in names}
-        values["evidence"] = Evidence(sums["squares"], sums["counts"])
-        counts = sums["probed counts"]
-        norms = Evidence(sums["probed norms"], counts)
-        values["probed"] = (norms, Evidence(sums["probed scores"], counts))
-        values["_ratio"] = _ratio_of(values["probed"])
-        return values
-
-
-# %% ../../nbs/07_schemes/03_stale.ipynb #9d5dc7ee
-_PROBE_MEMORY = 0.9  # weight of the past per probe
-
-
-def _ratio_of(probed: tuple[Evidence, Evidence]) -> np.ndarray:
-    "(BINS + 1,) mean squared norm over mean squared score of each bin; 1 where nothing is known."
-    norms, scores = probed
-    if not scores.squares.any():
-        return np.ones(BINS + 1)
-    seen = scores.moments()
-    return np.where(seen > 0, norms.moments() / np.where(seen > 0, seen, 1), 1.0)
-
-
-# the largest number of each kind of memory
-_MOST = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
-
-
-def _narrow(scores: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
-    "`scores` (k,) as `dtype`; one too large for it is its largest number."
-    return np.minimum(scores, _MOST[dtype]).astype(dtype)
-
-
-def _kept(law: np.ndarray | None) -> np.ndarray:
-    "A law as a state keeps it: empty where there is none."
-    return np.empty(0) if law is None else law
-
-
-def _law_in(
-    state: SchemeState, name: str, size: int, total: float | None = 1.0
-) -> np.ndarray | None:
-    "The law (`size`,) that `state` keeps under `name`, checked; None where it keeps none."
-    law = _vector(state, name)
-    if not law.size:
-        return None
-    if law.size != size:
-        raise InvalidShape(f"{name} of this scheme state has {law.size} entries, not {size}")
-    return check_probabilities(law, name, total=total)
+        updates = check_count(state_value(state, "updates", "scheme"), "updates", low=0)
+        evidence, probed = sums_in(state)
+        own = {"updates": updates, "evidence": evidence, "probed": probed}
+        return {**super()._values(state), **own}

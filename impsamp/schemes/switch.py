@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple, Self
@@ -32,14 +33,18 @@ from .base import Scheme, SchemeState, _vector
 from .composites import Composite
 
 # %% auto #0
-__all__ = ["Decision", "SwitchOn"]
+__all__ = ["Decision", "MomentRatio", "Stopwatch", "SwitchOn", "SwitchRule", "Trials", "time_ratio"]
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #037283ed
 class Decision(NamedTuple):
     """One decision of `SwitchOn`: at `step`, whether `on`, and why.
 
-    `ratio` = H(p)/H(u), then measured seconds per step with the scheme and without."""
+    `ratio` = H(p)/H(u), then measured seconds per step with the scheme and without.
+
+    >>> Decision(10, True, 0.25, 1.5, 1.0).on
+    True
+    """
 
     step: int
     on: bool
@@ -61,14 +66,185 @@ def _with_trial(seconds: list[float], laps: list[float]) -> list[float]:
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #8f3020f0
+def _no_laps() -> dict[bool, list[float]]:
+    return {True: [], False: []}
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per step, on and off: the laps of this period, and the means of the last five trials.
+
+    >>> watch = Stopwatch()
+    >>> for now in (0.0, 2.0, 4.0):
+    ...     watch.lap(now, on=True)
+    >>> watch.close()
+    >>> watch.typical(True), watch.typical(False)
+    (2.0, nan)
+    """
+
+    means: dict[bool, list[float]] = field(default_factory=_no_laps)
+    laps: dict[bool, list[float]] = field(default_factory=_no_laps)
+    since: float | None = None  # when the present step was opened
+
+    def lap(self, now: float, on: bool) -> None:
+        "A step that was `on` or off ends at `now`, and another begins."
+        if self.since is not None:
+            self.laps[on].append(now - self.since)
+        self.since = now
+
+    def reset(self) -> None:
+        "A new period: no laps yet."
+        self.laps = _no_laps()
+
+    def close(self) -> None:
+        "The trials of this period are over."
+        for on, laps in self.laps.items():
+            if laps:
+                self.means[on] = _with_trial(self.means[on], laps)
+
+    def typical(self, on: bool) -> float:
+        "Seconds of a step, NaN before any trial."
+        return _typical(self.means[on])
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #e0714e5a
+def time_ratio(variance_ratio: float, cost_ratio: float, noise_per_batch: float) -> float:
+    """Predicted T(p)/T(u) to a given progress: cost_ratio (1 + rho q)/(1 + q).
+
+    rho = `variance_ratio`, q = `noise_per_batch` = V(u)/(B ||grad F||^2), which may be inf (noise
+    alone counts). Best learning rate for both, curvature alike in all directions. After McCandlish
+    et al. 2018, eq. 2.7.
+
+    >>> time_ratio(0.5, 1.0, 1.0)
+    0.75
+    """
+    q = noise_per_batch
+    steps = variance_ratio if q == np.inf else (1 + variance_ratio * q) / (1 + q)
+    return float(cost_ratio * steps)
+
+
 def _price(ratio: float, seconds_on: float, seconds_off: float, noise: float) -> float:
-    "Predicted time to the same progress, on over off; NaN where something is not known yet."
-    steps = ratio if noise == np.inf else (1 + ratio * noise) / (1 + noise)
-    return steps * seconds_on / seconds_off if seconds_off > 0 else np.nan
+    "`time_ratio` of measured seconds; NaN where something is not known yet."
+    return time_ratio(ratio, seconds_on / seconds_off, noise) if seconds_off > 0 else np.nan
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #dc7023a0
-def _trials_in(state: SchemeState) -> list[list[float]]:
+@dataclass(frozen=True)
+class SwitchRule:
+    """When a switch looks, and what makes it come on: the settings of a `SwitchOn`, checked.
+
+    >>> rule = SwitchRule(every=20, trial=5, noise=1.0)
+    >>> rule.pays(0.1, 1.5, 1.0, was_on=False), rule.pays(0.1, 3.0, 1.0, was_on=False)
+    (True, False)
+    """
+
+    every: int = 200  # steps of a period
+    trial: int = 10  # steps on, then steps off, at its start
+    noise: float = 1.0  # V(u)/(B ||grad F||^2)
+    margin: float = 1.1  # off, it comes on where price * margin < 1
+    backoff: int = 8  # a period while off is at most so many times as long
+    replay: dict[int, bool] | None = None  # step -> on, as decided before
+
+    def __post_init__(self) -> None:
+        check_count(self.trial, "trial")
+        check_count(self.every, "every", low=2 * self.trial + 1)
+        if not 1 <= self.margin < np.inf:
+            raise InvalidArgument(f"need a finite margin >= 1, got {self.margin}")
+        if not self.noise > 0:
+            raise InvalidArgument(
+                f"noise = V(u)/(B ||grad F||^2) must be above 0, got {self.noise}"
+            )
+        check_count(self.backoff, "backoff")
+
+    def pays(self, ratio: float, seconds_on: float, seconds_off: float, *, was_on: bool) -> bool:
+        "Whether the price is low enough; not where something is not known yet."
+        limit = 1.0 if was_on else 1 / self.margin
+        return bool(_price(ratio, seconds_on, seconds_off, self.noise) < limit)
+
+    def replayed(self, step: int) -> bool:
+        "What the replayed log decided at `step`."
+        if self.replay is None or step not in self.replay:
+            raise InvalidArgument(
+                f"the replayed log has no decision for step {step}: "
+                "it belongs to a shorter run or other periods"
+            )
+        return self.replay[step]
+
+    def length_after(self, step: int, begin: int, length: int, on: bool) -> int:
+        """How long the period that began at step `begin` is, decided `on` or off at `step`.
+
+        `length` is that of the period before. Longer and longer while off; in a replayed log as it
+        was."""
+        later = [s for s in self.replay or () if s > step]
+        if later:
+            return min(later) - 2 * self.trial - begin
+        return self.every if on else min(2 * length, self.every * self.backoff)
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #965a23d0
+@dataclass
+class Trials:
+    """The periods of a switch: which steps are on, what its trials took, what was decided.
+
+    >>> from itertools import count
+    >>> trials = Trials(SwitchRule(every=9, trial=2))
+    >>> tick = count().__next__
+    >>> "".join("-+"[trials.open(t, tick, ratio=0.1)] for t in range(12))
+    '++--+++++++-'
+    """
+
+    rule: SwitchRule
+    log: list[Decision] = field(default_factory=list)
+    decided: bool = True  # are the steps after the trials on?
+    begin: int = 0  # the first step of this period
+    length: int | None = None  # how many steps it has; None: `rule.every`
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    on: bool = True  # is this step?
+    opened: int = -1  # which this is
+
+    def open(self, step: int, clock: Callable[[], float], ratio: float) -> bool:
+        """Whether `step` is on; it begins now by the `clock`, where it has not begun before.
+
+        `ratio` is the present estimate of H(p)/H(u)."""
+        if step == self.opened:
+            return self.on
+        self.opened = step
+        self.watch.lap(float(clock()), self.on)
+        if step >= self.begin + (self.length or self.rule.every):
+            self.begin = step
+            self.watch.reset()
+        phase = step - self.begin
+        over = 2 * self.rule.trial
+        if phase == over:
+            self._decide(step, ratio)
+        self.on = phase < self.rule.trial or (phase >= over and self.decided)
+        return self.on
+
+    def _decide(self, step: int, ratio: float) -> None:
+        "Weigh ratio against time, or look the decision up, and write it down."
+        self.watch.close()
+        seconds = (self.watch.typical(True), self.watch.typical(False))
+        was_on = bool(self.log) and self.log[-1].on
+        self.decided = self.rule.pays(ratio, *seconds, was_on=was_on)
+        if self.rule.replay is not None:
+            self.decided = self.rule.replayed(step)
+        self.log.append(Decision(step, self.decided, ratio, *seconds))
+        before = self.length or self.rule.every
+        self.length = self.rule.length_after(step, self.begin, before, self.decided)
+
+    def kept(self) -> SchemeState:
+        "As a state keeps it: all but the present lap, which is of the process that measured it."
+        return {
+            "seconds": [list(self.watch.means[on]) for on in (True, False)],
+            "period": [self.begin, self.length or self.rule.every],
+            "on": self.on,
+            "decided": self.decided,
+            "log": [tuple(d) for d in self.log],
+        }
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #94b0cecc
+def _seconds_in(state: SchemeState) -> list[list[float]]:
     "The measured seconds of `state`, on and off, checked."
     both = []
     for seconds in state_entries(state, "seconds", "scheme", 2):
@@ -93,7 +269,89 @@ def _decision(saved: object) -> Decision:
     return Decision(*saved)
 
 
-# %% ../../nbs/07_schemes/05_switch.ipynb #b13f2d4e
+# %% ../../nbs/07_schemes/05_switch.ipynb #89fb029e
+def _trials_of(state: SchemeState, rule: SwitchRule) -> Trials:
+    "What `Trials.kept` wrote, checked."
+    on, off = _seconds_in(state)
+    begin, length = state_entries(state, "period", "scheme", 2)
+    return Trials(
+        rule,
+        log=[_decision(d) for d in state_entries(state, "log", "scheme")],
+        decided=_flag(state, "decided"),
+        begin=check_count(begin, "period", low=0),
+        length=check_count(length, "period", low=2 * rule.trial + 1),
+        watch=Stopwatch({True: on, False: off}),
+        on=_flag(state, "on"),
+    )
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #2618ca9f
+@dataclass
+class MomentRatio:
+    """H(p)/H(u) of a scheme's own law, from decaying sums of estimates of both.
+
+    >>> ratio = MomentRatio(memory=0.9)
+    >>> ratio.learn_from_all(np.array([0.25, 0.75]), [1.0, 3.0])  # H = 16/4 and 2 (1 + 9)/4
+    >>> ratio.value
+    0.8
+    """
+
+    memory: float  # weight of the past per estimate
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(2))  # at p and at u
+    law: np.ndarray | None = None  # the last p (n,)
+
+    @property
+    def value(self) -> float:
+        "The present estimate; NaN before any score."
+        at_p, at_u = self.sums
+        return float(at_p / at_u) if at_u > 0 else np.nan
+
+    def learn_from_all(self, p: np.ndarray, scores: Vector | None) -> None:
+        "The law is `p` (n,) now; where all `scores` (n,) are known both moments are exact."
+        self.law = p
+        if scores is not None:
+            s = to_float64(scores, "scores", ndim=1)
+            u = np.full(s.size, 1 / s.size)
+            self._add(second_moment(p, s), second_moment(u, s))
+
+    def learn_from_draws(self, idx: Items, scores: Vector, q: np.ndarray | None, n: int) -> None:
+        "`scores` (b,) of the draws `idx` (b,) from `q` (b,), by default the law."
+        p = q if self.law is None else self.law[to_float64(idx).astype(int)]
+        s = per_item(scores)
+        if p is None or not s.size:  # first scores, before any draw: no evidence about draws
+            return
+        w = s / (n * (p if q is None else q))
+        self._add(float(np.mean(w * s / (n * p))), float(np.mean(w * s)))
+
+    def _add(self, at_p: float, at_u: float) -> None:
+        if np.isfinite([at_p, at_u]).all():
+            self.sums = self.memory * self.sums + (at_p, at_u)
+
+    def kept(self) -> SchemeState:
+        law = np.empty(0) if self.law is None else self.law.copy()
+        return {"law": torch.from_numpy(law), "moments": self.sums.tolist()}
+
+
+def _ratio_of(state: SchemeState, memory: float) -> MomentRatio:
+    "What `MomentRatio.kept` wrote, checked."
+    law = _vector(state, "law")
+    if law.size:
+        check_probabilities(law, "law")
+    sums = check_scores(_vector(state, "moments", 2), "moments")
+    return MomentRatio(memory, sums.copy(), law if law.size else None)
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #9508be5c
+def _decided_in(
+    replay: Iterable[Decision | tuple[int, bool, float, float, float]] | None,
+) -> dict[int, bool] | None:
+    "step -> on, of a log."
+    if replay is None:
+        return None
+    return {d.step: bool(d.on) for d in (Decision(*saved) for saved in replay)}
+
+
+# %% ../../nbs/07_schemes/05_switch.ipynb #22b8a084
 class SwitchOn(Composite):
     """`inner` while its price is below 1; otherwise uniform, with no scores.
 
@@ -110,21 +368,23 @@ class SwitchOn(Composite):
     Unbiased if `inner` is. Not to be used for runs of a few periods, where another process disturbs
     the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock
     runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they
-    count passes, here they are timed."""
+    count passes, here they are timed.
+
+    >>> from impsamp.schemes.base import GradNorm
+    >>> scheme = SwitchOn(GradNorm(), every=20, trial=2).init(4)
+    >>> on = []
+    >>> for step in range(4):
+    ...     p = scheme.probabilities([1, 1, 1, 5] if scheme.due() else None)
+    ...     on.append(scheme.on)
+    >>> on, scheme.ratio()
+    ([True, True, False, False], 0.5714285714285714)
+    """
 
     calibrates = True
 
-    log: list[Decision]  # every decision so far
-    on: bool  # is this step the inner scheme's?
-    decided: bool  # are the steps after the trials?
-    _opened: int  # the step that the clock is in
-    _since: float | None  # when it was opened
-    _law: np.ndarray | None  # the inner scheme's last p
-    _laps: dict[bool, list[float]]  # seconds of this period's steps, on and off
-    _seconds: dict[bool, list[float]]  # means of the last trials, on and off
-    _begin: int  # the first step of this period
-    _length: int  # how many steps it has
-    _moments: np.ndarray  # decaying sums of second moments, at p and at u
+    rule: SwitchRule
+    _trials: Trials
+    _moments: MomentRatio
 
     def __init__(
         self,
@@ -140,131 +400,59 @@ class SwitchOn(Composite):
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         super().__init__(inner)
-        self.trial = max(check_count(trial, "trial"), inner.every)
-        self.period = check_count(every, "every", low=2 * self.trial + 1)
-        if not 1 <= margin < np.inf or not 0 <= memory < 1:
-            raise InvalidArgument(f"need margin >= 1 and memory in [0, 1), got {margin}, {memory}")
-        if not noise > 0:
-            raise InvalidArgument(f"noise = V(u)/(B ||grad F||^2) must be above 0, got {noise}")
-        self.noise = float(noise)
-        self.margin = float(margin)
-        self.backoff = check_count(backoff, "backoff")
+        trial = max(check_count(trial, "trial"), inner.every)
+        decided = _decided_in(replay)
+        self.rule = SwitchRule(every, trial, float(noise), float(margin), backoff, decided)
+        if not 0 <= memory < 1:
+            raise InvalidArgument(f"need memory in [0, 1), got {memory}")
         self.memory = float(memory)
         self.clock = clock
-        self.replay: dict[int, bool] | None = None
-        if replay is not None:
-            decisions = [Decision(*d) for d in replay]
-            self.replay = {d.step: bool(d.on) for d in decisions}
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
-        self.log = []
-        self.on = True
-        self.decided = True
-        self._law = None
-        self._seconds = {True: [], False: []}
-        self._moments = np.zeros(2)
-        self._begin = 0
-        self._length = self.period
-        self._restart_clock()
+        self._trials = Trials(self.rule)
+        self._moments = MomentRatio(self.memory)
         return self
 
-    def _restart_clock(self) -> None:
-        self._opened = -1
-        self._since = None
-        self._laps = {True: [], False: []}
+    @property
+    def log(self) -> list[Decision]:
+        "Every decision so far."
+        return self._trials.log
 
-    def _open(self) -> None:
-        "Start of a step: lap the clock for the one before, decide if it is time, set `on`."
-        if self._opened == self.step:
-            return
-        self._lap()
-        if self.step >= self._begin + self._length:
-            self._begin = self.step
-            self._laps = {True: [], False: []}
-        phase = self.step - self._begin
-        if phase == 2 * self.trial:
-            self._decide()
-            self._length = self._next_length()
-        self.on = phase < self.trial or (phase >= 2 * self.trial and self.decided)
+    @property
+    def on(self) -> bool:
+        "Is this step the inner scheme's?"
+        return self._trials.on
 
-    def _lap(self) -> None:
-        "The step before ends and this one begins."
-        now = float(self.clock())
-        if self._since is not None:
-            self._laps[self.on].append(now - self._since)
-        self._opened = self.step
-        self._since = now
-
-    def _decide(self) -> None:
-        "Weigh ratio against time, or look the decision up, and write it down."
-        for on, laps in self._laps.items():
-            if laps:
-                self._seconds[on] = _with_trial(self._seconds[on], laps)
-        seconds_on = _typical(self._seconds[True])
-        seconds_off = _typical(self._seconds[False])
-        ratio = self.ratio()
-        was_on = bool(self.log) and self.log[-1].on
-        limit = 1.0 if was_on else 1 / self.margin
-        self.decided = bool(_price(ratio, seconds_on, seconds_off, self.noise) < limit)
-        if self.replay is not None:
-            self.decided = self._replayed()
-        self.log.append(Decision(self.step, self.decided, ratio, seconds_on, seconds_off))
-
-    def _next_length(self) -> int:
-        "How many steps this period has: longer and longer while off; as it was in a replayed log."
-        later = [step for step in self.replay or () if step > self.step]
-        if later:
-            return min(later) - 2 * self.trial - self._begin
-        if self.decided:
-            return self.period
-        return min(2 * self._length, self.period * self.backoff)
-
-    def _replayed(self) -> bool:
-        "What the replayed log decided at this step."
-        if self.replay is None or self.step not in self.replay:
-            raise InvalidArgument(
-                f"the replayed log has no decision for step {self.step}: "
-                "it belongs to a shorter run or other periods"
-            )
-        return self.replay[self.step]
+    @property
+    def decided(self) -> bool:
+        "Are the steps after the trials?"
+        return self._trials.decided
 
     def ratio(self) -> float:
         "The present estimate of H(p)/H(u); NaN before any score."
-        at_p, at_u = self._moments
-        return float(at_p / at_u) if at_u > 0 else np.nan
+        return self._moments.value
+
+    def _open(self) -> bool:
+        "Start of a step, once: whether it is on."
+        return self._trials.open(self.step, self.clock, self.ratio())
 
     def due(self) -> bool:
         "Opens the step; whether scores are wanted: only while on."
         self._ready()
-        self._open()
-        return self.on and self.parts[0].due()
+        return self._open() and self.parts[0].due()
 
     def probabilities(self, scores: Vector | None = None) -> Array:
         "(n,) float64: those of the inner scheme while on, uniform otherwise."
         n = self._ready()
-        self._open()
-        if not self.on:
+        if not self._open():
             self.step += 1
             size = n if scores is None else len(scores)
             return same_kind(np.full(size, 1 / size), scores)
         p = self.parts[0].probabilities(scores)
         self.step += 1
-        self._law = to_float64(p)
-        if scores is not None:
-            self._learn_from_all(self._law, to_float64(scores, "scores", ndim=1))
-        if isinstance(scores, torch.Tensor):
-            return torch.as_tensor(p).to(scores.device)
-        return p
-
-    def _learn_from_all(self, p: np.ndarray, s: np.ndarray) -> None:
-        "Both second moments exactly, where all scores are known."
-        u = np.full(s.size, 1 / s.size)
-        self._learn(second_moment(p, s), second_moment(u, s))
-
-    def _learn(self, at_p: float, at_u: float) -> None:
-        if np.isfinite([at_p, at_u]).all():
-            self._moments = self.memory * self._moments + (at_p, at_u)
+        self._moments.learn_from_all(to_float64(p), scores)
+        return torch.as_tensor(p).to(scores.device) if isinstance(scores, torch.Tensor) else p
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Passes on to the inner scheme, and learns from draws made while on.
@@ -275,61 +463,25 @@ class SwitchOn(Composite):
         super().update(idx, scores, prob)
         n = self._ready()
         q = None if prob is None else to_float64(prob, "prob", ndim=1)
-        if not self.on and self._is_uniform(q):
-            return
-        p = q
-        if self._law is not None:
-            p = self._law[to_float64(idx).astype(int)]
-        if p is None:  # first scores, before any draw: no evidence about draws
-            return
-        s = per_item(scores)
-        if not s.size:
-            return
-        w = s / (n * (p if q is None else q))
-        at_p = np.mean(w * s / (n * p))
-        at_u = np.mean(w * s)
-        self._learn(float(at_p), float(at_u))
-
-    def _is_uniform(self, q: np.ndarray | None) -> bool:
-        "Whether draws with probabilities `q` (b,) (None: the present ones, while off) are uniform."
-        return q is None or np.allclose(q * self._ready(), 1, rtol=1e-12, atol=0)
+        uniform = q is None or np.allclose(q * n, 1, rtol=1e-12, atol=0)
+        if self.on or not uniform:
+            self._moments.learn_from_draws(idx, scores, q, n)
 
     def state_dict(self) -> SchemeState:
-        law = np.empty(0) if self._law is None else self._law.copy()
-        return {
-            **super().state_dict(),
-            "law": torch.from_numpy(law),
-            "moments": self._moments.tolist(),
-            "seconds": [list(self._seconds[on]) for on in (True, False)],
-            "period": [self._begin, self._length],
-            "on": self.on,
-            "decided": self.decided,
-            "log": [tuple(d) for d in self.log],
-        }
-
-    def load_state_dict(self, state: SchemeState) -> None:
-        "Restore all but the clock's present lap, which belongs to the process that measured it."
-        super().load_state_dict(state)
-        self._restart_clock()
+        "All but the clock's present lap, which belongs to the process that measured it."
+        return {**super().state_dict(), **self._moments.kept(), **self._trials.kept()}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
-        law = _vector(state, "law")
-        if law.size:
-            check_probabilities(law, "law")
-        moments = check_scores(_vector(state, "moments", 2), "moments")
-        on, off = _trials_in(state)
-        begin, length = state_entries(state, "period", "scheme", 2)
         return {
             **super()._values(state),
-            "_law": law if law.size else None,
-            "_moments": moments.copy(),
-            "_seconds": {True: on, False: off},
-            "_begin": check_count(begin, "period", low=0),
-            "_length": check_count(length, "period", low=2 * self.trial + 1),
-            "on": _flag(state, "on"),
-            "decided": _flag(state, "decided"),
-            "log": [_decision(d) for d in state_entries(state, "log", "scheme")],
+            "_moments": _ratio_of(state, self.memory),
+            "_trials": _trials_of(state, self.rule),
         }
 
     def _arguments(self) -> Mapping[str, object]:
-        return {**vars(self), "inner": self.parts[0], "every": self.period}
+        return {
+            **vars(self.rule),
+            "inner": self.parts[0],
+            "memory": self.memory,
+            "clock": self.clock,
+        }

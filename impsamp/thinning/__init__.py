@@ -5,8 +5,8 @@
 # %% ../../nbs/09_thinning/index.ipynb #7476fe2a
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from impsamp.randomness import (
 )
 
 from ..checks import check_count, check_scores, same_kind, to_float64
-from ..errors import InvalidArgument, InvalidShape
+from ..errors import InvalidArgument, InvalidShape, warn_user
 from ..gradnorms import output_scores
 from ..gradnorms.rules import wide
 from ..samplers.draws import Draw, make_draw
@@ -35,6 +35,8 @@ _all_ = ["VarianceBound", "added_variance", "output_scores", "row_scores", "skip
 
 # %% auto #0
 __all__ = [
+    "Auditor",
+    "BatchScores",
     "Thinning",
     "VarianceBound",
     "added_variance",
@@ -73,20 +75,20 @@ def _check_floor(floor: float) -> None:
 
 
 # %% ../../nbs/09_thinning/index.ipynb #25c18d2b
-def _warn(what: str, level: int = 4) -> None:
-    "At the line that called `thin`, `keep_probabilities` or `Thinning.backward`."
-    warnings.warn(f"thinning: {what}", RuntimeWarning, stacklevel=level)
+def _warn(what: str) -> None:
+    "At the user's line that called `thin`, `keep_probabilities` or `Thinning.backward`."
+    warn_user(f"thinning: {what}")
 
 
 # %% ../../nbs/09_thinning/index.ipynb #c614eebe
-def _floored(scores: Vector, floor: float, level: int = 4) -> np.ndarray:
+def _floored(scores: Vector, floor: float) -> np.ndarray:
     "Scores that respect the floor, on their own scale; all ones, with a warning, if all are zero."
     s = check_scores(scores)
     _check_floor(floor)
     if (s > 0).any():
         t = s / s.max()  # whose sum is finite
         return floor_probabilities(proportional(t), floor) * t.sum() * s.max() if floor else s
-    _warn("all scores of a batch are zero, keeping rows uniformly", level)
+    _warn("all scores of a batch are zero, keeping rows uniformly")
     return np.ones(s.size)
 
 
@@ -160,6 +162,73 @@ def thin(
     )
 
 
+# %% ../../nbs/09_thinning/index.ipynb #44329228
+@dataclass
+class BatchScores:
+    """The scores of a batch, by a `function` (losses, output) -> (n,) where none are given.
+
+    >>> scorer = BatchScores(lambda losses, output: losses)
+    >>> scorer.of(torch.tensor([1.0, 2.0]), None, None), scorer.ignored
+    (array([1., 2.]), 0)
+    """
+
+    function: ScoreFunction
+    ignored: int = 0  # batches with a score that was not finite
+
+    def of(self, losses: torch.Tensor, output: object, scores: Vector | None) -> np.ndarray | None:
+        "The scores (n,) of this batch, None if one is not finite."
+        if scores is None:
+            if output is None and self.function is row_scores:
+                raise InvalidArgument(
+                    "give the output that the losses were computed from, or scores"
+                )
+            scores = self.function(losses, output)
+        s = to_float64(scores, "scores", ndim=1)
+        if len(s) != len(losses):
+            raise InvalidShape(f"there are {len(losses)} losses but {len(s)} scores")
+        if np.isfinite(s).all():
+            return s
+        self.ignored += 1
+        if self.ignored == 1:
+            _warn("a score is not finite: all rows of such a batch are kept")
+        return None
+
+
+# %% ../../nbs/09_thinning/index.ipynb #6004a8e8
+def _at_most(keep: float | VarianceBound, n: int) -> float | VarianceBound:
+    "`keep` for n rows: a number of rows above n, as in the last batch of an epoch, means all."
+    whole = isinstance(keep, (int, np.integer))
+    return min(keep, n) if whole else keep  # type: ignore[type-var, return-value]
+
+
+# %% ../../nbs/09_thinning/index.ipynb #e862a017
+class _Chosen(NamedTuple):
+    "The coins of one batch of n rows."
+
+    draw: Draw
+    rows: np.ndarray  # (k,) kept
+    s: np.ndarray | None  # floored scores (n,); None if one was not finite
+    pi: np.ndarray  # (n,)
+    kept: torch.Tensor  # losses (k,)
+    weighted: torch.Tensor  # the loss to go backward on
+
+
+def _chosen(
+    losses: torch.Tensor, s: np.ndarray | None, pi: np.ndarray, coins: Generator
+) -> _Chosen:
+    "The coins of one batch: which of the `losses` (n,) go backward, with which weights."
+    draw, rows = _coins(pi, coins)
+    kept = wide(losses[draw.idx.to(losses.device)])
+    return _Chosen(draw, rows, s, pi, kept, (draw.weight.to(kept) * kept).sum())
+
+
+def _no_rows(losses: torch.Tensor) -> _Chosen:
+    "Of an empty batch: the step is made all the same."
+    nothing = np.zeros(0)
+    draw = make_draw(nothing.astype(int), nothing, n=1, batch=0, replacement=False)
+    return _Chosen(draw, nothing, None, nothing, losses, losses.sum())
+
+
 # %% ../../nbs/09_thinning/index.ipynb #89519d45
 def _square(gradients: Iterable[torch.Tensor | None]) -> float:
     "||.||^2 of the gradients of all parameters together; None counts 0."
@@ -175,18 +244,83 @@ def _added(now: torch.Tensor | None, before: torch.Tensor | None) -> torch.Tenso
 
 
 # %% ../../nbs/09_thinning/index.ipynb #5309eaa2
-class _Chosen(NamedTuple):
-    "The coins of one batch of n rows."
+class Auditor:
+    """Goes backward on what was chosen, and tells a `VarianceBound` what it needs to know of it.
 
-    draw: Draw
-    rows: np.ndarray  # (k,) kept
-    s: np.ndarray | None  # floored scores (n,); None if one was not finite
-    pi: np.ndarray  # (n,)
-    kept: torch.Tensor  # losses (k,)
-    weighted: torch.Tensor  # the loss to go backward on
+    Without a bound there is nothing to tell. `params` are those of the model, `generator` tosses
+    the signs of the audits.
+
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> auditor = Auditor([w], None, as_generator(0))
+    >>> auditor.backward_square((3 * w).sum()), auditor.square_of((2 * w).sum()), w.grad.tolist()
+    (18.0, 8.0, [3.0, 3.0])
+    """
+
+    def __init__(
+        self,
+        params: list[torch.nn.Parameter],
+        bound: VarianceBound | None,
+        generator: Generator,
+    ) -> None:
+        self.params = params
+        self.bound = bound
+        self.generator = generator
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        "Those that take gradients now."
+        return [p for p in self.params if p.requires_grad]
+
+    def observe(self, c: _Chosen) -> None:
+        "What a bound without audits is told."
+        if c.s is not None and self.bound is not None:
+            self.bound.observe(c.s, c.pi)
+
+    def backward(self, c: _Chosen) -> None:
+        "Go backward, audited where the bound wants it, and tell."
+        bound = self.bound
+        if c.s is None or bound is None or bound.audit_every is None:
+            c.weighted.backward()
+            self.observe(c)
+            return
+        audited = self.audit(c.kept, c.s, c.pi, c.rows) if bound.due() else None
+        square = self.backward_square(c.weighted)
+        bound.observe(c.s, c.pi, square, audited)
+
+    def backward_square(self, loss: torch.Tensor) -> float:
+        "Go backward; ||.||^2 of what that adds to the gradients."
+        params = self.trained()
+        before = [None if p.grad is None else p.grad.clone() for p in params]
+        loss.backward()
+        return _square(_added(p.grad, b) for p, b in zip(params, before))
+
+    def audit(
+        self, kept: torch.Tensor, s: np.ndarray, pi: np.ndarray, rows: np.ndarray
+    ) -> float | None:
+        "||a||^2 for random signs, one backward pass over the kept rows."
+        assert self.bound is not None
+        ref = self.bound.reference(s, pi)[rows]
+        signs = np.sign(uniforms(self.generator, rows.size) - 0.5)
+        size = np.sqrt((1 - ref) / (ref * pi[rows]))
+        a = torch.from_numpy(signs * size / pi.size).to(kept)
+        return self.square_of((a * kept).sum())
+
+    def square_of(self, loss: torch.Tensor) -> float | None:
+        "||grad||^2, the graph left usable; None, and no more audits, where that cannot be."
+        try:
+            grads = torch.autograd.grad(loss, self.trained(), retain_graph=True, allow_unused=True)
+        except RuntimeError as e:
+            if "donated" not in str(e):
+                raise
+            self.bound.audit_every = None  # type: ignore[union-attr]  # a bound, or nobody audits
+            _warn(
+                "a compiled model with donated buffers cannot be audited, the bound goes on "
+                "without; torch._functorch.config.donated_buffer = False before compiling helps"
+            )
+            return None
+        return _square(grads)
 
 
-# %% ../../nbs/09_thinning/index.ipynb #fa6955c0
+# %% ../../nbs/09_thinning/index.ipynb #61db3585
 def _parameters(params: object) -> list[torch.nn.Parameter]:
     "The tensors of `params`; `InvalidArgument`, in words, for a model, an optimizer, one tensor."
     wrong = isinstance(params, (torch.nn.Module, torch.optim.Optimizer, torch.Tensor))
@@ -200,6 +334,20 @@ def _parameters(params: object) -> list[torch.nn.Parameter]:
     )
 
 
+# %% ../../nbs/09_thinning/index.ipynb #9e486d8e
+def _bound_in(state: Mapping[str, object], bound: VarianceBound | None) -> Mapping | None:
+    "The state of a bound in that of a thinning, checked; None where it has none."
+    if not isinstance(state, Mapping) or state.keys() != {"generator", "bound", "ignored"}:
+        raise InvalidArgument("not the state of a Thinning")
+    saved = state["bound"]
+    if (saved is None) != (bound is None):
+        raise InvalidArgument("the state was saved with another kind of keep")
+    if saved is not None:
+        VarianceBound(1.0).load_state_dict(saved)  # type: ignore[arg-type]  # refused there
+    return saved  # type: ignore[return-value]
+
+
+# %% ../../nbs/09_thinning/index.ipynb #0bf46b78
 class Thinning:
     """`backward(losses, output)` in place of `losses.mean().backward()`, with fewer rows.
 
@@ -237,15 +385,21 @@ class Thinning:
         self.floor = floor
         seed = int(torch.randint(2**53, ())) if generator is None else generator
         self.generator = as_generator(seed)
-        self.ignored = 0
-        self._score = score_function(scores)
+        self._scores = BatchScores(score_function(scores))
         _check_floor(floor)
+        bound = keep if isinstance(keep, VarianceBound) else None
         if not isinstance(keep, VarianceBound):
             _expected(keep, n=np.inf)
+        self._auditor = Auditor(self.params, bound, self.generator)
 
     def __repr__(self) -> str:
-        count = sum(p.requires_grad for p in self.params)
+        count = len(self._auditor.trained())
         return f"Thinning(<{count} parameters>, {self.keep!r}, floor={self.floor})"
+
+    @property
+    def ignored(self) -> int:
+        "Batches with a score that was not finite: all their rows were kept."
+        return self._scores.ignored
 
     def backward(
         self,
@@ -258,22 +412,8 @@ class Thinning:
 
         `losses` (n,), scaled or not, of the `output`: whatever the model returned. `scores` (n,)
         replaces those that the constructor asked for."""
-        check_losses(losses)
-        if not len(losses):
-            losses.sum().backward()
-            nothing = np.zeros(0)
-            return make_draw(nothing.astype(int), nothing, n=1, batch=0, replacement=False)
         c = self._choose(losses, output, scores)
-        if c.s is None or not isinstance(self.keep, VarianceBound):
-            c.weighted.backward()
-            return c.draw
-        if self.keep.audit_every is None:
-            c.weighted.backward()
-            self.keep.observe(c.s, c.pi)
-            return c.draw
-        audited = self._audit(c.kept, c.s, c.pi, c.rows) if self.keep.due() else None
-        square = self._backward_square(c.weighted)
-        self.keep.observe(c.s, c.pi, square, audited)
+        self._auditor.backward(c)
         return c.draw
 
     def loss(
@@ -287,102 +427,33 @@ class Thinning:
 
         As `backward` in all else. `InvalidArgument` for a bound with audits, which takes passes of
         its own."""
-        bound = self.keep if isinstance(self.keep, VarianceBound) else None
+        bound = self._auditor.bound
         if bound is not None and bound.audit_every is not None:
             raise InvalidArgument(
                 "a bound with audits makes backward passes of its own: "
                 "call backward, or leave out audit_every"
             )
-        check_losses(losses)
-        if not len(losses):
-            return losses.sum()
         c = self._choose(losses, output, scores)
-        if c.s is not None and bound is not None:
-            bound.observe(c.s, c.pi)
+        self._auditor.observe(c)
         return c.weighted
 
     def _choose(self, losses: torch.Tensor, output: object, scores: Vector | None) -> _Chosen:
         "Toss the coins of one batch."
-        found = self._scores(losses, output, scores)
-        s = None if found is None else _floored(found, self.floor, level=5)
-        pi = np.ones(len(losses)) if s is None else _design(s, self._keep_of(len(losses)))
-        draw, rows = _coins(pi, self.generator)
-        kept = wide(losses[draw.idx.to(losses.device)])
-        weighted = (draw.weight.to(kept) * kept).sum()
-        return _Chosen(draw, rows, s, pi, kept, weighted)
-
-    def _scores(
-        self, losses: torch.Tensor, output: object, scores: Vector | None
-    ) -> np.ndarray | None:
-        "The scores (n,) of this batch, None if one is not finite."
-        if scores is None:
-            if output is None and self._score is row_scores:
-                raise InvalidArgument(
-                    "give the output that the losses were computed from, or scores"
-                )
-            scores = self._score(losses, output)
-        s = to_float64(scores, "scores", ndim=1)
-        if len(s) != len(losses):
-            raise InvalidShape(f"there are {len(losses)} losses but {len(s)} scores")
-        if np.isfinite(s).all():
-            return s
-        self.ignored += 1
-        if self.ignored == 1:
-            _warn("a score is not finite: all rows of such a batch are kept", level=5)
-        return None
-
-    def _keep_of(self, n: int) -> float | VarianceBound:
-        "`keep` for n rows: a number of rows above n, as in the last batch of an epoch, means all."
-        whole = isinstance(self.keep, (int, np.integer))
-        return min(self.keep, n) if whole else self.keep  # type: ignore[type-var, return-value]
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.params if p.requires_grad]
-
-    def _backward_square(self, loss: torch.Tensor) -> float:
-        "Go backward; ||.||^2 of what that adds to the gradients."
-        params = self._trained()
-        before = [None if p.grad is None else p.grad.clone() for p in params]
-        loss.backward()
-        return _square(_added(p.grad, b) for p, b in zip(params, before))
-
-    def _audit(
-        self,
-        kept: torch.Tensor,
-        s: np.ndarray,
-        pi: np.ndarray,
-        rows: np.ndarray,
-    ) -> float | None:
-        "||a||^2 for random signs, one backward pass over the kept rows."
-        assert isinstance(self.keep, VarianceBound)
-        ref = self.keep.reference(s, pi)[rows]
-        signs = np.sign(uniforms(self.generator, rows.size) - 0.5)
-        size = np.sqrt((1 - ref) / (ref * pi[rows]))
-        a = torch.from_numpy(signs * size / pi.size).to(kept)
-        return self._square_of((a * kept).sum())
-
-    def _square_of(self, loss: torch.Tensor) -> float | None:
-        "||grad||^2, the graph left usable; None, and no more audits, where that cannot be."
-        try:
-            grads = torch.autograd.grad(loss, self._trained(), retain_graph=True, allow_unused=True)
-        except RuntimeError as e:
-            if "donated" not in str(e):
-                raise
-            self.keep.audit_every = None  # type: ignore[union-attr]  # a bound, or nobody audits
-            _warn(
-                "a compiled model with donated buffers cannot be audited, the bound goes on "
-                "without; torch._functorch.config.donated_buffer = False before compiling helps",
-                level=5,
-            )
-            return None
-        return _square(grads)
+        check_losses(losses)
+        n = len(losses)
+        if not n:
+            return _no_rows(losses)
+        found = self._scores.of(losses, output, scores)
+        s = None if found is None else _floored(found, self.floor)
+        pi = np.ones(n) if s is None else _design(s, _at_most(self.keep, n))
+        return _chosen(losses, s, pi, self.generator)
 
     def state_dict(self) -> dict[str, object]:
         "What goes on from step to step: the generator, the bound, the count of ignored batches."
-        bound = self.keep.state_dict() if isinstance(self.keep, VarianceBound) else None
+        bound = self._auditor.bound
         return {
             "generator": generator_state(self.generator),
-            "bound": bound,
+            "bound": None if bound is None else bound.state_dict(),
             "ignored": self.ignored,
         }
 
@@ -390,15 +461,10 @@ class Thinning:
         """Go on from `state_dict`, with the same kind of generator and of `keep`.
 
         `InvalidArgument` otherwise, and nothing changes then."""
-        if not isinstance(state, Mapping) or state.keys() != self.state_dict().keys():
-            raise InvalidArgument("not the state of a Thinning")
-        bound = state["bound"]
-        if (bound is None) == isinstance(self.keep, VarianceBound):
-            raise InvalidArgument("the state was saved with another kind of keep")
+        bound = self._auditor.bound
+        saved = _bound_in(state, bound)
         ignored = check_count(state["ignored"], "ignored", low=0)
-        if bound is not None:
-            VarianceBound(1.0).load_state_dict(bound)  # type: ignore[arg-type]  # refused there
         set_generator_state(self.generator, state["generator"])  # type: ignore[arg-type]  # there
         if bound is not None:
-            self.keep.load_state_dict(bound)  # type: ignore[union-attr, arg-type]
-        self.ignored = ignored
+            bound.load_state_dict(saved)  # type: ignore[arg-type]  # as just seen
+        self._scores.ignored = ignored

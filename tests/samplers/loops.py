@@ -111,7 +111,7 @@ def losses_of(draw, x):
 
 
 def report(sampler, draw, losses, loop):
-    if draw.step in loop.skips or not sampler._source.changes:
+    if draw.step in loop.skips or not sampler._stream.source.changes:
         return
     if draw.step in loop.spoils:
         losses = losses * float("nan")

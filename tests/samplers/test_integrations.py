@@ -26,7 +26,7 @@ def plain(law, lag=None):
 
 def report(sampler, draw, x):
     "What a loop says of a batch; without scores only that it was trained on."
-    if sampler._source.changes:
+    if sampler._stream.source.changes:
         sampler.update(draw, losses_of(draw, x.cpu()))
     else:
         sampler.consumed(draw)

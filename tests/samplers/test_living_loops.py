@@ -58,7 +58,7 @@ def test_without_a_lag_every_loader_trains_on_every_step_once(kind, what):
     seen = run(sampler, TOTAL, DISTURBED[what], kind)
     assert steps_of(seen) == list(range(TOTAL))
     assert sampler.late == 0
-    known = sampler._source.law.scores
+    known = sampler._stream.source.law.scores
     assert np.isfinite(known[~np.isnan(known)]).all()
 
 
@@ -155,13 +155,13 @@ def test_the_draw_brings_its_own_probabilities_however_late_it_is():
     sampler = sampler_of("stale", steps=60)
     waiting = []
     told = []
-    learn = sampler._source.law.update
+    learn = sampler._stream.source.law.update
 
     def listen(idx, scores, prob):
         told.append((idx.tolist(), prob.tolist()))
         learn(idx, scores, prob)
 
-    sampler._source.law.update = listen
+    sampler._stream.source.law.update = listen
     for batch in sampler:
         waiting.append(batch.draw)
         if len(waiting) > 20:
@@ -193,7 +193,7 @@ def test_a_batch_may_be_reported_in_parts():
         sampler.update(batch[:2], [1.0, 2.0])
         sampler.update(batch[2:], [3.0, 4.0])
         assert sampler.state_dict()["step"] == batch.draw.step
-    known = sampler._source.law.scores
+    known = sampler._stream.source.law.scores
     assert np.isin(known[~np.isnan(known)], [1.0, 2.0, 3.0, 4.0]).all()
 
 
@@ -243,7 +243,7 @@ def test_losses_that_are_not_finite_are_counted_and_said_once(law):
     assert len(said) == 1
     assert sampler.ignored == STEPS
     assert sampler.state_dict()["ignored"] == STEPS
-    assert not sampler._account.reports
+    assert not sampler._stream.account.reports
 
 
 # ---- seeds ------------------------------------------------------------------------------------

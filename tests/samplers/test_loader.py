@@ -89,7 +89,7 @@ def train(sampler, epochs=1, workers=0, stop=None):
         for (x,), draw in loader:
             assert (x == draw.idx).all()
             seen.append(key(draw))
-            if sampler._source.changes:
+            if sampler._stream.source.changes:
                 report(sampler, draw, x)
             if draw.step == stop:
                 return seen
@@ -112,7 +112,7 @@ def test_scores_matter_and_the_lag_is_what_it_says():
     s = make(lag=2)
     totals = []
     for batch in s:
-        totals.append(s._source.law.total)
+        totals.append(s._stream.source.law.total)
         s.update(batch, np.full(6, 100.0), step=batch.draw.step)
     first = 1275.0
     assert totals[:3] == [first] * 3
@@ -202,7 +202,7 @@ def test_foreign_states_are_refused_and_change_nothing(options, word):
     with pytest.raises(InvalidArgument, match=word):
         s.load_state_dict(make(**options).state_dict())
     assert s.seed == before["seed"]
-    assert (s._source.law.weights == before["law"]["weights"].numpy()).all()
+    assert (s._stream.source.law.weights == before["law"]["weights"].numpy()).all()
 
 
 def test_a_state_too_far_back_is_refused(monkeypatch):
@@ -320,8 +320,8 @@ def test_refused_reports_change_nothing(idx, scores, step, error):
     with pytest.raises(error):
         s.update(idx, scores, step=step)
     after = s.state_dict(step=0)
-    assert s._account.seen == -1
-    assert not s._account.reports
+    assert s._stream.account.seen == -1
+    assert not s._stream.account.reports
     assert (before["law"]["weights"] == after["law"]["weights"]).all()
 
 

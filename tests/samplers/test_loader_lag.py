@@ -122,8 +122,8 @@ def test_the_ratio_of_the_switch_is_unbiased_at_any_lag(n, lag, monkeypatch):
         stale = Stale("norm", weight=0.9, memory=0.5)
         scheme = SwitchOn(stale, every=100, trial=40, memory=0).init(n)
         mass, before, which = walk(scheme, g, path, lag, monkeypatch)
-        found += mass * scheme._moments
-        wanted[0] += mass * second_moment(before["_law"], g[which])
+        found += mass * scheme._moments.sums
+        wanted[0] += mass * second_moment(before["_moments"].law, g[which])
         wanted[1] += mass * second_moment(np.full(n, 1 / n), g[which])
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
@@ -137,15 +137,15 @@ def switch_by_trials():
 def test_draws_made_while_on_count_also_when_their_report_comes_while_off():
     s = switch_by_trials()
     p = s.probabilities(np.array([1.0, 1.0, 1.0, 5.0]))
-    learned = s._moments.copy()
+    learned = s._moments.sums.copy()
     for _ in range(2):
         s.probabilities(np.ones(4))
     assert not s.on
     s.update([0, 1], [1.0, 1.0])  # no word about the draw: nothing to learn while off
     s.update([0, 1], [1.0, 1.0], np.full(2, 0.25))  # a uniform draw, made while off
-    off = s._moments.copy()
+    off = s._moments.sums.copy()
     s.update([3], [5.0], p[[3]])
-    assert s._moments[1] == pytest.approx(0.9 * off[1] + 25 / (4 * p[3]))
+    assert s._moments.sums[1] == pytest.approx(0.9 * off[1] + 25 / (4 * p[3]))
     assert (learned > 0).all()
 
 
@@ -165,15 +165,15 @@ def test_a_report_about_items_that_were_not_drawn(make, word):
     batch = next(iter(s))
     with pytest.raises(InvalidArgument, match=word):
         s.update(np.arange(9), np.ones(9))
-    assert s._account.seen == -1
-    assert not s._account.reports
+    assert s._stream.account.seen == -1
+    assert not s._stream.account.reports
     s.update(batch[:1], [1.0])
     assert s.state_dict()["step"] == 0
     again = sampler()
     again.load_state_dict(s.state_dict())
     with pytest.warns(RuntimeWarning, match="comes twice, or too late"):
         again.update(batch[:1], [1.0], step=0)
-    assert len(again._account.reports) == 1
+    assert len(again._stream.account.reports) == 1
 
 
 def test_a_scheme_that_only_remembers_may_hear_of_all_items_at_any_time():
@@ -182,7 +182,7 @@ def test_a_scheme_that_only_remembers_may_hear_of_all_items_at_any_time():
     next(steps)
     free.update(np.arange(9), np.arange(9.0))
     assert 0 not in next(steps)
-    assert free._source.law.scores.tolist() == list(range(9))
+    assert free._stream.source.law.scores.tolist() == list(range(9))
 
 
 def test_a_scheme_of_ones_own_need_not_know_about_probabilities():
@@ -211,6 +211,6 @@ def test_the_switch_goes_on_learning_after_a_restart_as_if_nothing_had_happened(
     second.load_state_dict(first.state_dict())
     for s in (first, second):
         s.update([3, 0], [4.0, 2.0], [0.3, 0.1])
-    assert (first._moments == second._moments).all()
+    assert (first._moments.sums == second._moments.sums).all()
     fresh = switch_by_trials()
     assert fresh.load_state_dict(switch_by_trials().state_dict()) is None

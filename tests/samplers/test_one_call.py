@@ -280,7 +280,7 @@ def test_a_scheme_that_was_initialised_keeps_its_memory():
     scheme = Loss().init(N)
     scheme.update([3], [100.0])
     loader = importance_loader(data(), scheme, 4, generator=0)
-    assert loader.batch_sampler._source.law.scores[3] == 100
+    assert loader.batch_sampler._stream.source.law.scores[3] == 100
 
 
 def test_the_losses_may_carry_a_graph_and_half_precision():
@@ -289,7 +289,7 @@ def test_the_losses_may_carry_a_graph_and_half_precision():
     losses = torch.full((BATCH,), 2.0, dtype=torch.bfloat16, requires_grad=True)
     loader.update(draw, losses)
     next(iter(loader))
-    known = loader.batch_sampler._source.law.scores
+    known = loader.batch_sampler._stream.source.law.scores
     assert known[draw.idx].tolist() == [2.0] * BATCH
 
 

@@ -30,7 +30,7 @@ class Forbidden(Stale):
 
 def test_the_loader_never_asks_for_the_vector():
     sampler = reported(Forbidden("loss").init(200))
-    assert sampler._account.drawn == 31
+    assert sampler._stream.account.drawn == 31
 
 
 @pytest.mark.parametrize("calibrate", [True, False])
@@ -38,7 +38,7 @@ def test_the_loader_never_asks_for_the_vector():
 def test_draws_follow_probabilities_by_chi_square(calibrate, steps):
     "Also while items are unseen, and (raw) after the largest score has fallen."
     scheme = Stale("loss", calibrate=calibrate).init(40)
-    source = reported(scheme, steps=steps)._source
+    source = reported(scheme, steps=steps)._stream.source
     p = scheme.probabilities()
     counts = np.zeros(40)
     for k in range(200):

@@ -28,7 +28,7 @@ def used(law, seed=0, trained=4, lag=2):
     ahead = list(islice(batches, 2))
     for _ in range(trained):
         draw = ahead.pop(0).draw
-        if sampler._source.changes:
+        if sampler._stream.source.changes:
             sampler.update(draw, losses_of(draw, draw.idx))
         else:
             sampler.consumed(draw)

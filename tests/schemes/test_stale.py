@@ -25,6 +25,11 @@ def test_bad_settings(build, error):
         build()
 
 
+def test_a_draw_before_init_says_what_to_do():
+    with pytest.raises(InvalidArgument, match=r"call init\(n\) first"):
+        Stale().draw(2, 0)
+
+
 def test_stale_never_exceeds_its_weight_bound_and_unvisited_items_are_a_bin():
     s = Stale("norm", weight=0.8).init(100)
     rng = np.random.default_rng(0)

@@ -205,7 +205,7 @@ def test_the_audit_is_unbiased_over_all_coins_and_signs(monkeypatch):
         for signs in product([0.0, 0.9], repeat=len(rows)):
             coins = np.array(signs)
             monkeypatch.setattr(thinning, "uniforms", lambda generator, size, c=coins: c[:size])
-            audit = thinner._audit(losses[rows.tolist()], s, pi, rows)
+            audit = thinner._auditor.audit(losses[rows.tolist()], s, pi, rows)
             expected += chance * audit / 2 ** len(rows)
     assert np.isclose(expected, added_variance(pi, norms), rtol=1e-10)
 
