@@ -117,7 +117,12 @@ class SequentialStream:
 
 # %% ../nbs/12_training.ipynb #74d3e198
 class Choice(NamedTuple):
-    "The draws of a step: items, weights and probabilities (b,); what they were drawn from."
+    """The draws of a step: items, weights and probabilities (b,); what they were drawn from.
+
+    >>> choice = shuffled_batch(CounterStream(0), n=4, batch=2, step=0)
+    >>> choice.weight.tolist(), choice.prob.tolist(), choice.scored
+    ([0.5, 0.5], [0.25, 0.25], 0)
+    """
 
     idx: np.ndarray
     weight: np.ndarray
@@ -155,7 +160,14 @@ def _no_clock(phase: str) -> None:
 
 # %% ../nbs/12_training.ipynb #dcd9be44
 class DivergedScores(Diverged):
-    "A score that a draw needs is not finite any more."
+    """A score that a draw needs is not finite any more.
+
+    >>> try:
+    ...     raise DivergedScores("step 3: a loss score is not finite")
+    ... except Diverged as e:
+    ...     print(e)
+    step 3: a loss score is not finite
+    """
 
 
 # %% ../nbs/12_training.ipynb #58bd640a
@@ -224,7 +236,14 @@ def choose(
 
 # %% ../nbs/12_training.ipynb #635969a1
 class Pass(NamedTuple):
-    "A forward pass of a batch, its graph still standing: items, targets, output, losses (b,)."
+    """A forward pass of a batch, its graph still standing: items, targets, output, losses (b,).
+
+    >>> x = torch.ones(2, 1, requires_grad=True)
+    >>> done = forward(torch.nn.Identity(), lambda output, y: output.sum(1), x, x)
+    >>> done.losses.sum().backward()
+    >>> x.grad.tolist()
+    [[1.0], [1.0]]
+    """
 
     x: Batch
     y: Batch
@@ -257,7 +276,12 @@ def weighted_backward(losses: torch.Tensor, output: object, weight: Array) -> No
 
 # %% ../nbs/12_training.ipynb #376d926e
 def forward(model: Callable, loss_fn: LossFunction, x: Batch, y: Batch) -> Pass:
-    "One forward pass with losses (b,); errors as `per_sample_losses`."
+    """One forward pass with losses (b,); errors as `per_sample_losses`.
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> forward(torch.nn.Identity(), lambda output, y: output.sum(1), x, x).losses.tolist()
+    [1.0, 3.0]
+    """
     outputs = []
 
     def loss_of(output, target):
@@ -315,7 +339,12 @@ Free: TypeAlias = "Callable[[torch.Tensor, Any], torch.Tensor]"
 
 
 class Step(NamedTuple):
-    "What a training step did: its draws, the per-item losses (b,), how many items it scored."
+    """What a training step did: its draws, the per-item losses (b,), how many items it scored.
+
+    >>> choice = shuffled_batch(CounterStream(0), n=2, batch=2, step=0)
+    >>> Step(choice, torch.tensor([1.0, float("nan")]), scored=0).finite
+    False
+    """
 
     choice: Choice
     losses: torch.Tensor
@@ -341,9 +370,37 @@ def _visited_scores(scheme, model, loss_fn, x, y, optimizer, free):
 
 
 # %% ../nbs/12_training.ipynb #738f7ead
-def _probe_of(scheme, model, loss_fn, x, y):
-    "Exact norms (b,) of a batch that the scheme wants to compare with its scores; else None."
-    return grad_norms(model, loss_fn, x, y) if getattr(scheme, "probe_due", False) else None
+@dataclass
+class _Visit:
+    "What the scheme is told of a batch while its graph stands, and how many items that scores."
+
+    scheme: Scheme
+    scores_of: Callable | None  # (losses, output) -> scores; None: it is told nothing
+    probe: torch.Tensor | None  # exact norms (b,), where it wants to compare its scores with them
+    scored: int
+
+    def tell(self, done: Pass, choice: Choice, step: int) -> None:
+        if self.scores_of is None:
+            return
+        scores = self.scores_of(done.losses, done.output)
+        if scores is not None:
+            _check_finite(torch.as_tensor(scores), self.scheme, step)
+        if self.probe is not None:
+            self.scheme.probe(choice.idx, self.probe, scores, choice.prob)
+        self.scheme.update(choice.idx, scores, choice.prob)
+
+
+def _visit(scheme, model, loss_fn, x, y, optimizer, free):
+    "The `_Visit` of a batch; what is not free is computed now, before the step."
+    scores_of = None
+    scored = 0
+    if scheme.scope == "visits":
+        scores_of, scored = _visited_scores(scheme, model, loss_fn, x, y, optimizer, free)
+    probe = None
+    if getattr(scheme, "probe_due", False):
+        probe = grad_norms(model, loss_fn, x, y)
+        scored += len(probe)
+    return _Visit(scheme, scores_of, probe, scored)
 
 
 # %% ../nbs/12_training.ipynb #de2b7e4a
@@ -370,52 +427,34 @@ def training_step(
     `x`, `y`: all n items; `batch` draws; randomness from `stream` at number `step`. `forward_with`
     runs the batch in place of `model` (None), `free(losses, output)` gives the visited items'
     scores without a pass of their own, `look` and `backward` as in `weighted_step`. If a loss is
-    not finite no step is made (`Step.finite`); if a score is not, `DivergedScores` is raised."""
-    choice = choose(
-        scheme,
-        model,
-        loss_fn,
-        x,
-        y,
-        batch=batch,
-        stream=stream,
-        step=step,
-        optimizer=optimizer,
-        drop_last=drop_last,
-        lap=lap,
-    )
+    not finite no step is made (`Step.finite`); if a score is not, `DivergedScores` is raised.
+
+    >>> from impsamp.schemes import Loss
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> w = torch.nn.init.zeros_(model.weight)
+    >>> def loss_fn(output, y):
+    ...     return 0.5 * (output - y).square().sum(1)
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> scheme = Loss().init(2)
+    >>> on = (scheme, model, loss_fn, x, x, optimizer)
+    >>> done = training_step(*on, batch=2, stream=CounterStream(0), step=0)
+    >>> done.finite, done.scored, len(done.losses)
+    (True, 0, 2)
+    """
+    chosen = partial(choose, scheme, model, loss_fn, x, y, optimizer=optimizer, lap=lap)
+    choice = chosen(batch=batch, stream=stream, step=step, drop_last=drop_last)
     x_batch = batch_items(x, choice.idx)
     y_batch = batch_items(y, choice.idx)
-    scored = choice.scored
-    remember = None
-    if scheme.scope == "visits":
-        remember, extra = _visited_scores(scheme, model, loss_fn, x_batch, y_batch, optimizer, free)
-        scored += extra
-    probe = _probe_of(scheme, model, loss_fn, x_batch, y_batch)
-    scored += 0 if probe is None else len(probe)
+    visit = _visit(scheme, model, loss_fn, x_batch, y_batch, optimizer, free)
 
     def look_and_remember(done):
         look(done)
-        if remember is not None:
-            scores = remember(done.losses, done.output)
-            if scores is not None:
-                _check_finite(torch.as_tensor(scores), scheme, step)
-            if probe is not None:
-                scheme.probe(choice.idx, probe, scores, choice.prob)
-            scheme.update(choice.idx, scores, choice.prob)
+        visit.tell(done, choice, step)
 
-    losses = weighted_step(
-        forward_with or model,
-        loss_fn,
-        x_batch,
-        y_batch,
-        optimizer,
-        choice.weight,
-        look=look_and_remember,
-        backward=backward,
-        guard=True,
-    )
-    return Step(choice, losses, scored)
+    on = partial(weighted_step, forward_with or model, loss_fn, x_batch, y_batch, optimizer)
+    losses = on(choice.weight, look=look_and_remember, backward=backward, guard=True)
+    return Step(choice, losses, choice.scored + visit.scored)
 
 
 # %% ../nbs/12_training.ipynb #c5c11374
@@ -423,7 +462,12 @@ class History(NamedTuple):
     """What `train` returns.
 
     `step` (k,) checkpoints, `values` name -> (k,), `diverged_at` the first step with a loss or
-    score that is not finite or None, costs in per-sample evaluations, `seconds` by phase."""
+    score that is not finite or None, costs in per-sample evaluations, `seconds` by phase.
+
+    >>> history = History(np.array([0, 10]), {"loss": np.array([2.0, 0.5])}, None, 80, 0, {})
+    >>> history.values["loss"].min()
+    np.float64(0.5)
+    """
 
     step: np.ndarray
     values: dict[str, np.ndarray]
@@ -493,6 +537,17 @@ class _Account:
         unreached = dict.fromkeys(names, math.inf)
         return columns(self.rows + [unreached] * (length - len(self.rows))) if names else {}
 
+    def history(self, checkpoints: range, seconds: dict[str, float]) -> History:
+        "What `train` returns."
+        return History(
+            np.array(checkpoints),
+            self.columns(len(checkpoints)),
+            self.diverged_at,
+            self.grad_evals,
+            self.score_evals,
+            seconds,
+        )
+
 
 # %% ../nbs/12_training.ipynb #060f8425
 def train(
@@ -537,18 +592,8 @@ def train(
     scheme.init(n)
     account = _Account()
     clock = _Clock()
-    make_step = partial(
-        training_step,
-        scheme,
-        model,
-        loss_fn,
-        x,
-        y,
-        optimizer,
-        batch=batch,
-        stream=CounterStream(seed),
-        lap=clock.lap,
-    )
+    on = partial(training_step, scheme, model, loss_fn, x, y, optimizer)
+    make_step = partial(on, batch=batch, stream=CounterStream(seed), lap=clock.lap)
     for t in range(steps + 1):
         if evaluate is not None and t % eval_every == 0:
             account.rows.append(evaluate(model))
@@ -559,12 +604,4 @@ def train(
         clock.lap("step")
         if account.diverged_at is not None:
             break
-    checkpoints = range(0, steps + 1, eval_every)
-    return History(
-        np.array(checkpoints),
-        account.columns(len(checkpoints)),
-        account.diverged_at,
-        account.grad_evals,
-        account.score_evals,
-        clock.seconds,
-    )
+    return account.history(range(0, steps + 1, eval_every), clock.seconds)

@@ -30,7 +30,16 @@ class PreparedLoader:
     """An `ImportanceLoader` whose batches accelerate places; what `prepare_loader` returns.
 
     `loader`: that loader, whose `update`, `consumed`, `trust`, `seed` and states are also here;
-    `placed`: accelerate's loader."""
+    `placed`: accelerate's loader.
+
+    >>> from impsamp.samplers import importance_loader
+    >>> data = [(float(i), i) for i in range(4)]
+    >>> accelerator = accelerate.Accelerator(cpu=True)
+    >>> loader = prepare_loader(accelerator, importance_loader(data, "uniform", 2, generator=0))
+    >>> (x, y), draw = next(iter(loader))
+    >>> len(loader), x.device.type, draw.weight.tolist()
+    (2, 'cpu', [0.5, 0.5])
+    """
 
     def __init__(self, loader: ImportanceLoader, placed: DataLoader) -> None:
         self.loader = loader
@@ -59,7 +68,15 @@ def prepare_loader(accelerator: accelerate.Accelerator, loader: ImportanceLoader
     `update`, `consumed`, `trust`, `seed` and states of `loader`. `accelerator.save_state` and
     `load_state` keep the state of the sampling. accelerate holds one batch back, to know the last:
     for draws that do not depend on that, the loader has lag = 1 (with workers: "auto"). Raises
-    `InvalidArgument` for another loader, and for one that was built before the ranks met."""
+    `InvalidArgument` for another loader, and for one that was built before the ranks met.
+
+    >>> from impsamp.samplers import importance_loader
+    >>> data = [(float(i), i) for i in range(4)]
+    >>> accelerator = accelerate.Accelerator(cpu=True)
+    >>> loader = prepare_loader(accelerator, importance_loader(data, "uniform", 2, generator=0))
+    >>> len(loader), type(loader.loader).__name__
+    (2, 'ImportanceLoader')
+    """
     if not isinstance(loader, ImportanceLoader):
         raise InvalidArgument(
             f"{type(loader).__name__} is no loader of importance_loader: "

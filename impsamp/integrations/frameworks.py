@@ -56,7 +56,16 @@ def _cure(framework: str) -> str:
 def require_framework(framework: str) -> None:
     """`MissingFramework` unless `framework`, a name in `OLDEST`, is installed and not older.
 
-    Nothing is imported."""
+    Nothing is imported.
+
+    >>> from unittest import mock
+    >>> with mock.patch(f"{__name__}.find_spec", return_value=None):
+    ...     try:
+    ...         require_framework("torchdata")
+    ...     except MissingFramework as e:
+    ...         print(str(e).split(":")[0])
+    torchdata cannot be imported
+    """
     if find_spec(framework) is None:
         raise MissingFramework(f"{framework} cannot be imported: {_cure(framework)}")
     try:

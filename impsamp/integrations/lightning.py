@@ -76,7 +76,20 @@ class ImportanceCallback(lightning.Callback):
     learnt from it. `log_every`: steps between values of `loader.trust` (effective share of the
     draws, largest share of the estimate, H(p)/H(u)) logged by the module below "draws/"; None logs
     nothing. Raises `InvalidArgument` for another loader, a batch without its draw, a step without
-    losses, and for the state of another sampler."""
+    losses, and for the state of another sampler.
+
+    >>> from types import SimpleNamespace
+    >>> data = [(float(i), i) for i in range(4)]
+    >>> module = ImportanceDataModule(data, "stale", 2, generator=0)
+    >>> loader = module.train_dataloader()
+    >>> callback = ImportanceCallback()
+    >>> callback.on_train_start(SimpleNamespace(train_dataloader=loader), None)
+    >>> batch = next(iter(loader))
+    >>> outputs = {"loss": 0.0, "losses": [1.0, 2.0]}
+    >>> callback.on_train_batch_end(None, None, outputs, batch, 0)
+    >>> list(callback.state_dict())
+    ['loader']
+    """
 
     def __init__(self, *, log_every: int | None = None) -> None:
         self.log_every = log_every
@@ -124,7 +137,13 @@ class ImportanceDataModule(lightning.LightningDataModule):
 
     `batch_size` counts all ranks. `validation`: a plain loader, or None; a subclass may define
     `val_dataloader`, or set `dataset` in its `setup`. With several ranks give the trainer
-    `use_distributed_sampler=False` and `generator` a seed."""
+    `use_distributed_sampler=False` and `generator` a seed.
+
+    >>> data = [(float(i), i) for i in range(4)]
+    >>> (x, y), draw = next(iter(ImportanceDataModule(data, "uniform", 2).train_dataloader()))
+    >>> len(x), draw.weight.tolist()
+    (2, [0.5, 0.5])
+    """
 
     def __init__(
         self,

@@ -49,7 +49,15 @@ def scalars_of(found: Trust | Mapping[str, float]) -> dict[str, float]:
 
 # %% ../../nbs/15_integrations/02_tensorboard.ipynb #9f84fcc2
 class ScalarWriter(Protocol):
-    "What writes curves: torch's or tensorboardX's SummaryWriter, Lightning's `logger.experiment`."
+    """What writes curves: torch's or tensorboardX's SummaryWriter, Lightning's `logger.experiment`.
+
+    >>> class Lines:
+    ...     def add_scalar(self, tag, scalar_value, global_step):
+    ...         print(global_step, tag, scalar_value)
+    >>> writer: ScalarWriter = Lines()
+    >>> writer.add_scalar("loss", 0.5, 3)
+    3 loss 0.5
+    """
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object: ...
 

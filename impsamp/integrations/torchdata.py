@@ -27,7 +27,14 @@ class StatefulImportanceLoader(StatefulDataLoader):
     takes the sampler's state where a batch is drawn, ahead of training: no batch is lost or comes
     twice, but the reports of the batches in flight then are not in it; without workers none are
     missing. `snapshot_every_n_steps` and other options are torchdata's. Raises what
-    `importance_loader` raises."""
+    `importance_loader` raises.
+
+    >>> data = [(float(i), i) for i in range(4)]
+    >>> loader = StatefulImportanceLoader(data, "uniform", 2, generator=0)
+    >>> (x, y), draw = next(iter(loader))
+    >>> len(loader), draw.weight.tolist()
+    (2, [0.5, 0.5])
+    """
 
     def __init__(
         self,

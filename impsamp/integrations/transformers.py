@@ -62,7 +62,12 @@ def token_losses(
     """(n,) mean cross entropy over the labelled tokens of each item; 0 for an item without any.
 
     `logits` (n, C) with `labels` (n,), or (n, T, C) with (n, T); label -100 does not count.
-    `shift`: token t predicts label t + 1, as in a causal language model."""
+    `shift`: token t predicts label t + 1, as in a causal language model.
+
+    >>> logits = torch.zeros(2, 3, 2)
+    >>> token_losses(logits, torch.tensor([[0, 1, 1], [-100, -100, -100]]))
+    tensor([0.6931, 0.0000])
+    """
     if shift:
         logits = logits[:, :-1]
         labels = labels[:, 1:]
@@ -80,7 +85,13 @@ def token_losses(
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #3b00479c
 def label_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    "(n,) losses of `logits` (n, C): squares for C = 1, sigmoids for labels (n, C), else classes."
+    """(n,) losses of `logits` (n, C): squares for C = 1, sigmoids for labels (n, C), else classes.
+
+    >>> label_losses(torch.tensor([[3.0]]), torch.tensor([1.0])).tolist()
+    [4.0]
+    >>> label_losses(torch.zeros(1, 2), torch.tensor([1]))
+    tensor([0.6931])
+    """
     if logits.shape[-1] == 1:
         return (logits.float().squeeze(-1) - labels.float().reshape(len(labels))).square()
     if labels.is_floating_point() and labels.shape == logits.shape:
@@ -103,7 +114,13 @@ _OF_TOKENS = {"ForCausalLM": True, "ForMaskedLM": False, "ForTokenClassification
 def losses_for(model: torch.nn.Module, label_smoothing: float = 0.0) -> LossPerItem:
     """The loss per item that fits `model`, by the `loss_type` that transformers gives it.
 
-    Raises `UnsupportedModel` where none is known."""
+    Raises `UnsupportedModel` where none is known.
+
+    >>> model = torch.nn.Identity()
+    >>> model.loss_type = "ForTokenClassification"
+    >>> losses_for(model)(torch.zeros(1, 3, 2), torch.tensor([[0, 1, -100]]))
+    tensor([0.6931])
+    """
     kind = getattr(model, "loss_type", None)
     shift = _OF_TOKENS.get(str(kind))
     if kind in _OF_LABELS.split() and not label_smoothing:
@@ -122,7 +139,12 @@ def losses_for(model: torch.nn.Module, label_smoothing: float = 0.0) -> LossPerI
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #90481a91
 class DrawnInputs(dict):
-    "The inputs of a model, and the draw that they came with."
+    """The inputs of a model, and the draw that they came with.
+
+    >>> inputs = DrawnInputs({"labels": torch.zeros(2)}, draw=None)
+    >>> list(inputs), inputs.draw
+    (['labels'], None)
+    """
 
     draw: Draw | None  # None for a batch of Trainer's own
 
@@ -133,7 +155,14 @@ class DrawnInputs(dict):
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #899b3c11
 class TrainerLoader:
-    "An `ImportanceLoader` as Trainer reads one: its batches are `DrawnInputs`."
+    """An `ImportanceLoader` as Trainer reads one: its batches are `DrawnInputs`.
+
+    >>> data = [{"labels": torch.tensor(i)} for i in range(4)]
+    >>> loader = TrainerLoader(importance_loader(data, "uniform", 2, generator=0))
+    >>> inputs = next(iter(loader))
+    >>> len(loader), inputs["labels"].shape, inputs.draw.weight.tolist()
+    (2, torch.Size([2]), [0.5, 0.5])
+    """
 
     def __init__(self, loader: ImportanceLoader) -> None:
         self.loader = loader
@@ -170,6 +199,85 @@ class _Saves(transformers.TrainerCallback):
             torch.save(found, os.path.join(folder, FILE))
 
 
+# %% ../../nbs/15_integrations/04_transformers.ipynb #3e354c33
+def _resume(trainer: ImportanceTraining, checkpoint: str) -> None:
+    "Sampling goes on from what `checkpoint` holds of it; a warning where it holds nothing."
+    file = os.path.join(checkpoint, FILE)
+    if os.path.isfile(file):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        trainer.load_sampling_state(state)
+    else:
+        warnings.warn(
+            f"{checkpoint} has no {FILE}: the scheme begins with nothing remembered",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+# %% ../../nbs/15_integrations/04_transformers.ipynb #7681fd72
+def _steps_of(steps: int | None, items: int, batch: int, accumulated: int) -> int:
+    "Batches per epoch: as given, or about items / batch; a multiple of `accumulated`."
+    if steps is None:
+        return accumulated * max(1, -(-items // (batch * accumulated)))
+    if steps % accumulated:
+        raise InvalidArgument(
+            f"steps = {steps} is no multiple of gradient_accumulation_steps = {accumulated}"
+        )
+    return steps
+
+
+# %% ../../nbs/15_integrations/04_transformers.ipynb #de36f2b6
+def _loader_of(trainer: ImportanceTraining) -> ImportanceLoader:
+    "The loader that a trainer's arguments ask for."
+    args = trainer.args
+    ranks = ranks_of()[1]
+    if args.world_size != ranks:
+        raise InvalidArgument(f"{args.world_size} ranks, but torch.distributed has {ranks}")
+    size = trainer._train_batch_size * ranks
+    items = trainer.train_dataset
+    workers = args.dataloader_num_workers
+    return importance_loader(
+        items,
+        cast("str | Law", trainer.scheme),
+        size,
+        steps=_steps_of(trainer.steps, len(items), size, args.gradient_accumulation_steps),
+        generator=args.seed if args.data_seed is None else args.data_seed,
+        lag=trainer.lag,
+        num_workers=workers,
+        prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+        # without the columns that the model does not take
+        collate_fn=trainer._get_collator_with_removed_columns(
+            trainer.data_collator, description="training"
+        ),
+        pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+        persistent_workers=args.dataloader_persistent_workers,
+    )
+
+
+# %% ../../nbs/15_integrations/04_transformers.ipynb #6b6ec883
+def _output_of(model: torch.nn.Module, inputs: dict, thinning: Thinning | None) -> object:
+    "What the model makes of the inputs, without the labels if it can do without."
+    if "labels" not in inputs:
+        raise InvalidArgument("a training batch has no labels: the losses are made from them")
+    decoder = getattr(model.config, "is_encoder_decoder", False)
+    given = dict(inputs) if decoder else {k: v for k, v in inputs.items() if k != "labels"}
+    skips = contextlib.nullcontext() if thinning is None else skip_zero_rows()
+    with skips:
+        return model(**given)
+
+
+# %% ../../nbs/15_integrations/04_transformers.ipynb #75773752
+def _batch_loss(
+    draw: Draw | None, losses: torch.Tensor, output: object, thinning: Thinning | None
+) -> torch.Tensor:
+    "The weighted sum of `losses` (n,), the mean without a draw; its thinned estimate."
+    if thinning is None:
+        return losses.mean() if draw is None else draw.estimate(losses)
+    if draw is not None:  # whose plain mean is the weighted sum
+        losses = losses * (draw.weight * len(losses)).to(losses)
+    return thinning.loss(losses, _logits(output))
+
+
 # %% ../../nbs/15_integrations/04_transformers.ipynb #1a42d29a
 class ImportanceTraining(_Trainer):
     """What makes a `transformers.Trainer` draw by importance and thin: a mixin, named first.
@@ -182,7 +290,13 @@ class ImportanceTraining(_Trainer):
     labels) -> losses (n,); None: by the model's `loss_type`. `lag` as in `importance_loader`.
 
     `loader` is the `ImportanceLoader` once training has begun. Evaluation is Trainer's own. Raises
-    `InvalidArgument`, `UnsupportedModel`, and what `importance_loader` raises."""
+    `InvalidArgument`, `UnsupportedModel`, and what `importance_loader` raises.
+
+    >>> class MyTrainer(ImportanceTraining, transformers.Trainer):
+    ...     "A trainer of another library takes the place of `transformers.Trainer`."
+    >>> MyTrainer.compute_loss is ImportanceTraining.compute_loss
+    True
+    """
 
     def __init__(
         self,
@@ -218,44 +332,8 @@ class ImportanceTraining(_Trainer):
         if self.scheme is None:
             return super().get_train_dataloader()
         if self.loader is None:
-            self.loader = self._make_loader()
+            self.loader = _loader_of(self)
         return TrainerLoader(self.loader)
-
-    def _make_loader(self) -> ImportanceLoader:
-        args = self.args
-        ranks = ranks_of()[1]
-        if args.world_size != ranks:
-            raise InvalidArgument(f"{args.world_size} ranks, but torch.distributed has {ranks}")
-        size = self._train_batch_size * ranks
-        workers = args.dataloader_num_workers
-        return importance_loader(
-            self.train_dataset,
-            cast("str | Law", self.scheme),
-            size,
-            steps=self._steps_of(size),
-            generator=args.seed if args.data_seed is None else args.data_seed,
-            lag=self.lag,
-            num_workers=workers,
-            prefetch_factor=args.dataloader_prefetch_factor if workers else None,
-            collate_fn=self._collator(),
-            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=args.dataloader_persistent_workers,
-        )
-
-    def _collator(self) -> Callable[[list], object]:
-        "The collator, without the columns that the model does not take."
-        return self._get_collator_with_removed_columns(self.data_collator, description="training")
-
-    def _steps_of(self, size: int) -> int:
-        "Batches per epoch, whole updates of the model."
-        each = self.args.gradient_accumulation_steps
-        if self.steps is None:
-            return each * max(1, -(-len(self.train_dataset) // (size * each)))
-        if self.steps % each:
-            raise InvalidArgument(
-                f"steps = {self.steps} is no multiple of gradient_accumulation_steps = {each}"
-            )
-        return self.steps
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict, num_items_in_batch: object = None
@@ -279,35 +357,17 @@ class ImportanceTraining(_Trainer):
             return super().compute_loss(
                 model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
             )
-        output, losses = self._forward(model, inputs)
+        output = _output_of(model, inputs, self.thinning)
+        losses = self._losses(output, inputs["labels"])
         draw = self._step.draw
         if draw is not None:
-            self._report(draw, losses, output)
+            assert self.loader is not None
+            self.loader.update(draw, self._score(losses, _logits(output)))
         loss = self._estimate(draw, losses, output)
         return (loss, output) if return_outputs else loss
 
-    def _forward(self, model: torch.nn.Module, inputs: dict) -> tuple[object, torch.Tensor]:
-        "The model's output and the losses (n,) of its items."
-        if "labels" not in inputs:
-            raise InvalidArgument("a training batch has no labels: the losses are made from them")
-        decoder = getattr(self.model.config, "is_encoder_decoder", False)
-        given = dict(inputs) if decoder else {k: v for k, v in inputs.items() if k != "labels"}
-        skips = contextlib.nullcontext() if self.thinning is None else skip_zero_rows()
-        with skips:
-            output = model(**given)
-        return output, self._losses(output, inputs["labels"])
-
-    def _report(self, draw: Draw, losses: torch.Tensor, output: object) -> None:
-        assert self.loader is not None
-        scores = self._score(losses, _logits(output))
-        self.loader.update(draw, scores)
-
     def _estimate(self, draw: Draw | None, losses: torch.Tensor, output: object) -> torch.Tensor:
-        if self.thinning is None:
-            return losses.mean() if draw is None else draw.estimate(losses)
-        if draw is not None:  # whose plain mean is the weighted sum
-            losses = losses * (draw.weight * len(losses)).to(losses)
-        return self.thinning.loss(losses, _logits(output))
+        return _batch_loss(draw, losses, output, self.thinning)
 
     def sampling_state(self) -> dict[str, object]:
         "The state of the loader and of the thinning, None where there is none."
@@ -324,19 +384,27 @@ class ImportanceTraining(_Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        file = os.path.join(checkpoint, FILE)
-        if os.path.isfile(file):
-            self.load_sampling_state(torch.load(file, map_location="cpu", weights_only=True))
-        else:
-            warnings.warn(
-                f"{checkpoint} has no {FILE}: the scheme begins with nothing remembered",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        if checkpoint is not None:
+            _resume(self, checkpoint)
 
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #d7107662
 class ImportanceTrainer(ImportanceTraining, transformers.Trainer):
-    "`transformers.Trainer` with the arguments of `ImportanceTraining`."
+    """`transformers.Trainer` with the arguments of `ImportanceTraining`.
+
+    >>> import tempfile
+    >>> config = transformers.BertConfig(
+    ...     hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+    ...     vocab_size=20, num_labels=2,
+    ... )
+    >>> model = transformers.BertForSequenceClassification(config)
+    >>> data = [{"input_ids": [i, 3], "labels": i % 2} for i in range(8)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     args = transformers.TrainingArguments(
+    ...         folder, per_device_train_batch_size=4, use_cpu=True, report_to=[]
+    ...     )
+    ...     trainer = ImportanceTrainer(model, args, train_dataset=data, scheme="stale")
+    >>> inputs = next(iter(trainer.get_train_dataloader()))
+    >>> inputs["input_ids"].shape, inputs.draw.weight.tolist()
+    (torch.Size([4, 2]), [0.25, 0.25, 0.25, 0.25])
+    """

@@ -24,7 +24,11 @@ __all__ = ["HUGE", "Answer", "Job", "Settings", "complaint_about", "solved", "wa
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #0b7751d8
 @dataclass
 class Job:
-    "A composite problem to be solved from theta; name: of its class, for messages."
+    """A composite problem to be solved from theta; name: of its class, for messages.
+
+    >>> Job("logistic", np.array([1.0, -1.0]), classes=1, theta=np.zeros((1, 3)), seed=0).name
+    ''
+    """
 
     loss: str
     targets: np.ndarray
@@ -37,7 +41,14 @@ class Job:
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #b1645f78
 @dataclass
 class Answer:
-    "theta (K, d), how it was found, and whether the classes are separated without a penalty."
+    """theta (K, d), how it was found, and whether the classes are separated without a penalty.
+
+    >>> job = Job("squared", np.array([0.0, 1.0]), 1, np.zeros((1, 2)), 0)
+    >>> how = Settings("auto", "importance", 0.0, 0.0, 1e-8, 100, True)
+    >>> answer = solved(job, np.array([[0.0], [1.0]]), np.ones(2), how, None)
+    >>> answer.run.converged, answer.separated
+    (True, False)
+    """
 
     theta: np.ndarray
     run: Progress
@@ -48,7 +59,11 @@ class Answer:
 # %% ../../nbs/11_linear/08_certified_fits.ipynb #2cab00b8
 @dataclass
 class Settings:
-    "The estimator's parameters as numbers."
+    """The estimator's parameters as numbers.
+
+    >>> Settings("auto", "importance", l2=1.0, l1=0.0, tol=1e-6, max_iter=9, fit_intercept=True).tol
+    1e-06
+    """
 
     method: str
     sampling: str

@@ -303,7 +303,18 @@ def anchored_steps(
     lr, lr_bias: the step sizes of the coefficients and of the intercept (see `Plan`).
     refresh: 0 leaves the anchor (SGD, SVRG), 1 refreshes the drawn items (SAGA, J = S), 2 those of
     the second block `jptr`, `jidx` (SAGA as analysed). `kept` (d,) receives the iterate before step
-    `keep`. new, newj: room for the slopes of the largest batch."""
+    `keep`. new, newj: room for the slopes of the largest batch.
+
+    >>> one = np.ones(1)
+    >>> x, g, h = np.zeros(1), np.zeros(1), np.zeros(1)
+    >>> item = (np.ones((1, 1)), one, one, SQUARED, False)
+    >>> pull = (np.zeros(1), 0.0, 0.5, 0.5)
+    >>> none = np.zeros(2, np.int64), np.empty(0, np.int64)
+    >>> draws = (np.array([0, 1]), np.array([0]), *none)
+    >>> anchored_steps(*item, x, g, h, one, *pull, *draws, 1, -1, *np.zeros((3, 1)))
+    >>> x.tolist(), g.tolist(), h.tolist()
+    ([0.5], [-1.0], [-1.0])
+    """
     n = h.size
     k = x.size - intercept
     item = (y, w, kind)
@@ -426,7 +437,17 @@ def sarah_steps(
 ) -> None:
     """One block of SARAH steps, O(d) each, in place.
 
-    x (d,), the iterate `before` it (d,), the estimate u (d,). Others as in `anchored_steps`."""
+    x (d,), the iterate `before` it (d,), the estimate u (d,). Others as in `anchored_steps`.
+
+    >>> one = np.ones(1)
+    >>> x, before, u = np.ones(1), np.zeros(1), np.array([-1.0])
+    >>> item = (np.ones((1, 1)), one, one, SQUARED, False)
+    >>> pull = (np.zeros(1), 0.0, 0.5, 0.5)
+    >>> draws = (np.array([0, 1]), np.array([0]))
+    >>> sarah_steps(*item, x, before, u, one, *pull, *draws, -1, np.zeros(1))
+    >>> x.tolist(), u.tolist()
+    ([1.0], [0.0])
+    """
     k = x.size - intercept
     item = (y, w, kind)
     for t in range(ptr.size - 1):

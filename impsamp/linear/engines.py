@@ -22,7 +22,20 @@ __all__ = ["CompiledEngine", "Engine", "ReferenceEngine", "every_coordinate", "m
 
 # %% ../../nbs/11_linear/05_engines.ipynb #c59eace9
 class Engine(Protocol):
-    "An iterate `x` (d,) and what moves it; `longest`: steps that a block should hold at most."
+    """An iterate `x` (d,) and what moves it; `longest`: steps that a block should hold at most.
+
+    >>> from impsamp.linear.plans import make_plan
+    >>> from impsamp.problems import LeastSquares
+    >>> def full_step(engine: Engine) -> None:
+    ...     engine.anchor()
+    ...     engine.start()
+    >>> problem = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> plan = make_plan(problem, "sarah", "uniform", lr=0.5)
+    >>> engine = ReferenceEngine(problem, plan, np.zeros(1))
+    >>> full_step(engine)
+    >>> engine.x.tolist()
+    [0.5]
+    """
 
     name: str
     x: np.ndarray
@@ -202,7 +215,18 @@ class CompiledEngine:
     """The kernels on a `LinearSum`, in the dtype of its features; memory O(n + d) beside the data.
 
     SAGA's table and SVRG's snapshot are n slopes. `name` says what a step costs: dense rows, CSR
-    rows with lazy updates, or CSR rows with every coordinate moved, and why."""
+    rows with lazy updates, or CSR rows with every coordinate moved, and why.
+
+    >>> from impsamp.linear.plans import make_plan
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> plan = make_plan(problem, "svrg", "uniform", lr=0.1)
+    >>> engine = CompiledEngine(problem, plan, np.zeros(1))
+    >>> engine.anchor()
+    >>> engine.advance(Block(np.arange(2), np.array([1])), None)
+    >>> engine.x.tolist(), engine.name
+    ([0.1], 'compiled, dense rows')
+    """
 
     def __init__(self, problem: LinearSum, plan: Plan, x0: np.ndarray):
         dtype = problem.dtype

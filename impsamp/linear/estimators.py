@@ -52,6 +52,50 @@ def _truth(x, name):
     return bool(x)
 
 
+# %% ../../nbs/11_linear/08_estimators.ipynb #a79ffb59
+def _settings_of(model: _VRLinear) -> Settings:
+    "The parameters of an estimator, checked."
+    if model.method not in METHODS:
+        raise unknown("method", model.method, METHODS)
+    if model.sampling not in SAMPLINGS:
+        raise unknown("sampling", model.sampling, SAMPLINGS)
+    strength = check_number(model.l2, "l2", strict=False)
+    share = check_number(model.l1_ratio, "l1_ratio", strict=False)
+    if share > 1:
+        raise InvalidArgument(f"l1_ratio must lie in [0, 1], got {share:g}")
+    _truth(model.warm_start, "warm_start")
+    check_number(model.verbose, "verbose", strict=False)
+    if model.callback is not None and not callable(model.callback):
+        raise InvalidArgument(f"callback must be a function of a row, got {model.callback!r}")
+    if share > 0 and model.method == "sarah":
+        raise InvalidArgument("SARAH has no proximal step: l1_ratio > 0 needs another method")
+    return Settings(
+        method=model.method,
+        sampling=model.sampling,
+        l2=strength * (1 - share),
+        l1=strength * share,
+        tol=check_number(model.tol, "tol", strict=False),
+        max_iter=check_count(model.max_iter, "max_iter"),
+        fit_intercept=_truth(model.fit_intercept, "fit_intercept"),
+    )
+
+
+# %% ../../nbs/11_linear/08_estimators.ipynb #189fce19
+def _start_of(model: _VRLinear, shape: tuple[int, int]) -> np.ndarray:
+    "theta (K, d) to begin with: with warm_start what is there, if it fits."
+    coef = np.atleast_2d(getattr(model, "coef_", np.empty((0, 0))))
+    intercept = np.atleast_1d(getattr(model, "intercept_", np.empty(0)))
+    k = shape[1] - bool(model.fit_intercept)
+    theta = np.zeros(shape)
+    fits = coef.shape == (shape[0], k) and intercept.size == shape[0]
+    fits = fits and np.isfinite(coef).all() and np.isfinite(intercept).all()
+    if model.warm_start and fits:
+        theta[:, :k] = coef
+        if model.fit_intercept:
+            theta[:, k] = intercept
+    return theta
+
+
 # %% ../../nbs/11_linear/08_estimators.ipynb #283b301f
 class _VRLinear(BaseEstimator):
     "Parameters, validation and the fit of one or several problems."
@@ -87,32 +131,6 @@ class _VRLinear(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _settings(self):
-        "`Settings`, checked."
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
-        if self.sampling not in SAMPLINGS:
-            raise unknown("sampling", self.sampling, SAMPLINGS)
-        strength = check_number(self.l2, "l2", strict=False)
-        share = check_number(self.l1_ratio, "l1_ratio", strict=False)
-        if share > 1:
-            raise InvalidArgument(f"l1_ratio must lie in [0, 1], got {share:g}")
-        _truth(self.warm_start, "warm_start")
-        check_number(self.verbose, "verbose", strict=False)
-        if self.callback is not None and not callable(self.callback):
-            raise InvalidArgument(f"callback must be a function of a row, got {self.callback!r}")
-        if share > 0 and self.method == "sarah":
-            raise InvalidArgument("SARAH has no proximal step: l1_ratio > 0 needs another method")
-        return Settings(
-            method=self.method,
-            sampling=self.sampling,
-            l2=strength * (1 - share),
-            l1=strength * share,
-            tol=check_number(self.tol, "tol", strict=False),
-            max_iter=check_count(self.max_iter, "max_iter"),
-            fit_intercept=_truth(self.fit_intercept, "fit_intercept"),
-        )
-
     def _validated(self, X, y, sample_weight, **kwargs):
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_FLOATS, **kwargs)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -142,20 +160,6 @@ class _VRLinear(BaseEstimator):
             warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
         return answers
 
-    def _start(self, shape):
-        "theta (K, d) to begin with: with warm_start what is there, if it fits."
-        coef = np.atleast_2d(getattr(self, "coef_", np.empty((0, 0))))
-        intercept = np.atleast_1d(getattr(self, "intercept_", np.empty(0)))
-        k = shape[1] - bool(self.fit_intercept)
-        theta = np.zeros(shape)
-        fits = coef.shape == (shape[0], k) and intercept.size == shape[0]
-        fits = fits and np.isfinite(coef).all() and np.isfinite(intercept).all()
-        if self.warm_start and fits:
-            theta[:, :k] = coef
-            if self.fit_intercept:
-                theta[:, k] = intercept
-        return theta
-
     def _seeds(self, count):
         random = check_random_state(self.random_state)
         return random.randint(2**31 - 1, size=count)
@@ -172,6 +176,66 @@ class _VRLinear(BaseEstimator):
         X = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
         coef = np.atleast_2d(self.coef_)
         return np.asarray(X @ coef.T) + self.intercept_
+
+
+# %% ../../nbs/11_linear/08_estimators.ipynb #cd95421a
+def _classes_of(y, weight):
+    "The classes that are there: weight zero is absence, of a class too."
+    check_classification_targets(y)
+    classes = np.unique(y[weight > 0])
+    if classes.size < 2:
+        raise InvalidArgument(
+            f"only one class ({classes[0]}) is present with positive weight: a classifier needs two"
+        )
+    return classes
+
+
+# %% ../../nbs/11_linear/08_estimators.ipynb #06290fd8
+def _weighted(weight, y, classes, class_weight):
+    "Weights with those of the classes."
+    if class_weight is None:
+        return weight
+    here = weight > 0
+    each = compute_class_weight(
+        class_weight, classes=classes, y=y[here], sample_weight=weight[here]
+    )
+    bad = ~(np.isfinite(each) & (each >= 0))
+    if bad.any():
+        raise InvalidArgument(
+            f"class_weight of class {classes[bad][0]} is {each[bad][0]}: "
+            "it must be finite and not negative"
+        )
+    number = np.minimum(np.searchsorted(classes, y), classes.size - 1)
+    return weight * each[number]
+
+
+# %% ../../nbs/11_linear/08_estimators.ipynb #c7bca4a0
+def _jobs_of(model: VRClassifier, y: np.ndarray, k: int) -> list[Job]:
+    "One multinomial problem, or one of two classes for each that is told from the rest."
+    d = k + bool(model.fit_intercept)
+    K = model.classes_.size
+    if model.loss_ == "multinomial":
+        number = np.minimum(np.searchsorted(model.classes_, y), K - 1)
+        seed = int(model._seeds(1)[0])
+        return [Job("multinomial", number, K, _start_of(model, (K, d)), seed)]
+    positive = model.classes_[1:] if K == 2 else model.classes_
+    theta = _start_of(model, (len(positive), d))
+    jobs = []
+    for c, start, seed in zip(positive, theta, model._seeds(len(positive))):
+        target = np.where(y == c, 1.0, -1.0)
+        name = "" if K == 2 else f"class {c!s} against the rest"
+        jobs.append(Job("logistic", target, 1, start[None], seed, name))
+    return jobs
+
+
+# %% ../../nbs/11_linear/08_estimators.ipynb #2124dd21
+def _shares(p):
+    "Chances (m, K) whose rows sum to one, of `p` (m, 1) for the second of two, or of each (m, K)."
+    if p.shape[1] == 1:
+        return np.hstack([1 - p, p])
+    total = p.sum(axis=1, keepdims=True)
+    share = p / np.where(total > 0, total, 1)
+    return np.where(total > 0, share, 1 / p.shape[1])
 
 
 # %% ../../nbs/11_linear/08_estimators.ipynb #6f2af031
@@ -251,48 +315,6 @@ class VRClassifier(ClassifierMixin, _VRLinear):
             return "logistic"
         return "multinomial"
 
-    def _classes(self, y, weight):
-        check_classification_targets(y)
-        classes = np.unique(y[weight > 0])  # weight zero is absence, of a class too
-        if classes.size < 2:
-            raise InvalidArgument(
-                f"only one class ({classes[0]}) is present with positive weight: "
-                "a classifier needs two"
-            )
-        return classes
-
-    def _weighted(self, y, weight):
-        "Weights with those of the classes."
-        if self.class_weight is None:
-            return weight
-        here = weight > 0
-        each = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=y[here], sample_weight=weight[here]
-        )
-        bad = ~(np.isfinite(each) & (each >= 0))
-        if bad.any():
-            raise InvalidArgument(
-                f"class_weight of class {self.classes_[bad][0]} is {each[bad][0]}: "
-                "it must be finite and not negative"
-            )
-        number = np.minimum(np.searchsorted(self.classes_, y), self.classes_.size - 1)
-        return weight * each[number]
-
-    def _jobs(self, y, k):
-        d = k + bool(self.fit_intercept)
-        K = self.classes_.size
-        if self.loss_ == "multinomial":
-            number = np.minimum(np.searchsorted(self.classes_, y), K - 1)
-            return [Job("multinomial", number, K, self._start((K, d)), int(self._seeds(1)[0]))]
-        positive = self.classes_[1:] if K == 2 else self.classes_
-        theta = self._start((len(positive), d))
-        jobs = []
-        for c, start, seed in zip(positive, theta, self._seeds(len(positive))):
-            target = np.where(y == c, 1.0, -1.0)
-            name = "" if K == 2 else f"class {c!s} against the rest"
-            jobs.append(Job("logistic", target, 1, start[None], seed, name))
-        return jobs
-
     def fit(self, X: MatrixLike, y: Targets, sample_weight: Vector | None = None) -> VRClassifier:
         """Fit rows X (m, k), dense or sparse, with labels y (m,) of any kind; returns self.
 
@@ -304,15 +326,15 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         >>> round(float(model.coef_[0, 0]), 3)
         0.235
         """
-        how = self._settings()
+        how = _settings_of(self)
         X, y, weight = self._validated(X, y, sample_weight)
         before = getattr(self, "classes_", None)
-        self.classes_ = self._classes(y, weight)
+        self.classes_ = _classes_of(y, weight)
         self.loss_ = self._loss(self.classes_.size)
         if before is not None and not np.array_equal(before, self.classes_):
             self.coef_ = np.empty((0, 0))
-        jobs = self._jobs(y, X.shape[1])
-        weight = self._weighted(y, weight)
+        jobs = _jobs_of(self, y, X.shape[1])
+        weight = _weighted(weight, y, self.classes_, self.class_weight)
         answers = self._answers(jobs, X, weight, how, self.n_jobs)
         theta = np.vstack([a.theta for a in answers])
         self.coef_, self.intercept_ = self._parts(theta, X.shape[1])
@@ -359,12 +381,7 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         scores = self._scores(X)
         if self.loss_ == "multinomial":
             return softmax(scores, axis=1)
-        p = expit(scores)
-        if p.shape[1] == 1:
-            return np.hstack([1 - p, p])
-        total = p.sum(axis=1, keepdims=True)
-        share = p / np.where(total > 0, total, 1)
-        return np.where(total > 0, share, 1 / p.shape[1])
+        return _shares(expit(scores))
 
     def predict_log_proba(self, X: MatrixLike) -> np.ndarray:
         """Logarithm of `predict_proba`, (m, K).
@@ -414,12 +431,12 @@ class VRRegressor(RegressorMixin, _VRLinear):
         >>> VRRegressor().fit([[0.0], [1.0]], [0.0, 2.0]).n_features_in_
         1
         """
-        how = self._settings()
+        how = _settings_of(self)
         X, target, weight = self._validated(X, y, sample_weight, y_numeric=True)
         target = target.astype(np.float64)
         k = X.shape[1]
         mean, spread = _unit(target, weight, how.fit_intercept)
-        theta = self._start((1, k + how.fit_intercept))
+        theta = _start_of(self, (1, k + how.fit_intercept))
         if how.fit_intercept and theta.any():
             theta[0, k] -= mean
         unit = (target / spread) - (mean / spread)

@@ -147,7 +147,19 @@ def anchored_lazy(
     """`anchored_steps` on a CSR tuple: work proportional to the nonzeros of the batch.
 
     There are passes over x besides, one per block and one per REBASE steps. shrink = 1 - lr l2;
-    zg (k, 2): room for the resting coordinates. Other arguments as in `anchored_steps`."""
+    zg (k, 2): room for the resting coordinates. Other arguments as in `anchored_steps`.
+
+    >>> one = np.ones(1)
+    >>> rows = (one, np.zeros(1, np.uint32), np.array([0, 1], np.uint32))
+    >>> x, g, h = np.zeros(1), np.zeros(1), np.zeros(1)
+    >>> item = (rows, one, one, 3, False)
+    >>> pull = (0.5, 0.5, 1.0, np.empty((1, 2)))
+    >>> none = np.zeros(2, np.int64), np.empty(0, np.int64)
+    >>> draws = (np.array([0, 1]), np.array([0]), *none)
+    >>> anchored_lazy(*item, x, g, h, one, *pull, *draws, 1, -1, *np.zeros((3, 1)))
+    >>> x.tolist(), g.tolist(), h.tolist()
+    ([0.5], [-1.0], [-1.0])
+    """
     k = zg.shape[0]
     item = (y, w, kind)
     bias = x[k] if intercept else 0.0
@@ -207,7 +219,18 @@ def sarah_lazy(
 ) -> None:
     """`sarah_steps` on a CSR tuple; cost and arguments as in `anchored_lazy`.
 
-    x = shrink before - lr u must hold at the start, and holds at the end."""
+    x = shrink before - lr u must hold at the start, and holds at the end.
+
+    >>> one = np.ones(1)
+    >>> rows = (one, np.zeros(1, np.uint32), np.array([0, 1], np.uint32))
+    >>> x, before, u = np.array([0.5]), np.zeros(1), np.array([-1.0])
+    >>> item = (rows, one, one, 3, False)
+    >>> pull = (0.5, 0.5, 1.0, np.empty((1, 2)))
+    >>> draws = (np.array([0, 1]), np.array([0]))
+    >>> sarah_lazy(*item, x, before, u, one, *pull, *draws, -1, *np.zeros((2, 1)))
+    >>> x.tolist(), u.tolist()
+    ([0.75], [-0.5])
+    """
     k = zg.shape[0]
     bias = x[k] if intercept else 0.0
     bias_before = before[k] if intercept else 0.0

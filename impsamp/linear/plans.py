@@ -97,7 +97,14 @@ METHODS = ("svrg", "saga", "sarah", "sgd", "gd")
 
 
 class Problem(Protocol):
-    "f = mean of n functions f_i on R^d; L (n,) their smoothness constants."
+    """f = mean of n functions f_i on R^d; L (n,) their smoothness constants.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> def smallest_step(problem: Problem) -> float:
+    ...     return 1 / problem.L.max()
+    >>> smallest_step(LeastSquares(np.array([[1.0], [2.0]]), np.zeros(2)))
+    np.float64(0.25)
+    """
 
     @property
     def n(self) -> int: ...

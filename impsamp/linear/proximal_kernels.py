@@ -106,7 +106,16 @@ def proximal_steps(
 
     X: an array (n, k), or a CSR tuple. y, w (n,): labels and item weights. g: the anchor, without
     the penalty; h: reference slopes; scale (n,) = 1/(n p_i). d, l1, l2 (k,): the reweighting and
-    the penalties. refresh: SAGA, else SVRG between two anchors."""
+    the penalties. refresh: SAGA, else SVRG between two anchors.
+
+    >>> one, zero = np.ones(1), np.zeros(1)
+    >>> x = np.zeros(1)
+    >>> item = (np.full((1, 1), 2.0), one, one, 3, False)
+    >>> rest = (one, one, one, zero, 0.1, np.array([0]), False)
+    >>> proximal_steps(*item, x, zero, zero, *rest)
+    >>> x.round(6).tolist()
+    [0.1]
+    """
     n = h.size
     k = x.size - intercept
     for q in range(idx.size):
@@ -242,29 +251,37 @@ def multinomial_steps(
     """One step for each item of idx, in place on x (k + 1, K) (without intercepts (k, K)).
 
     t (n,) class numbers; g (k + 1, K) the anchor; h (n, K) reference slopes; others as in
-    `proximal_steps`."""
-    K = x.shape[1]
+    `proximal_steps`.
+
+    >>> one, zero = np.ones(1), np.zeros(1)
+    >>> x = np.zeros((1, 2))
+    >>> item = (np.ones((1, 1)), np.array([0]), one, False)
+    >>> rest = (one, one, zero, zero, 0.5, np.array([0]), False)
+    >>> multinomial_steps(*item, x, np.zeros((1, 2)), np.zeros((1, 2)), *rest)
+    >>> x.tolist()
+    [[0.25, -0.25]]
+    """
     k = x.shape[0] - intercept
-    z = np.empty(K, x.dtype)
+    z = np.empty(x.shape[1], x.dtype)
     for q in range(idx.size):
         i = idx[q]
         _fetch_item(X, t, w, w, scale, idx, q)
-        for c in range(K):
+        for c in range(z.size):
             z[c] = x[k, c] if intercept else w[i] * 0
         _class_scores(X, i, x, k, z)
         _to_slopes(z, t[i], w[i])
-        for c in range(K):
+        for c in range(z.size):
             z[c] = scale[i] * (z[c] - h[i, c])
         _touch_classes(X, i, x, g, d, l1, l2, lr, z, k)
         if intercept:
-            for c in range(K):
+            for c in range(z.size):
                 x[k, c] -= lr * (z[c] + g[k, c])
         if refresh:
-            for c in range(K):
+            for c in range(z.size):
                 z[c] = z[c] / scale[i]
                 h[i, c] += z[c]
                 z[c] = z[c] / h.shape[0]
             _add_classes(X, i, z, g, k)
             if intercept:
-                for c in range(K):
+                for c in range(z.size):
                     g[k, c] += z[c]

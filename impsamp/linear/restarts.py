@@ -44,7 +44,11 @@ def _least(ok: Callable[[int], bool], what: str) -> int:
 
 # %% ../../nbs/11_linear/07_restarts.ipynb #787cb6da
 class Round(NamedTuple):
-    "What each round runs: step size, epoch length (None for SAGA), steps, and the rule."
+    """What each round runs: step size, epoch length (None for SAGA), steps, and the rule.
+
+    >>> Round(lr=0.1, inner_steps=40, steps=41, rule="SARAH: one epoch").steps
+    41
+    """
 
     lr: float
     inner_steps: int | None
@@ -119,7 +123,14 @@ class RestartResult:
 
     x: the last round's random iterate (d,); rounds: rows with round, steps, grad_evals, passes,
     loss, grad_norm, seconds; converged: gradient norm <= tol was seen; plan, steps: what each round
-    runs; rule: why; sampling: its name."""
+    runs; rule: why; sampling: its name.
+
+    >>> from impsamp.problems import LeastSquares
+    >>> problem = LeastSquares(np.eye(2), np.ones(2), l2=0.5)
+    >>> found = restart(problem, "sarah", "importance", rounds=3, lr="convex", generator=0)
+    >>> [row["round"] for row in found.rounds], found.x.shape
+    ([1, 2, 3], (2,))
+    """
 
     x: np.ndarray
     rounds: list[Row]

@@ -36,7 +36,15 @@ class Result:
     A row has step, epoch, grad_evals (component gradients, as the method is written),
     passes = grad_evals/n, loss, grad_norm, seconds (steps and anchors), sampler_seconds (apart),
     set_size (mean so far) and saturation (share of items with |margin| > 10). Evaluating the row
-    itself is off both clocks."""
+    itself is off both clocks.
+
+    >>> from impsamp.linear import minimize
+    >>> from impsamp.problems import LeastSquares
+    >>> f = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> result = minimize(f, "gd", "uniform", lr=1.0, tol=1e-9)
+    >>> result.x.tolist(), result.converged, [row["loss"] for row in result.records]
+    ([1.0], True, [1.0, 0.5])
+    """
 
     x: np.ndarray
     records: list[Row]
@@ -62,7 +70,20 @@ class Result:
 
 # %% ../../nbs/11_linear/04_results.ipynb #d8b809a0
 class Interrupted(KeyboardInterrupt):
-    "Ctrl-C during `minimize`; `result`: a `Result` of what was done until then."
+    """Ctrl-C during `minimize`; `result`: a `Result` of what was done until then.
+
+    >>> from impsamp.linear import minimize
+    >>> from impsamp.problems import LeastSquares
+    >>> f = LeastSquares(np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> def impatient(row):
+    ...     if row["step"] == 1:
+    ...         raise KeyboardInterrupt
+    >>> try:
+    ...     result = minimize(f, "gd", "uniform", lr=0.5, callback=impatient)
+    ... except Interrupted as e:
+    ...     print(e, e.result.last)
+    interrupted after 1 steps; the last iterate is in .result.last [0.5]
+    """
 
     def __init__(self, result: Result) -> None:
         super().__init__(result)

@@ -123,7 +123,14 @@ def _over_columns(X, scale):
 # %% ../../nbs/11_linear/07_scaling.ipynb #ecea2aff
 @dataclass
 class Scaling:
-    "w = u/scale, b = b' - mean'w; both (k,). `moved`: rows have to be copied for it."
+    """w = u/scale, b = b' - mean'w; both (k,). `moved`: rows have to be copied for it.
+
+    >>> to = Scaling(np.array([1.0]), np.array([2.0]), moved=True)
+    >>> to.rows(np.array([[3.0], [5.0]])).tolist()
+    [[1.0], [2.0]]
+    >>> to.leave(to.enter(np.array([[7.0, 1.0]]), True), True).tolist()
+    [[7.0, 1.0]]
+    """
 
     mean: np.ndarray
     scale: np.ndarray

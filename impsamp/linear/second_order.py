@@ -104,7 +104,13 @@ class Progress:
 # %% ../../nbs/11_linear/07_second_order.ipynb #47b06536
 @dataclass
 class Point:
-    "theta (K, d), its scores Z (n, K), F, and the gradient G (K, d) of the smooth part."
+    """theta (K, d), its scores Z (n, K), F, and the gradient G (K, d) of the smooth part.
+
+    >>> f = Composite(np.ones((1, 1)), np.ones(1), np.ones(1), loss="squared", l2=1.0)
+    >>> at = point_at(f, f.start)
+    >>> at.theta.tolist(), at.Z.tolist(), at.value, at.G.tolist()
+    ([[0.0, 0.0]], [[0.0]], 0.5, [[-1.0, -1.0]])
+    """
 
     theta: np.ndarray
     Z: np.ndarray
@@ -179,7 +185,13 @@ def _triangular(L, g, trans):
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #a339ef7c
 class Factor(NamedTuple):
-    "H = D^-1 L L' D^-1: a Cholesky factor of the Hessian, its diagonal scaled to ones."
+    """H = D^-1 L L' D^-1: a Cholesky factor of the Hessian, its diagonal scaled to ones.
+
+    >>> factor = factorise(np.array([[4.0]]))
+    >>> g = np.array([8.0])
+    >>> factor.solve(g).tolist(), factor.half(g).tolist(), factor.back(np.array([4.0])).tolist()
+    ([2.0], [4.0], [2.0])
+    """
 
     L: np.ndarray
     D: np.ndarray
@@ -221,7 +233,14 @@ def factorise(H: np.ndarray) -> Factor:
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #83953804
 def local_gap(f: Composite, at: Point, factor: Factor) -> float:
-    "The bound above, for no l1; infinite where x >= 1."
+    """The bound above, for no l1; infinite where x >= 1.
+
+    >>> options = dict(loss="squared", l2=0.0, fit_intercept=False)
+    >>> f = Composite(np.ones((1, 1)), np.array([3.0]), np.ones(1), **options)
+    >>> at = point_at(f, f.start)
+    >>> local_gap(f, at, factorise(hessian(f, at.Z)))
+    4.5
+    """
     decrement = float(np.sum(factor.half(at.G.ravel()) ** 2))
     if f.loss == "squared":
         return decrement / 2
@@ -386,7 +405,15 @@ def sampled_factor(
     """Cholesky factor of the Hessian from a sample of rows.
 
     Of the whole Hessian (K d, K d) up to `WHOLE` entries of theta, else of the mean of its K blocks
-    (d, d), which all classes share. Z (n, K) scores; sizes (n,) squared row norms."""
+    (d, d), which all classes share. Z (n, K) scores; sizes (n,) squared row norms.
+
+    >>> options = dict(loss="squared", l2=0.0, fit_intercept=False)
+    >>> f = Composite(np.array([[2.0], [2.0]]), np.ones(2), np.ones(2), **options)
+    >>> sizes = row_sizes(f, np.ones(1))
+    >>> factor = sampled_factor(f, np.zeros((2, 1)), sizes, np.random.default_rng(0))
+    >>> factor.solve(np.array([8.0])).tolist()
+    [2.0]
+    """
     r = f.c * curvatures(f.loss, Z).mean(axis=1)
     rows, weight = sampled_rows(r * sizes, ROWS_PER_FEATURE * f.d, rng)
     few = _on_rows(f, rows, weight)
@@ -398,7 +425,12 @@ def sampled_factor(
 
 # %% ../../nbs/11_linear/07_second_order.ipynb #6f268473
 class Preconditioner(NamedTuple):
-    "theta - theta0 = forth(u), and the gradient in u is back(G)."
+    """theta - theta0 = forth(u), and the gradient in u is back(G).
+
+    >>> half = Preconditioner(forth=lambda u: u / 2, back=lambda G: G / 2)
+    >>> half.forth(np.array([[4.0]])).tolist()
+    [[2.0]]
+    """
 
     forth: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]
@@ -482,7 +514,14 @@ class _Watched:
 def lbfgs(
     f: Composite, start: Point, to: Preconditioner, run: Progress, *, longest: int = 10**6
 ) -> Point:
-    "At most `longest` iterations of SciPy's L-BFGS from `start` in the coordinates `to`; l1 = 0."
+    """At most `longest` iterations of SciPy's L-BFGS from `start` in the coordinates `to`; l1 = 0.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, 4.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> run = Progress(tol=1e-9, max_iter=50)
+    >>> at = lbfgs(f, point_at(f, f.start), by_scale(np.ones(3)), run)
+    >>> run.converged, at.theta.round(3).tolist()
+    (True, [[-0.5, 0.5, 2.5]])
+    """
     watched = _Watched(f, start, to, run)
     budget = min(run.left, longest)
     if budget <= 0:

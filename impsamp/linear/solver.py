@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,27 +42,6 @@ _LOOPS = ("svrg", "sarah")  # the methods with snapshots, and inner steps betwee
 
 
 @dataclass
-class _Limits:
-    "When a run ends, and how often it records; in component gradients."
-
-    evals: float
-    steps: float
-    tol: float | None
-    every: float
-
-
-# %% ../../nbs/11_linear/06_solver.ipynb #45b2a9ac
-def _limits(n, max_passes, record_every, max_steps, tol):
-    passes = check_number(max_passes, "max_passes")
-    every = check_number(record_every, "record_every")
-    steps = np.inf if max_steps is None else check_count(max_steps, "max_steps")
-    if tol is not None:
-        tol = check_number(tol, "tol", strict=False)
-    return _Limits(passes * n, steps, tol, every * n)
-
-
-# %% ../../nbs/11_linear/06_solver.ipynb #ce84cfd6
-@dataclass
 class _Account:
     "What a run has spent so far."
 
@@ -72,12 +52,47 @@ class _Account:
     seconds: float = 0.0  # steps and anchors
     sampling: float = 0.0  # seconds of drawing
 
-    def timed(self, work, *args):
-        "work(*args), on the clock of the steps."
+    def timed(self, work, *args, clock="seconds"):
+        "work(*args), on the clock of the steps or, 'sampling', on that of the draws."
         start = time.perf_counter()
         out = work(*args)
-        self.seconds += time.perf_counter() - start
+        setattr(self, clock, getattr(self, clock) + time.perf_counter() - start)
         return out
+
+    def charge(self, steps: int, each: int, block: Block, second: Block | None) -> None:
+        "`steps` on the items of `block`, `each` gradients per item, and one per item of `second`."
+        self.step += steps
+        self.drawn += block.idx.size
+        self.evals += each * block.idx.size
+        if second:
+            self.evals += second.idx.size
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #45b2a9ac
+@dataclass
+class _Limits:
+    "When a run ends, and how often it records; in component gradients."
+
+    evals: float
+    steps: float
+    tol: float | None
+    every: float
+
+    def reached(self, spent: _Account) -> bool:
+        return spent.evals >= self.evals or spent.step >= self.steps
+
+    def share(self, spent: _Account) -> float:
+        "How much of what is allowed is spent."
+        return max(spent.evals / self.evals, spent.step / self.steps)
+
+
+def _limits(n, max_passes, record_every, max_steps, tol):
+    passes = check_number(max_passes, "max_passes")
+    every = check_number(record_every, "record_every")
+    steps = np.inf if max_steps is None else check_count(max_steps, "max_steps")
+    if tol is not None:
+        tol = check_number(tol, "tol", strict=False)
+    return _Limits(passes * n, steps, tol, every * n)
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #8b4976b3
@@ -97,11 +112,139 @@ def _row(problem, spent, x, loss, gradient):
     )
 
 
+# %% ../../nbs/11_linear/06_solver.ipynb #a06a1eb9
+def _dtype_of(problem: Problem) -> np.dtype:
+    "In which the steps are computed."
+    dtype = getattr(problem, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64)
+
+
 # %% ../../nbs/11_linear/06_solver.ipynb #d4f701fa
 def _is_lost(x, loss, gradient, first):
     if not (np.isfinite(loss) and np.isfinite(gradient) and np.isfinite(x).all()):
         return True
     return loss > 100 * abs(first) + 100
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #9669ad3c
+@dataclass
+class _Verdict:
+    "Whether a run goes on, and how it ended."
+
+    stopped: bool = False
+    converged: bool = False
+    diverged: bool = False
+    stagnated: bool = False
+    message: str = ""
+
+    def stop(self, message: str = "", **how: bool) -> None:
+        "Stop, for a reason among the flags above, if it is one of them."
+        self.stopped = True
+        self.message = message
+        for name, value in how.items():
+            setattr(self, name, value)
+
+    @property
+    def decided(self) -> bool:
+        "Whether the last iterate is the answer, whatever was asked for."
+        return self.converged or self.diverged or self.stagnated
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #8f7bf8a6
+@dataclass
+class _Recorder:
+    "The rows of a run, its last finite iterate, and the verdict on it."
+
+    problem: Problem
+    plan: Plan
+    limits: _Limits
+    callback: Callback | None
+    rows: list[Row] = field(default_factory=list)
+    due: float = 0  # component gradients at which the next row is written
+    verdict: _Verdict = field(default_factory=_Verdict)
+    progress: Progress = field(default_factory=Progress)
+    tell: Callable[[float, str], None] | None = None
+    good: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def record(self, x: np.ndarray, spent: _Account) -> None:
+        "Append a row; stop on tolerance, on divergence, or if the callback says so."
+        self.due = spent.evals + self.limits.every
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = self.problem.loss(x)
+            full = self.problem.grad(x)
+            gradient = float(np.linalg.norm(full))
+        first = self.rows[0]["loss"] if self.rows else np.inf
+        if _is_lost(x, loss, gradient, first):
+            self._diverge(loss, first, spent.step)
+            return
+        self.good = x
+        row = _row(self.problem, spent, x, loss, gradient)
+        self.rows.append(row)
+        if self.tell is not None:
+            self.tell(self.limits.share(spent), f"loss {loss:.4g}, gradient {gradient:.2g}")
+        self._judge(x, gradient)
+        if self.callback is not None and self.callback({**row, "x": x.copy()}):
+            self.verdict.stop("stopped by the callback")
+
+    def _judge(self, x: np.ndarray, gradient: float) -> None:
+        "Stop where tol is met, or cannot be met."
+        tol = self.limits.tol
+        self.progress.update(gradient)
+        if tol is None:
+            return
+        if gradient <= tol:
+            self.verdict.stop(converged=True)
+            return
+        dtype = _dtype_of(self.problem)
+        least = attainable_gradient(x, self.plan.lr, dtype)
+        if self.progress.is_stuck(gradient, least):
+            self.verdict.stop(_why_stuck(gradient, least, tol, dtype), stagnated=True)
+
+    def _diverge(self, loss: float, first: float, step: int) -> None:
+        if not self.rows:
+            raise DataError(
+                "the loss or its gradient at x0 is not finite: "
+                "scale the features and the targets, or choose another x0"
+            )
+        message = (
+            f"diverged after {step} steps (loss {loss:.3g}, first {first:.3g}) "
+            f"with lr = {self.plan.lr:.3g} ({self.plan.rule}); x is the last finite iterate "
+            f"recorded. Give a smaller lr, or lr=None for the theorem's."
+        )
+        self.verdict.stop(message, diverged=True)
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #a991101f
+def _why_stuck(gradient: float, least: float, tol: float, dtype: np.dtype) -> str:
+    why = (
+        f"stagnated at the precision of {dtype}: the gradient norm {gradient:.2g} no "
+        f"longer falls, because steps are lost in rounding x near eps ||x|| / lr = "
+        f"{least:.2g}; tol = {tol:.2g} is below that"
+    )
+    return why + ": give features in float64" if dtype == np.float32 else why
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #fc68d658
+@dataclass
+class _RandomIterate:
+    "An iterate drawn uniformly from those that were passed: x, and how many there were."
+
+    rng: np.random.Generator
+    x: np.ndarray
+    passed: int = 0
+
+    def place(self, steps: int) -> int:
+        "Which of the next `steps` iterates becomes the random one, or -1: all have one chance."
+        self.passed += steps
+        if self.rng.random() * self.passed >= steps:
+            return -1
+        return int(self.rng.random() * steps)
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #f4f9916e
+def _shield(engine: str) -> AbstractContextManager[None]:
+    "Machine code is not interrupted; anybody else's problem may be."
+    return nullcontext() if engine == "reference" else uninterrupted()
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #4a0e5fff
@@ -116,20 +259,13 @@ class _Run:
     rng: np.random.Generator
     limits: _Limits
     callback: Callback | None
+    sampling: str  # its name
     spent: _Account = field(default_factory=_Account)
-    records: list[Row] = field(default_factory=list)
-    next_record: float = 0
-    converged: bool = False
-    diverged: bool = False
-    stagnated: bool = False
-    stopped: bool = False
-    message: str = ""
-    progress: Progress = field(default_factory=Progress)
-    tell: Callable[[float, str], None] | None = None
 
     def __post_init__(self):
-        self.random = self.iterate()  # uniform over the iterates so far
-        self.good = self.iterate()  # the last finite one that was recorded
+        self.random = _RandomIterate(self.rng, self.iterate())
+        self.recorder = _Recorder(self.problem, self.plan, self.limits, self.callback)
+        self.verdict = self.recorder.verdict
 
     def iterate(self) -> np.ndarray:
         "The engine's x in float64, a copy."
@@ -137,168 +273,67 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        return (
-            self.stopped
-            or self.spent.evals >= self.limits.evals
-            or self.spent.step >= self.limits.steps
-            or self.sources.draws.left <= 0
-        )
+        spent = self.limits.reached(self.spent)
+        return self.verdict.stopped or spent or self.sources.draws.left <= 0
 
-    def share(self) -> float:
-        "How much of what is allowed is spent."
-        return max(self.spent.evals / self.limits.evals, self.spent.step / self.limits.steps)
-
-    def place(self, steps: int) -> int:
-        "Which of the next `steps` iterates becomes the random one, or -1: all have one chance."
-        if self.rng.random() * (self.spent.step + steps) >= steps:
-            return -1
-        return int(self.rng.random() * steps)
+    def record(self) -> None:
+        self.recorder.record(self.iterate(), self.spent)
 
     def anchor(self) -> None:
         "A full gradient at the iterate."
         self.spent.timed(self.engine.anchor)
         self.spent.evals += self.problem.n
 
-    def start(self) -> None:
-        "SARAH's step along the full gradient counts as a step."
-        if self.place(1) == 0:
-            self.random = self.iterate()
-        self.spent.timed(self.engine.start)
+    def step(self, move: Callable[..., object], *args: object) -> None:
+        "One step of the engine that draws nothing."
+        if self.random.place(1) == 0:
+            self.random.x = self.iterate()
+        self.spent.timed(move, *args)
         self.spent.step += 1
 
     def segment(self, longest: float) -> int:
         "Up to `longest` steps, as many as fit before the next record; returns their number."
         steps = self._fitting(longest)
-        place = self.place(steps)
-        with self.shield():
-            block, second = self._take(steps)
+        place = self.random.place(steps)
+        each = 2 if self.plan.method in _LOOPS else 1
+        with _shield(self.engine.name):
+            take = self.sources.take
+            block, second = self.spent.timed(take, self.rng, steps, clock="sampling")
             kept = self.spent.timed(self.engine.advance, block, second, place)
             if kept is not None:
-                self.random = np.array(kept, dtype=np.float64)
-            self._charge(steps, block, second)
-        if self.spent.evals >= self.next_record:
+                self.random.x = np.array(kept, dtype=np.float64)
+            self.spent.charge(steps, each, block, second)
+        if self.spent.evals >= self.recorder.due:
             self.record()
         return steps
 
-    def shield(self) -> AbstractContextManager[None]:
-        "Machine code is not interrupted; anybody else's problem may be."
-        return _shield(self.engine.name)
-
     def _fitting(self, longest: float) -> int:
         "How many steps the next segment has, at least one."
-        wanted = min(self.next_record, self.limits.evals) - self.spent.evals
-        return int(
-            max(
-                1,
-                min(
-                    longest,
-                    np.ceil(max(wanted, 1) / self.plan.cost),
-                    self.sources.draws.left,
-                    self.limits.steps - self.spent.step,
-                    self.engine.longest,
-                ),
-            )
-        )
-
-    def _take(self, steps: int) -> tuple[Block, Block | None]:
-        "The subsets of the next steps, and SAGA's second ones or None, on the clock of the draws."
-        start = time.perf_counter()
-        block = self.sources.draws.take(self.rng, steps)
-        tables = self.sources.tables
-        second = tables.take(self.rng, steps) if tables else None
-        self.spent.sampling += time.perf_counter() - start
-        return block, second
-
-    def _charge(self, steps: int, block: Block, second: Block | None) -> None:
-        items = block.idx.size
-        each = 2 if self.plan.method in _LOOPS else 1
-        self.spent.step += steps
-        self.spent.drawn += items
-        self.spent.evals += each * items
-        if second:
-            self.spent.evals += second.idx.size
-
-    def record(self) -> None:
-        "Append a row; stop on tolerance, on divergence, or if the callback says so."
-        self.next_record = self.spent.evals + self.limits.every
-        x = self.iterate()
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss = self.problem.loss(x)
-            full = self.problem.grad(x)
-            gradient = float(np.linalg.norm(full))
-        first = self.records[0]["loss"] if self.records else np.inf
-        if _is_lost(x, loss, gradient, first):
-            self._diverge(loss, first)
-            return
-        self.good = x
-        row = _row(self.problem, self.spent, x, loss, gradient)
-        self.records.append(row)
-        if self.tell is not None:
-            self.tell(self.share(), f"loss {loss:.4g}, gradient {gradient:.2g}")
-        self._judge(x, gradient)
-        if self.callback is not None and self.callback({**row, "x": x.copy()}):
-            self.stopped = True
-            self.message = "stopped by the callback"
-
-    def _judge(self, x: np.ndarray, gradient: float) -> None:
-        "Stop where tol is met, or cannot be met."
-        tol = self.limits.tol
-        self.progress.update(gradient)
-        if tol is None:
-            return
-        if gradient <= tol:
-            self.converged = True
-            self.stopped = True
-            return
-        dtype = _dtype_of(self.problem)
-        least = attainable_gradient(x, self.plan.lr, dtype)
-        if self.progress.is_stuck(gradient, least):
-            self.stagnated = True
-            self.stopped = True
-            self.message = (
-                f"stagnated at the precision of {dtype}: the gradient norm {gradient:.2g} no "
-                f"longer falls, because steps are lost in rounding x near eps ||x|| / lr = "
-                f"{least:.2g}; tol = {tol:.2g} is below that"
-            )
-            if dtype == np.float32:
-                self.message += ": give features in float64"
-
-    def _diverge(self, loss: float, first: float) -> None:
-        if not self.records:
-            raise DataError(
-                "the loss or its gradient at x0 is not finite: "
-                "scale the features and the targets, or choose another x0"
-            )
-        self.stopped = True
-        self.diverged = True
-        self.message = (
-            f"diverged after {self.spent.step} steps (loss {loss:.3g}, first {first:.3g}) "
-            f"with lr = {self.plan.lr:.3g} ({self.plan.rule}); x is the last finite iterate "
-            f"recorded. Give a smaller lr, or lr=None for the theorem's."
-        )
-        warnings.warn(self.message, RuntimeWarning, stacklevel=4)
+        wanted = min(self.recorder.due, self.limits.evals) - self.spent.evals
+        until_then = np.ceil(max(wanted, 1) / self.plan.cost)
+        allowed = self.limits.steps - self.spent.step
+        left = self.sources.draws.left
+        return int(max(1, min(longest, until_then, left, allowed, self.engine.longest)))
 
     def answer(self, output: str) -> tuple[np.ndarray, np.ndarray]:
         "(x, last): the random iterate unless the last is asked for, met tol, or is all there is."
-        last = self.good if self.diverged else self.iterate()
-        if output == "last" or self.converged or self.diverged or self.stagnated:
-            return last, last
-        return self.random, last
+        last = self.recorder.good if self.verdict.diverged else self.iterate()
+        return last if output == "last" or self.verdict.decided else self.random.x, last
 
-    def result(self, output: str, sampling: str) -> Result:
+    def result(self, output: str) -> Result:
         "What has been done so far."
         x, last = self.answer(output)
         return Result(
             x=x,
-            records=self.records,
-            converged=self.converged,
+            records=self.recorder.rows,
+            converged=self.verdict.converged,
             plan=self.plan,
             last=last,
-            diverged=self.diverged,
-            message=self.message,
+            diverged=self.verdict.diverged,
+            message=self.verdict.message,
             engine=self.engine.name,
-            sampling=sampling,
-            stagnated=self.stagnated,
+            sampling=self.sampling,
+            stagnated=self.verdict.stagnated,
         )
 
 
@@ -306,12 +341,10 @@ class _Run:
 def _gradient_descent(run):
     "One full gradient per step."
     while not run.done:
-        if run.place(1) == 0:
-            run.random = run.iterate()
-        run.anchor()
-        run.spent.timed(run.engine.move, run.engine.g)
-        run.spent.step += 1
-        if run.spent.evals >= run.next_record:
+        run.spent.timed(run.engine.anchor)
+        run.spent.evals += run.problem.n
+        run.step(run.engine.move, run.engine.g)
+        if run.spent.evals >= run.recorder.due:
             run.record()
 
 
@@ -327,7 +360,7 @@ def _stochastic_steps(run):
         if method in _LOOPS:
             run.anchor()
         if method == "sarah":
-            run.start()
+            run.step(run.engine.start)  # along the full gradient
         left = run.plan.inner_steps if method in _LOOPS else np.inf
         while left > 0 and not run.done:
             left -= run.segment(left)
@@ -338,8 +371,12 @@ def _stochastic_steps(run):
 def _start(problem, x0):
     "Where to begin, (d,): as given, else the problem's own start, else zeros."
     if x0 is None:
-        return getattr(problem, "start", np.zeros(problem.d))
-    return to_float64(x0, "x0", ndim=1)
+        start = getattr(problem, "start", np.zeros(problem.d))
+    else:
+        start = to_float64(x0, "x0", ndim=1)
+    if start.shape != (problem.d,):
+        raise InvalidShape(f"x0 must have shape ({problem.d},), got {start.shape}")
+    return start
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #78dab4e5
@@ -347,27 +384,40 @@ def _name_of(sampling: object) -> str:
     return sampling if isinstance(sampling, str) else type(sampling).__name__
 
 
-# %% ../../nbs/11_linear/06_solver.ipynb #f4f9916e
-def _shield(engine: str) -> AbstractContextManager[None]:
-    return nullcontext() if engine == "reference" else uninterrupted()
+# %% ../../nbs/11_linear/06_solver.ipynb #f5fdbc98
+def _check_words(output: str, verbose: bool | None) -> None:
+    check_verbose(verbose)
+    if output not in ("random", "last"):
+        raise unknown("output", output, ("random", "last"))
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #be2c6b27
+def _finished(run: _Run, output: str) -> Result:
+    "What a run has come to, with a warning where it diverged."
+    if run.verdict.diverged:
+        warnings.warn(run.verdict.message, RuntimeWarning, stacklevel=3)
+    return run.result(output)
+
+
+def _interrupted(run: _Run | None) -> KeyboardInterrupt:
+    "The interruption that carries what there is, the last iterate as its answer."
+    if run is None:
+        return KeyboardInterrupt()
+    run.verdict.message = f"interrupted after {run.spent.step} steps"
+    return Interrupted(run.result("last"))
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #344d79af
-def _whole(run: _Run) -> None:
+def _whole(run: _Run, verbose: bool | None) -> None:
     "From the first record to the last."
-    run.record()
-    if not run.done:
-        loop = _gradient_descent if run.plan.method == "gd" else _stochastic_steps
-        loop(run)
-    if not run.diverged and run.records[-1]["step"] < run.spent.step:
+    with progress(1.0, f"minimize by {run.plan.method}", verbose=verbose) as told:
+        run.recorder.tell = told.to
         run.record()
-
-
-# %% ../../nbs/11_linear/06_solver.ipynb #a06a1eb9
-def _dtype_of(problem: Problem) -> np.dtype:
-    "In which the steps are computed."
-    dtype = getattr(problem, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64)
+        if not run.done:
+            loop = _gradient_descent if run.plan.method == "gd" else _stochastic_steps
+            loop(run)
+        if not run.verdict.diverged and run.recorder.rows[-1]["step"] < run.spent.step:
+            run.record()
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #a45a65a0
@@ -380,6 +430,18 @@ def _check_step(problem: Problem, plan: Plan) -> None:
             f"the step size {plan.lr:.3g} ({plan.rule}) is outside the range of {dtype}: "
             "scale the features, whose squares it is made of"
         )
+
+
+# %% ../../nbs/11_linear/06_solver.ipynb #32769ab1
+def _planned(
+    problem: Problem, method: str, sampling: str | Sampling, **options: Any
+) -> tuple[Sampling, Plan]:
+    "The sampling, or what its name means for this problem, and the `make_plan` of it, checked."
+    if isinstance(sampling, str):
+        sampling = resolve_sampling(sampling, smoothness_of(problem))
+    plan = make_plan(problem, method, sampling, **options)
+    _check_step(problem, plan)
+    return sampling, plan
 
 
 # %% ../../nbs/11_linear/06_solver.ipynb #3104bb5c
@@ -438,33 +500,20 @@ def minimize(
     >>> round(float(minimize(problem, "gd", "uniform", tol=1e-9).x[0]), 6)
     1.0
     """
-    check_verbose(verbose)
-    if output not in ("random", "last"):
-        raise unknown("output", output, ("random", "last"))
+    _check_words(output, verbose)
     limits = _limits(problem.n, max_passes, record_every, max_steps, tol)
     start = _start(problem, x0)
-    if start.shape != (problem.d,):
-        raise InvalidShape(f"x0 must have shape ({problem.d},), got {start.shape}")
-    name = _name_of(sampling)
     run = None
     try:
         with uninterrupted():  # compiles
-            if isinstance(sampling, str):
-                sampling = resolve_sampling(sampling, smoothness_of(problem))
-            plan = make_plan(
+            law, plan = _planned(
                 problem, method, sampling, lr=lr, inner_steps=inner_steps, one_draw=one_draw, mu=mu
             )
-            _check_step(problem, plan)
             rng = as_numpy_generator(generator)
-            machine = make_engine(problem, plan, start, engine)
-            sources = sources_of(problem.n, plan, sampling, draws, table_draws, rng)
-            run = _Run(problem, plan, machine, sources, rng, limits, callback)
-        with progress(1.0, f"minimize by {method}", verbose=verbose) as told:
-            run.tell = told.to
-            _whole(run)
+            steps = make_engine(problem, plan, start, engine)
+            sources = sources_of(problem.n, plan, law, draws, table_draws, rng)
+            run = _Run(problem, plan, steps, sources, rng, limits, callback, _name_of(sampling))
+        _whole(run, verbose)
     except KeyboardInterrupt as e:
-        if run is None:
-            raise
-        run.message = f"interrupted after {run.spent.step} steps"
-        raise Interrupted(run.result("last", name)) from e
-    return run.result(output, name)
+        raise _interrupted(run) from e
+    return _finished(run, output)

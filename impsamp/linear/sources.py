@@ -78,10 +78,20 @@ class GivenDraws:
 # %% ../../nbs/11_linear/05_sources.ipynb #789a0424
 @dataclass
 class Sources:
-    "Where a run's subsets come from; tables: those of SAGA's second draw."
+    """Where a run's subsets come from; tables: those of SAGA's second draw.
+
+    >>> given = Sources(GivenDraws([[0, 1], [2]], n=3))
+    >>> given.take(None, 2)
+    (Block(2 subsets, 3 items), None)
+    """
 
     draws: Draws | GivenDraws
     tables: Draws | GivenDraws | None = None
+
+    def take(self, rng: np.random.Generator, T: int) -> tuple[Block, Block | None]:
+        "The next T of both: the second are drawn after all of the first."
+        block = self.draws.take(rng, T)
+        return block, self.tables.take(rng, T) if self.tables else None
 
 
 # %% ../../nbs/11_linear/05_sources.ipynb #0d10f875
@@ -101,7 +111,15 @@ def sources_of(
 ) -> Sources:
     """The subsets that `plan` asks for: given ones, or drawn from `sampling` with `rng`.
 
-    Raises `InvalidArgument`, `InvalidShape` where given ones do not go together."""
+    Raises `InvalidArgument`, `InvalidShape` where given ones do not go together.
+
+    >>> from impsamp.linear.plans import make_plan
+    >>> from impsamp.problems import LeastSquares
+    >>> plan = make_plan(LeastSquares(np.eye(3), np.zeros(3)), "sgd", "uniform", lr=0.1)
+    >>> given = sources_of(3, plan, "uniform", [[0], [2, 1]], None, np.random.default_rng(0))
+    >>> given.draws.left
+    2
+    """
     if plan.method == "gd":
         return Sources(Draws(_nothing))
     if plan.table and (draws is None) != (table_draws is None):

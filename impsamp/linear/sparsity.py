@@ -95,7 +95,14 @@ def column_descent(
     """`lasso_descent` for H = A'RA + diag(l2), A (n, m) in columns: (indptr, indices, data).
 
     r (n,): the diagonal of R; g (m,): the gradient at x0 = x. Stops when no coordinate gains more
-    than tol within a sweep over all."""
+    than tol within a sweep over all.
+
+    >>> A = (np.array([0, 1, 2]), np.array([0, 1]), np.ones(2))  # the identity
+    >>> x = np.zeros(2)
+    >>> column_descent(A, np.ones(2), np.array([-3.0, 0.5]), x, np.ones(2), np.zeros(2), 10, 0.0)
+    >>> np.abs(x).tolist()
+    [2.0, 0.0]
+    """
     indptr, indices, data = A
     start = x.copy()
     v = np.zeros(r.size)
@@ -131,7 +138,14 @@ def _penalties(f):
 
 # %% ../../nbs/11_linear/07_sparsity.ipynb #48a688f2
 def by_columns(f: Composite) -> bool:
-    "Do sparse columns serve better than a Gram matrix?"
+    """Do sparse columns serve better than a Gram matrix?
+
+    >>> options = dict(loss="squared", l2=1.0)
+    >>> rows = np.eye(2)
+    >>> f = Composite(sparse.csr_matrix(rows), np.ones(2), np.ones(2), **options)
+    >>> by_columns(f), by_columns(Composite(rows, np.ones(2), np.ones(2), **options))
+    (True, False)
+    """
     return sparse.issparse(f.X) and f.K == 1
 
 

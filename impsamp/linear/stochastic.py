@@ -42,20 +42,34 @@ _KAPPA = {"logistic": 0.25, "squared": 1.0, "multinomial": 0.5}
 
 
 def half_and_half(L: np.ndarray) -> np.ndarray:
-    "p (n,): within two of p ~ 4 L_i + n mu for every mu."
+    """p (n,): within two of p ~ 4 L_i + n mu for every mu.
+
+    >>> half_and_half(np.array([1.0, 3.0])).tolist()
+    [0.375, 0.625]
+    """
     return 0.5 * L / L.sum() + 0.5 / L.size
 
 
 # %% ../../nbs/11_linear/07_stochastic.ipynb #30f4b089
 def saga_law(L: np.ndarray, mu: float) -> np.ndarray:
-    "p ~ 4 L_i + n mu (n,), mu the strong convexity where the run is."
+    """p ~ 4 L_i + n mu (n,), mu the strong convexity where the run is.
+
+    >>> saga_law(np.array([1.0, 3.0]), mu=2.0).tolist()
+    [0.333..., 0.666...]
+    """
     score = 4 * L + L.size * mu
     return score / score.sum()
 
 
 # %% ../../nbs/11_linear/07_stochastic.ipynb #869d3a32
 def smoothness(f: Composite) -> np.ndarray:
-    "L_i (n,) of the losses, rows of zeros lifted to the smallest positive one."
+    """L_i (n,) of the losses, rows of zeros lifted to the smallest positive one.
+
+    >>> rows = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> options = dict(loss="squared", l2=1.0, fit_intercept=False)
+    >>> smoothness(Composite(rows, np.ones(2), np.ones(2), **options)).tolist()
+    [25.0, 25.0]
+    """
     sizes = row_sizes(f, np.ones(f.k))
     L = f.n * f.c * _KAPPA[f.loss] * sizes
     positive = L > 0
@@ -66,7 +80,11 @@ def smoothness(f: Composite) -> np.ndarray:
 
 # %% ../../nbs/11_linear/07_stochastic.ipynb #921bc91c
 def law(L: np.ndarray, method: str, sampling: str) -> np.ndarray:
-    "p (n,) of single draws."
+    """p (n,) of single draws.
+
+    >>> law(np.array([1.0, 3.0]), "svrg", "importance").tolist()
+    [0.25, 0.75]
+    """
     if sampling == "uniform":
         return np.full(L.size, 1 / L.size)
     return half_and_half(L) if method == "saga" else L / L.sum()
@@ -75,7 +93,18 @@ def law(L: np.ndarray, method: str, sampling: str) -> np.ndarray:
 # %% ../../nbs/11_linear/07_stochastic.ipynb #49e39ce1
 @dataclass
 class Epochs:
-    "What stays the same from epoch to epoch: the data as the kernels take them, law and step."
+    """What stays the same from epoch to epoch: the data as the kernels take them, law and step.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> epochs = Epochs(f)
+    >>> at = point_at(f, f.start)
+    >>> rng = np.random.default_rng(0)
+    >>> for _ in range(60):
+    ...     epochs.anchor(at)
+    ...     at = point_at(f, epochs.run(at.theta, rng))
+    >>> np.abs(at.theta[0, :2]).round(4).tolist()  # (A'A/2 + 1)^-1 A't/2
+    [0.3333, 0.3333]
+    """
 
     f: Composite
     method: str = "svrg"
@@ -144,7 +173,19 @@ _MAKE = {"logistic": LogisticRegression, "squared": LeastSquares}
 
 
 class LazyEpochs:
-    "`Epochs` of SVRG by the lazy kernels: CSR rows, one score, one l2, no l1."
+    """`Epochs` of SVRG by the lazy kernels: CSR rows, one score, one l2, no l1.
+
+    >>> rows = sparse.csr_matrix(np.eye(2))
+    >>> f = Composite(rows, np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> epochs = LazyEpochs(f)
+    >>> at = point_at(f, f.start)
+    >>> rng = np.random.default_rng(0)
+    >>> for _ in range(60):
+    ...     epochs.anchor(at)
+    ...     at = point_at(f, epochs.run(at.theta, rng))
+    >>> np.abs(at.theta[0, :2]).round(4).tolist()
+    [0.3333, 0.3333]
+    """
 
     def __init__(self, f: Composite, sampling: str = "importance") -> None:
         self.f = f
@@ -197,7 +238,15 @@ class LazyEpochs:
 
 # %% ../../nbs/11_linear/07_stochastic.ipynb #9dc95983
 def epochs_of(f: Composite, method: str, sampling: str) -> Epochs | LazyEpochs:
-    "The engine for a composite."
+    """The engine for a composite.
+
+    >>> options = dict(loss="squared", l2=1.0)
+    >>> rows = sparse.csr_matrix(np.eye(2))
+    >>> for X in (rows, np.eye(2)):
+    ...     type(epochs_of(Composite(X, np.ones(2), np.ones(2), **options), "svrg", "uniform"))
+    <class 'impsamp.linear.stochastic.LazyEpochs'>
+    <class 'impsamp.linear.stochastic.Epochs'>
+    """
     plain = f.K == 1 and not f.l1.any() and np.ptp(f.l2) == 0
     if sparse.issparse(f.X) and plain and method == "svrg" and f.l2[0] > 0:
         return LazyEpochs(f, sampling)
@@ -228,7 +277,14 @@ def stochastic(
     method: str = "svrg",
     sampling: str = "importance",
 ) -> Point:
-    "Epochs of `method` from a point: the best one that was seen."
+    """Epochs of `method` from a point: the best one that was seen.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> run = Progress(tol=1e-6, max_iter=200)
+    >>> at = stochastic(f, point_at(f, f.start), run, np.random.default_rng(0))
+    >>> run.converged, run.ran
+    (True, ['SVRG, importance sampling'])
+    """
     machine = epochs_of(f, method, sampling)
     run.ran.append(f"{method.upper()}, {sampling} sampling")
     if method == "saga":

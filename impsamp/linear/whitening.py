@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -41,7 +42,14 @@ def _apply(A, M):
 class Coordinates:
     """w = M u, M (k, k) or a diagonal (k,); rows are centred by `centre` (k,).
 
-    The penalty on u is l2 / scale^2. white: the Hessian is the identity in u."""
+    The penalty on u is l2 / scale^2. white: the Hessian is the identity in u.
+
+    >>> to = Coordinates(np.array([1.0]), np.array([0.5]), np.array([2.0]), white=False)
+    >>> to.rows(np.array([[3.0]])).tolist()
+    [[1.0]]
+    >>> to.leave(to.enter(np.array([[7.0, 1.0]]), True), True).tolist()
+    [[7.0, 1.0]]
+    """
 
     centre: np.ndarray
     M: np.ndarray
@@ -111,7 +119,14 @@ def _of_sparse(f, l2):
 
 # %% ../../nbs/11_linear/07_whitening.ipynb #0638d5c5
 def coordinates(f: Composite, Z: np.ndarray, l2: float) -> tuple[object, Coordinates]:
-    "(rows in u, `Coordinates`) at scores Z (n, 1)."
+    """(rows in u, `Coordinates`) at scores Z (n, 1).
+
+    >>> X = np.array([[3.0], [-3.0]])
+    >>> f = Composite(X, np.ones(2), np.ones(2), loss="squared", l2=0.0)
+    >>> rows, to = coordinates(f, np.zeros((2, 1)), 0.0)
+    >>> np.abs(rows).round(6).tolist(), to.white
+    ([[1.0], [1.0]], True)
+    """
     if sparse.issparse(f.X):
         return _of_sparse(f, l2)
     r = f.c * curvatures(f.loss, Z)[:, 0]
@@ -174,6 +189,67 @@ def certified(f: Composite, at: Point, run: Progress) -> Point:
     return at
 
 
+# %% ../../nbs/11_linear/07_whitening.ipynb #67bff9eb
+def _in_coordinates(
+    f: Composite, rows: object, to: Coordinates, l2: float
+) -> LeastSquares | LogisticRegression:
+    "The objective in u; its penalty is one number where all scales are one."
+    even = np.ptp(to.scale) == 0
+    return _MAKE[f.loss](
+        rows,
+        f.t,
+        l2=l2 / (to.scale[0] if even else to.scale) ** 2,
+        sample_weight=f.c * f.n,
+        fit_intercept=f.fit_intercept,
+    )
+
+
+# %% ../../nbs/11_linear/07_whitening.ipynb #3a0f2454
+_FIRST = 10  # passes of the first round
+
+
+class _How(NamedTuple):
+    method: str
+    sampling: str
+
+
+class _End(NamedTuple):
+    "Where a round ended: at a certified point, with which all is done, or not."
+
+    at: Point
+    certified: bool = False
+    diverged: bool = False
+
+
+def _one_round(
+    f: Composite, at: Point, run: Progress, rng: np.random.Generator, how: _How, length: int
+) -> _End:
+    "`length` passes from `at`, in the coordinates that are white there."
+    l2 = float(f.l2[0])
+    rows, to = coordinates(f, at.Z, l2)
+    problem = _in_coordinates(f, rows, to, l2)
+    watch = _Watch(f, to, l2, run)
+    once = not to.white or f.loss == "squared"
+    result = minimize(
+        problem,
+        how.method,
+        _sampling(problem, how.method, how.sampling, to.white and length > _FIRST),
+        lr="convex",
+        one_draw=True,
+        x0=to.enter(at.theta, f.fit_intercept),
+        inner_steps=None if how.method == "saga" else 2 * f.n,
+        max_passes=run.left if once else min(run.left, length),
+        output="last",
+        generator=rng,
+        callback=watch,
+    )
+    if watch.at is not None and run.done:
+        return _End(watch.at, certified=True)
+    run.iterations = max(run.iterations, watch.before + 1)
+    end = point_at(f, to.leave(result.last, f.fit_intercept))
+    return _End(end, diverged=result.diverged)
+
+
 # %% ../../nbs/11_linear/07_whitening.ipynb #710a7a2c
 def rounds(
     f: Composite,
@@ -184,43 +260,30 @@ def rounds(
     method: str,
     sampling: str,
 ) -> Point:
-    """`method` alone, round after round, from theta (1, d); one score, one l2, no l1."""
-    l2 = float(f.l2[0])
+    """`method` alone, round after round, from theta (1, d); one score, one l2, no l1.
+
+    `run` keeps the account: rows, passes, the certificate. The first round has ten passes, each
+    other twice as many as the one before.
+
+    >>> f = Composite(np.eye(2), np.array([1.0, -1.0]), np.ones(2), loss="squared", l2=1.0)
+    >>> run = Progress(tol=1e-6, max_iter=500)
+    >>> rng = np.random.default_rng(0)
+    >>> at = rounds(f, f.start, run, rng, method="svrg", sampling="importance")
+    >>> run.converged, np.abs(at.theta[0, :2]).round(3).tolist()
+    (True, [0.333, 0.333])
+    """
     at = point_at(f, theta)
     run.first = max(run.first, abs(at.value))
     run.ran.append(f"{method.upper()}, {sampling} sampling")
-    length = 10
+    how = _How(method, sampling)
+    length = _FIRST
     while not run.done:
-        rows, to = coordinates(f, at.Z, l2)
-        even = np.ptp(to.scale) == 0
-        problem = _MAKE[f.loss](
-            rows,
-            f.t,
-            l2=l2 / (to.scale[0] if even else to.scale) ** 2,
-            sample_weight=f.c * f.n,
-            fit_intercept=f.fit_intercept,
-        )
-        watch = _Watch(f, to, l2, run)
-        once = not to.white or f.loss == "squared"
-        result = minimize(
-            problem,
-            method,
-            _sampling(problem, method, sampling, to.white and length > 10),
-            lr="convex",
-            one_draw=True,
-            x0=to.enter(at.theta, f.fit_intercept),
-            inner_steps=None if method == "saga" else 2 * f.n,
-            max_passes=run.left if once else min(run.left, length),
-            output="last",
-            generator=rng,
-            callback=watch,
-        )
+        end = _one_round(f, at, run, rng, how, length)
         length *= 2
-        if watch.at is not None and run.done:
-            return watch.at
-        at = point_at(f, to.leave(result.last, f.fit_intercept))
-        run.iterations = max(run.iterations, watch.before + 1)
-        if result.diverged:
+        at = end.at
+        if end.certified:
+            return at
+        if end.diverged:
             break
     if run.stopped:
         return at

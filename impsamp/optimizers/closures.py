@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..errors import InvalidArgument, UnsupportedModel
+from ..errors import Diverged, InvalidArgument, InvalidShape, UnsupportedModel
 from ..randomness import random_state_kept
 
 # %% auto #0
@@ -24,8 +24,11 @@ __all__ = [
     "Closure",
     "Gradient",
     "all_finite",
+    "check_finite",
     "check_linear",
     "dense",
+    "gradients",
+    "held_at",
     "no_batch_statistics",
     "plus",
 ]
@@ -69,6 +72,55 @@ def all_finite(gradients: Iterable[Gradient]) -> bool:
     """
     flags = [torch.isfinite(g).all() for g in gradients if g is not None]
     return all(bool(flag) for flag in flags)
+
+
+# %% ../../nbs/10_optimizers/01_closures.ipynb #531caf55
+def gradients(
+    closure: Closure, params: Sequence[Tensor], idx: Tensor, weight: Tensor
+) -> tuple[Tensor, list[Gradient]]:
+    """Loss and gradients, one per parameter, None where there is none; an empty set is free.
+
+    `.grad` is left alone. `InvalidShape` unless the closure returns a scalar with its graph.
+
+    >>> x = torch.nn.Parameter(torch.tensor([2.0]))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * x**2).sum()
+    >>> loss, (g,) = gradients(closure, [x], torch.tensor([0]), torch.ones(1))
+    >>> loss.item(), g.tolist()
+    (2.0, [2.0])
+    """
+    if len(idx) == 0:
+        return torch.zeros((), dtype=torch.float64), [None] * len(params)
+    loss = closure(idx, weight)
+    if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+        raise InvalidShape(
+            "closure(idx, weight) must return the scalar tensor (weight * losses).sum() "
+            "with its graph (no backward, no item)"
+        )
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    return loss.detach(), [dense(g) for g in grads]
+
+
+# %% ../../nbs/10_optimizers/01_closures.ipynb #3b99cdf4
+@contextmanager
+def held_at(params: Sequence[Tensor], values: Iterable[Tensor]) -> Iterator[None]:
+    """The parameters for a while at other `values`: a gradient at the place kept from before.
+
+    >>> x = torch.nn.Parameter(torch.tensor([2.0]))
+    >>> with held_at([x], [torch.tensor([5.0])]):
+    ...     print(x.item())
+    5.0
+    >>> x.item()
+    2.0
+    """
+    here = [p.data for p in params]
+    for p, value in zip(params, values):
+        p.data = value
+    try:
+        yield
+    finally:
+        for p, value in zip(params, here):
+            p.data = value
 
 
 # %% ../../nbs/10_optimizers/01_closures.ipynb #2e93c5d2
@@ -116,3 +168,16 @@ def no_batch_statistics() -> Iterator[None]:
             yield
     finally:
         handle.remove()
+
+
+# %% ../../nbs/10_optimizers/01_closures.ipynb #85727190
+def check_finite(numbers: Iterable[Gradient], what: str, step: int) -> None:
+    """`Diverged` where one of the gradients that `what` names is not finite, at this `step`.
+
+    >>> check_finite([torch.ones(1), None], "the direction", 0)
+    """
+    if not all_finite(numbers):
+        raise Diverged(
+            f"step {step}: {what} is not finite; "
+            "parameters and state are as before the step: lower lr"
+        )

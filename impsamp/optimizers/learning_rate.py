@@ -69,7 +69,12 @@ def learning_rate_factor(
 
 # %% ../../nbs/10_optimizers/04_learning_rate.ipynb #0d6dbf1c
 class FactorState(TypedDict):
-    "The averages of H(p), H(u), ||ghat||^2 and of the number of draws, and their total weight."
+    """The averages of H(p), H(u), ||ghat||^2 and of the number of draws, and their total weight.
+
+    >>> w = torch.nn.Parameter(torch.zeros(1))
+    >>> LearningRateFactor(torch.optim.SGD([w], lr=0.1)).state_dict()
+    {'averages': [0.0, 0.0, 0.0, 0.0], 'total': 0.0}
+    """
 
     averages: list[float]
     total: float

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from impsamp.optimizers.variance_reduced import (
-    Sampling,
     VarianceReduced,
-    _expected_size,
+    _forget_frozen,
+    _is_kept_for_others,
     _Step,
 )
 
@@ -22,7 +22,8 @@ from ..checks import check_count, to_float64
 from ..errors import InvalidArgument
 from ..theory.minibatch import alpha, table_updates
 from ..typing import Drawn, Seeded, SubsetSampling
-from .closures import Closure, Gradient, no_batch_statistics
+from .closures import Closure, Gradient, check_finite, no_batch_statistics
+from .drawing import Sampling, expected_size, uniform_items
 
 # %% auto #0
 __all__ = ["SAGA"]
@@ -31,13 +32,13 @@ __all__ = ["SAGA"]
 # %% ../../nbs/10_optimizers/03_saga.ipynb #a2df9f64
 def _default_table_size(sampling: Sampling, n: int) -> int:
     "|J| for the sampling's alpha at L proportional to p; b where it tells no v."
-    # |J| is a ceiling, and sums of n terms miss whole numbers by rounding: cut off what is noise
-    b = round(_expected_size(sampling), 9)
+    # |J| is a ceiling, and quotients of sums miss whole numbers by rounding: leave that much room
+    b = round(expected_size(sampling), 9)
     if not isinstance(sampling, SubsetSampling):
         return max(1, round(b))
     p = to_float64(sampling.inclusion_probabilities)
     v = to_float64(sampling.v)
-    return table_updates(n, b, round(alpha(p, p, v), 9))
+    return table_updates(n, b, alpha(p, p, v) * (1 + 1e-12))
 
 
 # %% ../../nbs/10_optimizers/03_saga.ipynb #41de862c
@@ -134,7 +135,7 @@ class SAGA(VarianceReduced):
         self.max_bytes = max_bytes
         self.table_bytes = _check_memory(self.n, self._params, max_bytes)
         if table_size is None and self.one_draw:
-            table_size = max(1, round(_expected_size(sampling)))  # J = S
+            table_size = max(1, round(expected_size(sampling)))  # J = S
         elif table_size is None:
             table_size = _default_table_size(sampling, self.n)
         self.table_size = check_count(table_size, "table_size", high=self.n)  # |J|
@@ -151,7 +152,7 @@ class SAGA(VarianceReduced):
         for k in range(len(idx)):
             losses[k], grads = self._gradient(closure, idx[k : k + 1], one)
             rows = [_with_row(row, k, len(idx), g) for row, g in zip(rows, grads)]
-        self._check_finite(rows, "the gradient of an item")
+        check_finite(rows, "the gradient of an item", self.progress["steps"])
         return losses, rows
 
     def _fill(self, closure: Closure) -> None:
@@ -159,17 +160,17 @@ class SAGA(VarianceReduced):
         self.table_bytes = _check_memory(self.n, self._params, self.max_bytes)
         with no_batch_statistics():
             _, rows = self._item_gradients(closure, torch.arange(self.n))
-        self._forget_frozen()
+        _forget_frozen(self)
         for p, found in zip(self._params, rows):
             table = p.new_zeros((self.n, *p.shape)).detach() if found is None else found
             reached = found is not None
             self.state[p] = dict(table=table, mean=table.mean(0), reached=reached)
 
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
-        if self._kept_for_others("table"):
+        if _is_kept_for_others("table", self):
             self._fill(closure)
         params = self._params
-        idx, weight = self._draw(draw)
+        idx, weight = self._draws.take(self.generator, draw)
         # draws with replacement may repeat an item: one gradient, the sum of its weights
         items, place = torch.unique(idx, return_inverse=True)
         total = torch.zeros(len(items), dtype=torch.float64)
@@ -178,7 +179,7 @@ class SAGA(VarianceReduced):
         tables = [self.state[p] for p in params]
         direction = [_estimate(t, items, total, g) for t, g in zip(tables, new)]
         if not self.one_draw:
-            items = self._uniform_items(self.table_size)
+            items = uniform_items(self.n, self.table_size, self.generator)
             _, new = self._item_gradients(closure, items)
         self._moved = items, new
         loss = (total * losses).sum()

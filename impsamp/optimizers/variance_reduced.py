@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,9 +18,10 @@ from torch.optim.optimizer import ParamsT
 from impsamp.optimizers.closures import (
     Closure,
     Gradient,
-    all_finite,
+    check_finite,
     check_linear,
-    dense,
+    gradients,
+    held_at,
     no_batch_statistics,
     plus,
 )
@@ -34,59 +33,18 @@ from impsamp.randomness import (
 )
 
 from ..checks import check_count
-from ..errors import Diverged, InvalidArgument, InvalidShape
-from ..samplers.loader import DrawnBatch
-from ..samplers.subsets import uniform_subset
-from ..typing import Array, Drawn, Generator, Seeded
+from ..errors import InvalidArgument
+from ..typing import Drawn, Seeded
+from .drawing import Draws, Sampling, expected_size, uniform_items
 from .states import check_saved
 
 # %% auto #0
-__all__ = ["SARAH", "SVRG", "Sampling", "VarianceReduced"]
-
-
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #20882cba
-@runtime_checkable
-class _DrawsSets(Protocol):
-    "What a step asks of a `SubsetSampling`: its sets, and how likely each item is in one."
-
-    @property
-    def inclusion_probabilities(self) -> Array: ...
-
-    def draw(self, generator: Generator) -> Drawn: ...
-
-
-Sampling: TypeAlias = "_DrawsSets | Iterable[Drawn | DrawnBatch]"
-
-
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #72393df8
-def _item_count(sampling: Sampling, n: int | None) -> int:
-    "n as given or as the sampling knows it; `InvalidArgument` where they differ or none is known."
-    known: int | None
-    if isinstance(sampling, _DrawsSets):
-        known = len(sampling.inclusion_probabilities)
-    elif hasattr(sampling, "draw"):
-        raise InvalidArgument(
-            f"{type(sampling).__name__} does not know the size of a batch: "
-            "wrap it in ImportanceBatchSampler, or give a set sampling"
-        )
-    else:
-        known = getattr(sampling, "n", None)
-    if known is None and n is None:
-        raise InvalidArgument("give n, the number of items: the sampling does not tell it")
-    if None not in (known, n) and known != n:
-        raise InvalidArgument(f"n = {n}, but the sampling covers {known} items")
-    return check_count(n if known is None else known, "n")
-
-
-# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #bdafdff1
-def _expected_size(sampling: Sampling) -> float:
-    "b, the expected number of items in a draw."
-    if isinstance(sampling, _DrawsSets):
-        return float(np.sum(np.asarray(sampling.inclusion_probabilities)))
-    return float(getattr(sampling, "batch_size", 1))
-
+__all__ = ["SARAH", "SVRG", "VarianceReduced"]
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #12136cc9
+_TORCH_KEYS = ("state", "param_groups")  # of a state that torch itself saves
+
+
 class _Step(NamedTuple):
     "A step before it is made: what to return, where to go, what to keep."
 
@@ -102,21 +60,90 @@ def _check_rate(value: float, name: str) -> None:
         raise InvalidArgument(f"{name} must be finite and at least 0, got {value}")
 
 
+def _rates(lr: float, weight_decay: float) -> dict[str, float]:
+    "The options of a group of parameters."
+    _check_rate(lr, "lr")
+    _check_rate(weight_decay, "weight_decay")
+    return dict(lr=lr, weight_decay=weight_decay)
+
+
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #29073828
 def _kept(**tensors: Gradient) -> dict[str, Tensor]:
     "Those of the named tensors that are there."
     return {name: t for name, t in tensors.items() if t is not None}
 
 
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #e0279b3e
+def _is_kept_for_others(key: str, optimizer: Optimizer) -> bool:
+    "Whether `key` is kept for other parameters than those that are trained now."
+    every = (p for group in optimizer.param_groups for p in group["params"])
+    return any((key in optimizer.state.get(p, ())) != p.requires_grad for p in every)
+
+
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #c99f7b93
+def _forget_frozen(optimizer: Optimizer) -> None:
+    "What was kept for parameters that are not trained any more is out of date."
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if not p.requires_grad:
+                optimizer.state.pop(p, None)
+
+
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #e349eae0
+@torch.no_grad()
+def _descend(groups: list[dict], direction: Sequence[Gradient]) -> None:
+    "x <- x - lr (direction + decay x) for what is trained; None moves nothing, decay neither."
+    directions = iter(direction)
+    for group in groups:
+        for p in group["params"]:
+            towards = next(directions) if p.requires_grad else None
+            if towards is not None:
+                regularised = towards + group["weight_decay"] * p
+                p.sub_(regularised, alpha=group["lr"])
+
+
+# %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #3067a718
+def _check_state(optimizer: VarianceReduced, saved: Mapping) -> None:
+    "`InvalidArgument` unless `saved` is a state of this method on as many items."
+    keys = ("method", "n", "progress", "generator")
+    check_saved(optimizer, saved, optimizer._shapes, keys)
+    ours = type(optimizer).__name__, optimizer.n
+    theirs = saved["method"], saved["n"]
+    if theirs != ours:
+        raise InvalidArgument(f"the state is of {theirs} (method, n), this is {ours}")
+    if set(saved["progress"]) != set(optimizer.progress):
+        raise InvalidArgument(f"the state's progress holds {sorted(saved['progress'])}")
+    for name, count in saved["progress"].items():
+        check_count(count, name, low=0)
+    for group in saved["param_groups"]:
+        _rates(group["lr"], group["weight_decay"])
+    if ("sampling" in saved) != hasattr(optimizer.sampling, "state_dict"):
+        raise InvalidArgument("the state was saved with another kind of sampling")
+
+
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #536d6ad3
 class VarianceReduced(Optimizer):
-    """Base of `SVRG`, `SARAH` and `SAGA`: draws, gradients, anchors, steps, resuming.
+    """Base of `SVRG`, `SARAH` and `SAGA`: draws, gradients, steps, resuming.
 
     Subclasses define `_direction(closure, draw)`. `grad_evals` counts component gradients,
     `effective_passes` = grad_evals / n. The closure must be a function of its arguments, the
     parameters and the global generators: SVRG and SARAH evaluate it twice on the same random
     numbers, so that dropout and augmentation cancel. Parameters that need no gradient or get none
-    are left alone, also by `weight_decay`. `generator` may be an int seed."""
+    are left alone, also by `weight_decay`. `generator` may be an int seed.
+
+    >>> from impsamp.samplers import NiceSampling
+    >>> class Plain(VarianceReduced):
+    ...     def _direction(self, closure, draw):
+    ...         loss, found = self._gradient(closure, *self._draws.take(self.generator, draw))
+    ...         return _Step(loss, found, inner=0)
+    >>> x = torch.nn.Parameter(torch.zeros(1))
+    >>> def closure(idx, weight):
+    ...     return (weight * 0.5 * (x - idx) ** 2).sum()
+    >>> optimizer = Plain([x], NiceSampling(3, 3), lr=0.5, generator=0)
+    >>> loss = optimizer.step(closure)
+    >>> round(loss.item(), 3), x.item(), optimizer.effective_passes
+    (0.833, 0.5, 1.0)
+    """
 
     _keeps: ClassVar[tuple[str, ...]] = ()  # what a state holds per parameter, of its shape
 
@@ -128,21 +155,14 @@ class VarianceReduced(Optimizer):
         lr: float,
         generator: Seeded,
         n: int | None = None,
-        chunk_size: int = 1024,
         weight_decay: float = 0.0,
     ) -> None:
-        _check_rate(lr, "lr")
-        _check_rate(weight_decay, "weight_decay")
+        super().__init__(params, _rates(lr, weight_decay))
         self.generator = as_generator(generator)
-        super().__init__(params, dict(lr=lr, weight_decay=weight_decay))
+        self._draws = Draws(sampling, n)
         self.sampling = sampling
-        self.n = _item_count(sampling, n)
-        self.chunk_size = check_count(chunk_size, "chunk_size")
+        self.n = self._draws.n
         self.progress = dict(inner=0, steps=0, grad_evals=0)
-        self._stream: Iterator[Drawn | DrawnBatch] | None = (
-            None  # of a sampling that is an iterable
-        )
-        self._consumed: dict[str, int] = {}  # the last draw of a batch sampler
         self._known_linear = False  # whether the closure was seen to use its weights
 
     @property
@@ -160,18 +180,6 @@ class VarianceReduced(Optimizer):
         "The parameters that are trained now."
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
-    def _kept_for_others(self, key: str) -> bool:
-        "Whether `key` is kept for other parameters than those that are trained now."
-        every = (p for group in self.param_groups for p in group["params"])
-        return any((key in self.state.get(p, ())) != p.requires_grad for p in every)
-
-    def _forget_frozen(self) -> None:
-        "What was kept for parameters that are not trained any more is out of date."
-        for group in self.param_groups:
-            for p in group["params"]:
-                if not p.requires_grad:
-                    self.state.pop(p, None)
-
     def step(  # type: ignore[override]  # of other arguments than torch's: the closure takes items
         self, closure: Closure, draw: Drawn | None = None
     ) -> Tensor:
@@ -183,7 +191,7 @@ class VarianceReduced(Optimizer):
             raise InvalidArgument("no parameter requires a gradient: there is nothing to train")
         with torch.enable_grad():
             planned = self._direction(closure, draw)
-        self._check_finite(planned.direction, "the direction")
+        check_finite(planned.direction, "the direction", self.progress["steps"])
         for p, new in zip(self._params, planned.state):
             self.state[p] = new
         self._move(planned.direction)
@@ -194,170 +202,53 @@ class VarianceReduced(Optimizer):
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         raise NotImplementedError
 
-    def _check_finite(self, gradients: Iterable[Gradient], what: str) -> None:
-        if not all_finite(gradients):
-            raise Diverged(
-                f"step {self.progress['steps']}: {what} is not finite; "
-                "parameters and state are as before the step: lower lr"
-            )
-
-    @torch.no_grad()
-    def _move(self, direction: list[Gradient]) -> None:
-        directions = iter(direction)
-        for group in self.param_groups:
-            for p in group["params"]:
-                towards = next(directions) if p.requires_grad else None
-                if towards is not None:
-                    regularised = towards + group["weight_decay"] * p
-                    p.sub_(regularised, alpha=group["lr"])
-
-    def _draw(self, draw: Drawn | None) -> tuple[Tensor, Tensor]:
-        "idx int64 and weight float64 of `draw`, or of the sampling's next one."
-        if draw is None:
-            draw = self._next_draw()
-        idx = torch.as_tensor(draw.idx, dtype=torch.int64)
-        return idx, torch.as_tensor(draw.weight, dtype=torch.float64)
-
-    def _next_draw(self) -> Drawn:
-        # one attribute is asked for, not the whole protocol: this runs at every step
-        if hasattr(self.sampling, "draw"):
-            return self.sampling.draw(self.generator)
-        if self._stream is None:
-            self._stream = iter(self.sampling)
-        try:
-            batch = next(self._stream)
-        except StopIteration:  # a stream that ends starts again
-            self._stream = iter(self.sampling)
-            batch = next(self._stream)
-        if not isinstance(batch, DrawnBatch):
-            return batch
-        self._consumed = {"step": batch.draw.step}
-        return batch.draw
-
-    def _uniform_items(self, size: int) -> Tensor:
-        "`size` distinct items, every subset equally likely, ascending: the order of summation."
-        rows = uniform_subset(self.n, size, self.generator)
-        rows.sort()
-        return torch.from_numpy(rows)
-
     def _gradient(
         self, closure: Closure, idx: Tensor, weight: Tensor
     ) -> tuple[Tensor, list[Gradient]]:
-        "Loss and gradients, one per parameter, None where there is none; an empty set is free."
-        params = self._params
-        if len(idx) == 0:
-            return torch.zeros((), dtype=torch.float64), [None] * len(params)
-        loss = closure(idx, weight)
-        if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
-            raise InvalidShape(
-                "closure(idx, weight) must return the scalar tensor (weight * losses).sum() "
-                "with its graph (no backward, no item)"
-            )
+        "`gradients`, counted; the first of them shows whether the closure uses its weights."
+        loss, found = gradients(closure, self._params, idx, weight)
         self.progress["grad_evals"] += len(idx)
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
-        if not self._known_linear and torch.isfinite(loss):
+        if len(idx) and not self._known_linear and torch.isfinite(loss):
             check_linear(closure, idx)
             self._known_linear = True
-        return loss.detach(), [dense(g) for g in grads]
+        return loss, found
 
-    @contextmanager
-    def _at(self, key: str) -> Iterator[None]:
-        "The parameters for a while at the values kept as state[p][key]."
-        params = self._params
-        here = [p.data for p in params]
-        for p in params:
-            p.data = self.state[p][key]
-        try:
-            yield
-        finally:
-            for p, value in zip(params, here):
-                p.data = value
-
-    def _anchor(self, closure: Closure, size: int | None = None) -> tuple[Tensor, list[Gradient]]:
-        "Mean loss and gradient over all items, or over `size` of them; chunk by chunk."
-        idx = torch.arange(self.n) if size is None else self._uniform_items(size)
-        losses = []
-        mean: list[Gradient] = [None] * len(self._params)
-        with no_batch_statistics():
-            for chunk in idx.split(self.chunk_size):
-                weight = torch.full((len(chunk),), 1 / len(idx), dtype=torch.float64)
-                loss, grads = self._gradient(closure, chunk, weight)
-                losses.append(loss)
-                mean = [plus(m, g) for m, g in zip(mean, grads)]
-        self._check_finite(mean, "the anchor")
-        return sum(losses[1:], start=losses[0]), mean
-
-    def add_param_group(self, group: dict) -> None:
-        "As in torch, but only before the first step."
-        if getattr(self, "progress", {}).get("steps"):
-            raise InvalidArgument(
-                "add_param_group after the first step: the anchor does not know it"
-            )
-        super().add_param_group(group)
-
-    def state_dict(self) -> dict:
-        "A copy of states, groups, counters and the generator: all that is needed to go on."
-        saved = copy.deepcopy(super().state_dict())
-        saved["method"] = type(self).__name__
-        saved["n"] = self.n
-        saved["progress"] = copy.deepcopy(self.progress)
-        saved["generator"] = generator_state(self.generator)
-        if hasattr(self.sampling, "state_dict"):
-            saved["sampling"] = copy.deepcopy(self.sampling.state_dict(**self._consumed))
-        return saved
+    def _move(self, direction: list[Gradient]) -> None:
+        _descend(self.param_groups, direction)
 
     def _shapes(self, p: Tensor) -> dict[str, tuple[int, ...]]:
         "The tensors that a state may keep for the parameter p."
         return {name: tuple(p.shape) for name in self._keeps}
 
-    def _check_saved(self, saved: Mapping) -> None:
-        "`InvalidArgument` unless `saved` is a state of this method on as many items."
-        check_saved(self, saved, self._shapes, ("method", "n", "progress", "generator"))
-        ours = type(self).__name__, self.n
-        theirs = saved["method"], saved["n"]
-        if theirs != ours:
-            raise InvalidArgument(f"the state is of {theirs} (method, n), this is {ours}")
-        if set(saved["progress"]) != set(self.progress):
-            raise InvalidArgument(f"the state's progress holds {sorted(saved['progress'])}")
-        for name, count in saved["progress"].items():
-            check_count(count, name, low=0)
-        for group in saved["param_groups"]:
-            _check_rate(group["lr"], "lr")
-            _check_rate(group["weight_decay"], "weight_decay")
-        if ("sampling" in saved) != hasattr(self.sampling, "state_dict"):
-            raise InvalidArgument("the state was saved with another kind of sampling")
+    def add_param_group(self, group: dict) -> None:
+        "As in torch, but only before the first step."
+        if getattr(self, "progress", {}).get("steps"):
+            raise InvalidArgument("add_param_group after the first step: no anchor knows it")
+        super().add_param_group(group)
+
+    def state_dict(self) -> dict:
+        "A copy of states, groups, counters and the generator: all that is needed to go on."
+        saved = copy.deepcopy(super().state_dict())
+        more = dict(method=type(self).__name__, n=self.n, progress=dict(self.progress))
+        generator = generator_state(self.generator)
+        return {**saved, **more, "generator": generator, **self._draws.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from `state_dict`: same method, n, parameters, kind of generator and of sampling.
 
         `InvalidArgument` otherwise, and nothing changes then."""
-        self._check_saved(state_dict)
-        saved = copy.deepcopy({k: state_dict[k] for k in ("state", "param_groups")})
+        _check_state(self, state_dict)
         before = self.state, self.param_groups
-        state = generator_state(self.generator)
+        generator = generator_state(self.generator)
         set_generator_state(self.generator, state_dict["generator"])
         try:
-            super().load_state_dict(saved)
-            self._load_sampling(state_dict)
+            super().load_state_dict(copy.deepcopy({k: state_dict[k] for k in _TORCH_KEYS}))
+            self._draws.load_state_dict(state_dict)
         except BaseException:
-            set_generator_state(self.generator, state)
+            set_generator_state(self.generator, generator)
             self.state, self.param_groups = before
             raise
-        self.progress = copy.deepcopy(state_dict["progress"])
-        self._stream = None
-        self._consumed = {}
-
-    def _load_sampling(self, saved: Mapping) -> None:
-        "What the sampling's `state_dict` saved, it can load; it is as before where it refuses."
-        if "sampling" not in saved:
-            return
-        sampling: Any = self.sampling
-        before = copy.deepcopy(sampling.state_dict(**self._consumed))
-        try:
-            sampling.load_state_dict(copy.deepcopy(saved["sampling"]))
-        except BaseException:
-            sampling.load_state_dict(before)
-            raise
+        self.progress = dict(state_dict["progress"])
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #38f6e543
@@ -383,11 +274,11 @@ class _Anchored(VarianceReduced):
             lr=lr,
             generator=generator,
             n=n,
-            chunk_size=chunk_size,
             weight_decay=weight_decay,
         )
+        self.chunk_size = check_count(chunk_size, "chunk_size")
         if inner_steps is None:
-            size = max(1.0, _expected_size(sampling))
+            size = max(1.0, expected_size(sampling))
             inner_steps = max(1, round(self.n / size))
         if anchor_size is not None:
             anchor_size = check_count(anchor_size, "anchor_size", high=self.n)
@@ -400,11 +291,29 @@ class _Anchored(VarianceReduced):
         """The loss at x, and G_S(grad f_i(x) - grad f_i(y)) with y kept under `key`.
 
         Both gradients see the same masks, and the global generators move on as after one pass."""
-        idx, weight = self._draw(draw)
-        with self._at(key), random_state_kept():
+        idx, weight = self._draws.take(self.generator, draw)
+        kept = [self.state[p][key] for p in self._params]
+        with held_at(self._params, kept), random_state_kept():
             _, old = self._gradient(closure, idx, weight)
         loss, new = self._gradient(closure, idx, weight)
         return loss, [plus(a, b, -1) for a, b in zip(new, old)]
+
+    def _anchor(self, closure: Closure) -> tuple[Tensor, list[Gradient]]:
+        "Mean loss and gradient over all items, or over `anchor_size` of them; chunk by chunk."
+        size = self.anchor_size
+        everything = size is None
+        idx = torch.arange(self.n) if everything else uniform_items(self.n, size, self.generator)
+        losses = []
+        mean: list[Gradient] = [None] * len(self._params)
+        with no_batch_statistics():
+            for chunk in idx.split(self.chunk_size):
+                weight = torch.full((len(chunk),), 1 / len(idx), dtype=torch.float64)
+                loss, grads = self._gradient(closure, chunk, weight)
+                losses.append(loss)
+                mean = [plus(m, g) for m, g in zip(mean, grads)]
+        check_finite(mean, "the anchor", self.progress["steps"])
+        _forget_frozen(self)
+        return sum(losses[1:], start=losses[0]), mean
 
 
 # %% ../../nbs/10_optimizers/02_variance_reduced.ipynb #f2f605d8
@@ -436,7 +345,7 @@ class SVRG(_Anchored):
 
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         inner = self.progress["inner"]
-        if inner == 0 or self._kept_for_others("snapshot"):
+        if inner == 0 or _is_kept_for_others("snapshot", self):
             inner = 0
             self._take_snapshot(closure)
         loss, difference = self._difference(closure, draw, "snapshot")
@@ -445,8 +354,7 @@ class SVRG(_Anchored):
         return _Step(loss, direction, (inner + 1) % self.inner_steps)
 
     def _take_snapshot(self, closure: Closure) -> None:
-        _, mean = self._anchor(closure, self.anchor_size)
-        self._forget_frozen()
+        _, mean = self._anchor(closure)
         for p, g in zip(self._params, mean):
             self.state[p] = _kept(snapshot=p.detach().clone(), anchor=g)
 
@@ -474,10 +382,9 @@ class SARAH(_Anchored):
 
     def _direction(self, closure: Closure, draw: Drawn | None) -> _Step:
         inner = self.progress["inner"]
-        if inner == 0 or self._kept_for_others("previous"):
+        if inner == 0 or _is_kept_for_others("previous", self):
             inner = 0
-            loss, direction = self._anchor(closure, self.anchor_size)
-            self._forget_frozen()
+            loss, direction = self._anchor(closure)
         else:
             loss, difference = self._difference(closure, draw, "previous")
             estimates = [self.state[p].get("estimate") for p in self._params]

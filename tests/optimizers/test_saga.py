@@ -8,6 +8,7 @@ from torch import nn
 from impsamp.errors import InvalidArgument
 from impsamp.linear import make_plan
 from impsamp.optimizers import SAGA
+from impsamp.optimizers.saga import _default_table_size
 from impsamp.problems import LogisticRegression
 from impsamp.samplers import (
     ImportanceBatchSampler,
@@ -161,3 +162,10 @@ def test_the_deprecation_names_the_line_that_should_change():
             two_draws=True,
         )
     assert caught[0].filename == __file__
+
+
+def test_the_default_table_size_is_not_rounded_up():
+    "For uniform sets |J| = ceil(b (n - 1)/(n - b)), here in whole numbers."
+    cases = [(n, b) for n in range(2, 90) for b in range(1, n)] + [(10_007, 5_000), (4_001, 4_000)]
+    exact = [min(n, -(-b * (n - 1) // (n - b))) for n, b in cases]
+    assert [_default_table_size(NiceSampling(n, b), n) for n, b in cases] == exact
