@@ -12,6 +12,7 @@ import numpy as np
 
 from ..extras import require
 from ..randomness import counter_generator
+from ..schemes.switch import time_ratio as time_ratio  # named here as well
 from .measures import pool_variance_ratio, pull, unpull
 
 if TYPE_CHECKING:
@@ -32,27 +33,8 @@ __all__ = [
     "candidates",
     "noise_scale",
     "plot_candidates",
-    "time_ratio",
     "variance_interval",
 ]
-
-
-# %% ../../nbs/13_assess/03_predicting.ipynb #bfb9a215
-def time_ratio(variance_ratio: float, cost_ratio: float, noise_per_batch: float) -> float:
-    """Predicted T(p)/T(u) to a given progress: cost_ratio (1 + rho q)/(1 + q).
-
-    rho = `variance_ratio`, q = `noise_per_batch` = V(u)/(B ||grad F||^2), which may be inf (noise
-    alone counts). Best learning rate for both, curvature alike in all directions. After McCandlish
-    et al. 2018, eq. 2.7.
-
-    >>> time_ratio(0.5, 1.0, 1.0)
-    0.75
-    """
-    q = np.asarray(noise_per_batch, dtype=float)
-    with np.errstate(invalid="ignore"):
-        finite = (1 + variance_ratio * q) / (1 + q)
-    steps = np.where(np.isinf(q), variance_ratio, finite)
-    return float(cost_ratio * steps)
 
 
 # %% ../../nbs/13_assess/03_predicting.ipynb #54a83c23

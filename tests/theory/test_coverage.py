@@ -94,15 +94,6 @@ def test_no_numbered_item_is_left_out(paper, needed):
 
 PAGE = "figures/table_coverage.md"
 LINK = re.compile(r"\[[^][]*\]\(([^()\s]+)\)")
-UNLINKED = {
-    "04_data/02_libsvm",
-    "05_problems/02_finite_sum",
-    "05_problems/03_networks",
-    "07_schemes/02_scored",
-    "07_schemes/05_switch",
-    "12_training",
-    "13_assess/index",
-}
 
 
 def notebooks_of(row):
@@ -169,7 +160,7 @@ def test_a_row_links_to_each_of_its_places_and_the_heading_is_there(row):
 @pytest.mark.parametrize("notebook", named_notebooks())
 def test_a_notebook_that_a_row_names_links_back(notebook):
     found = re.findall(r"^Items of the papers: .*$", prose(notebook), re.M)
-    assert found == ([] if notebook in UNLINKED else [items_line(notebook)])
+    assert found == [items_line(notebook)]
 
 
 def test_only_notebooks_that_rows_name_speak_of_items():
