@@ -48,16 +48,20 @@ def noisy(task: Task, share: float = 0.1) -> Task:
     rng = counter_generator(0, 20)
     x, y = task.train
     wrong = rng.random(len(y)) < share
-    drawn = rng.integers(0, int(y.max()) + 1, len(y))
-    return replace(task, train=(x, torch.from_numpy(np.where(wrong, drawn, y.numpy()))))
+    classes = int(y.max()) + 1
+    drawn = rng.integers(0, classes, len(y))
+    labels = np.where(wrong, drawn, y.numpy())
+    return replace(task, train=(x, torch.from_numpy(labels)))
 
 
 # %% ../../nbs/14_reproduce/10_causes.ipynb #80abecef
 def _moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     "Square images in rows (b, side^2), each moved by up to two pixels each way, zeros coming in."
     side = math.isqrt(x.shape[1])
-    grid = F.pad(x.view(-1, side, side), (2, 2, 2, 2))
-    down, right = torch.from_numpy(rng.integers(0, 5, (2, len(x), 1, 1)))
+    images = x.view(-1, side, side)
+    grid = F.pad(images, (2, 2, 2, 2))
+    places = rng.integers(0, 5, (2, len(x), 1, 1))
+    down, right = torch.from_numpy(places)
     line = torch.arange(side)
     rows = down + line[:, None]
     columns = right + line
@@ -106,7 +110,8 @@ class Matched:
             self.gain = promised_gain(self._known())
 
     def _known(self) -> np.ndarray:
-        return np.where(np.isnan(self.scores), np.nanmean(self.scores), self.scores)
+        mean = np.nanmean(self.scores)
+        return np.where(np.isnan(self.scores), mean, self.scores)
 
 
 # %% ../../nbs/14_reproduce/10_causes.ipynb #1de0018e
