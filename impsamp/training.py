@@ -386,7 +386,8 @@ class _Visit:
         if scores is not None:
             _check_finite(torch.as_tensor(scores), self.scheme, step)
         if self.probe is not None:
-            self.scheme.probe(choice.idx, self.probe, scores, choice.prob)
+            compare = self.scheme.probe  # type: ignore[attr-defined]  # of those that ask for it
+            compare(choice.idx, self.probe, scores, choice.prob)
         self.scheme.update(choice.idx, scores, choice.prob)
 
 

@@ -327,14 +327,14 @@ class VRClassifier(ClassifierMixin, _VRLinear):
         0.235
         """
         how = _settings_of(self)
-        X, y, weight = self._validated(X, y, sample_weight)
+        X, labels, weight = self._validated(X, y, sample_weight)
         before = getattr(self, "classes_", None)
-        self.classes_ = _classes_of(y, weight)
+        self.classes_ = _classes_of(labels, weight)
         self.loss_ = self._loss(self.classes_.size)
         if before is not None and not np.array_equal(before, self.classes_):
             self.coef_ = np.empty((0, 0))
-        jobs = _jobs_of(self, y, X.shape[1])
-        weight = _weighted(weight, y, self.classes_, self.class_weight)
+        jobs = _jobs_of(self, labels, X.shape[1])
+        weight = _weighted(weight, labels, self.classes_, self.class_weight)
         answers = self._answers(jobs, X, weight, how, self.n_jobs)
         theta = np.vstack([a.theta for a in answers])
         self.coef_, self.intercept_ = self._parts(theta, X.shape[1])

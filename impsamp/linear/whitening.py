@@ -135,7 +135,8 @@ def coordinates(f: Composite, Z: np.ndarray, l2: float) -> tuple[object, Coordin
 
 
 # %% ../../nbs/11_linear/07_whitening.ipynb #e30ba3cf
-_MAKE = {"logistic": LogisticRegression, "squared": LeastSquares}
+_Kind = type[LeastSquares] | type[LogisticRegression]
+_MAKE: dict[str, _Kind] = {"logistic": LogisticRegression, "squared": LeastSquares}
 
 
 def _sampling(problem, method, sampling, known):

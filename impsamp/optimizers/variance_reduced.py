@@ -301,8 +301,9 @@ class _Anchored(VarianceReduced):
     def _anchor(self, closure: Closure) -> tuple[Tensor, list[Gradient]]:
         "Mean loss and gradient over all items, or over `anchor_size` of them; chunk by chunk."
         size = self.anchor_size
-        everything = size is None
-        idx = torch.arange(self.n) if everything else uniform_items(self.n, size, self.generator)
+        idx = torch.arange(self.n)
+        if size is not None:
+            idx = uniform_items(self.n, size, self.generator)
         losses = []
         mean: list[Gradient] = [None] * len(self._params)
         with no_batch_statistics():
