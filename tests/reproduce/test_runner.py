@@ -439,7 +439,6 @@ NOT_YET_RUN = {  # and the page that says so
     "contest": "figures/claims_contest.md",
     "contest_causes": "figures/claims_contest.md",
     "contest_rule": "figures/claims_contest.md",
-    "literature": "figures/claims_literature.md",
 }
 
 
