@@ -55,7 +55,13 @@ def arm_runs(
     """`horvath_run` of each of `seeds` on one problem: every result an array, a row per seed.
 
     `how`: the other arguments of `horvath_run`, by name. Raises what `horvath_run` raises, and
-    `InvalidArgument` without a seed. A run function of `run_all`."""
+    `InvalidArgument` without a seed. A run function of `run_all`.
+
+    >>> arm_runs("breast_cancer", "01", "raw", "sarah", "importance", 10, [], {})
+    Traceback (most recent call last):
+    ...
+    impsamp.errors.InvalidArgument: an arm needs at least one seed, got none
+    """
     if not seeds:
         raise InvalidArgument("an arm needs at least one seed, got none")
     problem = arm_problem(data, reading, scale)

@@ -44,7 +44,12 @@ __all__ = [
 
 # %% ../../nbs/14_reproduce/10_causes.ipynb #67e78dfe
 def noisy(task: Task, share: float = 0.1) -> Task:
-    "`share` of the training labels drawn anew, all classes alike; the same ones each time."
+    """`share` of the training labels drawn anew, all classes alike; the same ones each time.
+
+    >>> task = contest_task("digits")
+    >>> int((noisy(task, share=1.0).train[1] != task.train[1]).sum())  # of 100, two classes
+    44
+    """
     rng = counter_generator(0, 20)
     x, y = task.train
     wrong = rng.random(len(y)) < share
@@ -70,7 +75,12 @@ def _moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 # %% ../../nbs/14_reproduce/10_causes.ipynb #5ea23d68
 def shifted(task: Task) -> Task:
-    "Every image moved by up to two pixels, anew each time it is drawn."
+    """Every image moved by up to two pixels, anew each time it is drawn.
+
+    >>> task = shifted(contest_task("digits"))
+    >>> task.augment(torch.ones(1, 784), np.random.default_rng(1)).shape
+    torch.Size([1, 784])
+    """
     return replace(task, augment=_moved)
 
 
@@ -83,7 +93,14 @@ CONDITIONS: Mapping[str, Callable[[Task], Task]] = {
 
 # %% ../../nbs/14_reproduce/10_causes.ipynb #6fb93aaf
 class Matched:
-    "Shuffled epochs; a batch of b grows to b H(u)/H(p), with p the law of the scores seen so far."
+    """Shuffled epochs; a batch of b grows to b H(u)/H(p), p the law of the scores seen so far.
+
+    >>> source = Matched(4, np.random.default_rng(0), every=1)
+    >>> items, _ = source.draw(2)
+    >>> source.tell(np.array([0.0, 3.0]))
+    >>> round(source.gain, 2)  # of 0, 3 and twice their mean
+    1.42
+    """
 
     def __init__(self, n: int, rng: np.random.Generator, every: int = 8) -> None:
         self.epochs = Epochs(n, rng)
@@ -118,7 +135,13 @@ class Matched:
 class Oracle:
     """Draws of p = weight * p^GN + (1 - weight) * u.
 
-    Norms of all items are taken by calling `norms`, at the first of every `every` batches."""
+    Norms of all items are taken by calling `norms`, at the first of every `every` batches.
+
+    >>> source = Oracle(lambda: np.array([0.0, 2.0]), np.random.default_rng(0), weight=0.5)
+    >>> idx, weight = source.draw(1)
+    >>> idx.tolist(), weight.round(3).tolist()  # p = (1/4, 3/4), 1/(2 * 3/4)
+    ([1], [0.667])
+    """
 
     def __init__(
         self,
@@ -164,7 +187,13 @@ ORACLE = "oracle"
 
 
 class Examined(Contestant):
-    "A contestant of the contest, or *matched* or *oracle*."
+    """A contestant of the contest, or *matched* or *oracle*.
+
+    >>> one = Examined(contest_task("digits"), "matched", "momentum", batch=5, lr=0.1, seed=0)
+    >>> one.step(0.1)
+    >>> one.own.drawn
+    5
+    """
 
     def __init__(
         self, task: Task, arm: str, optimizer: str, *, batch: int, lr: float, seed: int
@@ -221,7 +250,12 @@ def causes_run(
 
     And `items`, the mean batch; `gain`, H(u)/H(p) at the end of what the arm knows (NaN of an arm
     that knows nothing); `finite`. What is not finite counts as infinite. A run function of
-    `run_all`. Raises `UnknownName`."""
+    `run_all`. Raises `UnknownName`.
+
+    >>> how = dict(optimizer="momentum", lr=0.05, batch=10, steps=2, seed=0)
+    >>> causes_run("digits", "plain", "matched", **how)["items"]
+    10.0
+    """
     if condition not in CONDITIONS:
         raise unknown("condition", condition, CONDITIONS)
     problem = CONDITIONS[condition](contest_task(task))

@@ -326,6 +326,7 @@ class SeedRange(NamedTuple):
     exact: int  # how many those are
 
 
+# %% ../../nbs/14_reproduce/10_literature.ipynb #ab55fe1c
 def seed_range(rival: Sequence[Interval], arm: Sequence[Interval]) -> SeedRange:
     """`SeedRange` of `rival` over `arm`, bounds (low, high) by seed; a value v is (v, v).
 

@@ -264,7 +264,11 @@ def table_updates(n: int, b: float, alpha: float) -> int:
 
 # %% ../../nbs/03_theory/04_minibatch.ipynb #f0ebd254
 class StepSize(NamedTuple):
-    "A step size with the rule that gave it."
+    """A step size with the rule that gave it.
+
+    >>> StepSize(0.1, 20, "closed form").lr
+    0.1
+    """
 
     lr: float  # units of 1/L
     inner_steps: int | None  # m; None for SAGA, which has no inner loop
