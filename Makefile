@@ -78,6 +78,7 @@ $(DOCS)/.installed: docs/requirements.lock $(STAMP)
 
 integrations: $(FRAMES)/.installed  ## Lightning, transformers, accelerate, torchdata, TensorBoard, gymnasium: their tests and notebooks
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) $(PY) -m pytest tests/integrations tests/samplers/test_integrations.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) $(PY) -m pytest tests/house/test_examples.py -k integrations
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/15_integrations --flags integrations --n_workers 1
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(abspath $(FRAMES)) nbdev_test --path nbs/tutorials/05_replay.ipynb --flags integrations --n_workers 1
 

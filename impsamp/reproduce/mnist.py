@@ -187,7 +187,7 @@ def thinning_run(
     ...     "embedded", "adam", "uniform 0.5", 0, epochs=1, batch=50, width=4, measure_every=2
     ... )
     >>> run["epoch_step"].tolist(), run["rows"].tolist(), run["kept"].round(1).tolist()
-    ([2], [50], [0.5])
+    ([2], [46], [0.4])
     """
     images = _Images(data)
     n = len(images.x)

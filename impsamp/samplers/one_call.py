@@ -252,10 +252,12 @@ class ImportanceLoader(DataLoader):
 
     >>> from torch.utils.data import TensorDataset
     >>> loader = importance_loader(TensorDataset(torch.arange(4.0)), "remembered", 2, generator=0)
-    >>> for (x,), draw in loader:
+    >>> seen = []
+    >>> for (x,), draw in loader:  # the first epoch is shuffled
     ...     loader.update(draw, x + 1)
-    >>> sorted(loader.batch_sampler.batch(1) + loader.batch_sampler.batch(0)), loader.late
-    ([0, 1, 2, 3], 0)
+    ...     seen += x.tolist()
+    >>> sorted(seen), loader.late
+    ([0.0, 1.0, 2.0, 3.0], 0)
     """
 
     batch_sampler: ImportanceBatchSampler
