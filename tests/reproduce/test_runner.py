@@ -436,9 +436,7 @@ def test_smoke_runs_everything_on_a_machine_with_nothing(manifest, nothing):
 
 
 NOT_YET_RUN = {  # and the page that says so
-    "contest": "figures/claims_contest.md",
     "contest_causes": "figures/claims_contest.md",
-    "contest_rule": "figures/claims_contest.md",
 }
 
 
