@@ -483,8 +483,8 @@ def probe(
 
     `loss_fn(model(x), y)` -> (n,) losses, not reduced; `loader` a `DataLoader` over an indexed data
     set or a list of (x, y) batches; `seconds` the time it may take (half for variance, half for
-    timing; at least one block and three rounds); `epochs` that training is to take, for the bound
-    on remembered scores (`Remembering`); `verbose` True, False or None: tell how far it is
+    timing; at least one block and three rounds); `epochs` that training is to take, for what
+    remembered scores could do (`Remembering`); `verbose` True, False or None: tell how far it is
     always (a log gets lines), never, or on a terminal. Model, optimizer, random states and loader
     are left byte for byte as found. Raises `InvalidArgument`, `InvalidShape`, `InvalidScores`
     (non-finite or all-zero gradients), `UnsupportedModel` (samples that interact, nothing to

@@ -41,6 +41,7 @@ def calibrated_gain(norms: np.ndarray, scores: np.ndarray, weight: float = 0.8) 
     even = np.arange(len(norms)) % 2 == 0
     if not norms.any() or len(norms) < 2:
         return 1.0
+    norms = norms / norms.max()  # so that no square underflows
     bins = score_bin(scores)
     level = np.where(even, _levels(norms, bins, ~even), _levels(norms, bins, even))
     share = weight * level / level.mean() + 1 - weight
@@ -51,7 +52,7 @@ def calibrated_gain(norms: np.ndarray, scores: np.ndarray, weight: float = 0.8) 
 
 # %% ../../nbs/13_assess/03_remembering.ipynb #dd0ef541
 def remembered_time(gain: float, cost: float, epochs: float, noise: float) -> float:
-    """Least T(remembered)/T(shuffled): c/E (1 + (E - 1) (1 + q/G)/(1 + q)).
+    """T(remembered)/T(shuffled) as things stand: c/E (1 + (E - 1) (1 + q/G)/(1 + q)).
 
     `gain` G, `cost` c of a step over a plain one, `epochs` E >= 1, `noise` q per batch, may be inf.
     Raises `InvalidArgument` for fewer epochs.
@@ -74,18 +75,18 @@ class Remembering(NamedTuple):
     gain: float  # G = H(u)/H(p), now
     cost: float  # of a step, over a plain one
     epochs: float  # that training is to take
-    time: float  # T(remembered)/T(shuffled), at least
+    time: float  # T(remembered)/T(shuffled), as things stand
 
     def words(self) -> str:
         "A sentence or two for a page."
         found = (
-            "Against shuffled epochs, remembered last-layer scores need at least "
-            f"{self.time:.2f} of the time in {self.epochs:g} epochs (G = {self.gain:.2f} now, "
-            f"a step costs {self.cost:.2f})"
+            "Against shuffled epochs, remembered last-layer scores would need "
+            f"{self.time:.2f} of the time over {self.epochs:g} epochs, were all to stay as it is "
+            f"now (G = {self.gain:.2f}, a step costs {self.cost:.2f})"
         )
         if self.time > WORTH:
             return f"{found}: shuffle."
-        return f"{found}: a bound, so `certify` before you believe it."
+        return f"{found}: such promises were seldom kept, `certify` before you believe it."
 
 
-WORTH = 0.8  # of the time: bounds above it did not come true (see the rule's page)
+WORTH = 0.8  # of the time

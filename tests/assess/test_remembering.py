@@ -84,5 +84,5 @@ def test_training_takes_an_epoch_at_least(epochs):
 def test_words():
     assert Remembering(1.1, 1.2, 10, 1.1).words().endswith(": shuffle.")
     said = Remembering(3.0, 1.2, 10, 0.48).words()
-    assert "at least 0.48 of the time in 10 epochs" in said
+    assert "need 0.48 of the time over 10 epochs" in said
     assert "`certify`" in said
