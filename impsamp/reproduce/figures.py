@@ -152,6 +152,12 @@ def _save_png(fig: Figure, path: Path) -> None:
 
 
 # %% ../../nbs/14_reproduce/06_figures.ipynb #7fed50f5
+def _in_a_kernel() -> bool:
+    "Whether this process is a notebook's."
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
+
+
 def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple[Path, Path]:
     """Write `fig` as figures/<name>.svg and .png, whole or not at all, and close it.
 
@@ -172,7 +178,7 @@ def save_figure(fig: Figure, name: str, folder: PathLike | None = None) -> tuple
         fig.set_layout_engine(None)  # laid out once: half the time of a figure
     _save_png(fig, png)
     plt.close(fig)
-    if "ipykernel" in sys.modules:
+    if _in_a_kernel():
         _show(png)
     return svg, png
 

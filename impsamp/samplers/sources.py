@@ -320,7 +320,7 @@ def source_of(law: Law, size: int | None, stream: Callable[[int], np.random.Gene
 
     >>> source = source_of([0.0, 1.0], 2, np.random.default_rng)
     >>> source.draw(np.random.default_rng(0), step=7)
-    Draw(idx=[1, 1], weight=[0.25, 0.25], prob=[1.0, 1.0], step=7)
+    Draw(idx=[1, 1], weight=[0.25, 0.25], prob=[1, 1], step=7)
     """
     if isinstance(law, SumTree):
         return _Tree(law, size)

@@ -191,8 +191,9 @@ def report_on(told: Told, account: Account, law: object, calibrates: bool) -> Re
     None if it has no use: a law that `calibrates` weighs scores by these probabilities, and the
     draw is gone. `InvalidArgument` for a step that was not drawn and items that are not in it.
 
+    >>> from impsamp.samplers.reports import told_by
     >>> account = Account()
-    >>> account.add(Draw(torch.tensor([4]), torch.ones(1), torch.tensor([0.5]), 0))
+    >>> account.add(Draw(torch.tensor([4]), torch.ones(1), torch.tensor([0.5]).double(), 0))
     >>> report_on(told_by([4], [2.0], None, 9), account, None, True)
     Report(step=0, idx=array([4]), scores=array([2.]), prob=array([0.5]))
     """
@@ -311,6 +312,8 @@ class DrawStream:
     The draw of a step has its own random stream, whose key is (`seed`, step), and sees the reports
     of steps up to step - 1 - `lag`. `law`, `batch_size`, `steps` as in `ImportanceBatchSampler`.
 
+    >>> from impsamp.samplers import SumTree
+    >>> from impsamp.samplers.reports import told_by
     >>> stream = DrawStream(SumTree([1.0, 1.0]), 2, steps=3, seed=0, lag=None)
     >>> draw = stream.draw(0)
     >>> stream.hear(told_by([1], [3.0], 0, 2))

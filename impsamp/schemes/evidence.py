@@ -69,7 +69,7 @@ class Evidence:
 
     >>> evidence = no_evidence()
     >>> evidence.add(np.array([7, 7]), np.array([2.0, 1.0]), np.array([1.0, 4.0]), memory=0.9)
-    >>> evidence.moments()[7]  # (2 * 1 + 1 * 16) / 3
+    >>> float(evidence.moments()[7])  # (2 * 1 + 1 * 16) / 3
     6.0
     """
 
@@ -121,7 +121,7 @@ LARGEST_KEPT = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.floa
 def no_evidence() -> Evidence:
     """Of no draw at all.
 
-    >>> no_evidence().counts.sum()
+    >>> float(no_evidence().counts.sum())
     0.0
     """
     return Evidence(np.zeros(BINS + 1), np.zeros(BINS + 1))
@@ -171,7 +171,7 @@ def law_of_bins(
 
     >>> starts = np.array([0] * 8 + [2] * (BINS - 6))  # two items, both in bin 7
     >>> p, total = law_of_bins(no_evidence(), np.ones(BINS + 1), starts, 0.8)
-    >>> p[7], total
+    >>> float(p[7]), total
     (0.5, 2.0)
     """
     p = np.empty(BINS + 1)
@@ -218,7 +218,7 @@ class Probed(NamedTuple):
 
     >>> probed = no_probes()
     >>> probed.add(np.array([7]), np.ones(1), norms=np.array([6.0]), scores=np.array([2.0]))
-    >>> probed.ratio[7]
+    >>> float(probed.ratio[7])
     9.0
     """
 
@@ -247,7 +247,7 @@ def _ratio_of(norms: Evidence, scores: Evidence) -> np.ndarray:
 def no_probes() -> Probed:
     """Scores stand for themselves.
 
-    >>> no_probes().ratio.max()
+    >>> float(no_probes().ratio.max())
     1.0
     """
     return Probed(no_evidence(), no_evidence(), np.ones(BINS + 1))
@@ -280,7 +280,7 @@ def sums_in(state: SchemeState) -> tuple[Evidence, Probed]:
     """The evidence and the probes of `sums_kept`, as `state` keeps them, checked.
 
     >>> kept = sums_kept(no_evidence(), no_probes())
-    >>> sums_in(kept)[1].ratio.max()
+    >>> float(sums_in(kept)[1].ratio.max())
     1.0
     """
     norms = _evidence_in(state, "probed norms", "probed counts")
