@@ -113,11 +113,14 @@ def _law_kept(law: ItemLaw | BinLaw | None) -> dict[str, np.ndarray]:
 
 def _law_in(state: SchemeState, items: BinnedItems) -> ItemLaw | BinLaw | None:
     "The law that `state` keeps, checked; None where it keeps none."
-    if _vector(state, "law of bins").size:
+    by_bin = _vector(state, "law of bins")
+    by_item = _vector(state, "law")
+    if by_bin.size:
         by_bin = _vector(state, "law of bins", BINS + 1)
         return BinLaw(check_probabilities(by_bin, "law of bins", total=None), items)
-    if _vector(state, "law").size:
-        return ItemLaw(check_probabilities(_vector(state, "law", items.n), "law"))
+    if by_item.size:
+        by_item = _vector(state, "law", items.n)
+        return ItemLaw(check_probabilities(by_item, "law"))
     return None
 
 
