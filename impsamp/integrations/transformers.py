@@ -255,11 +255,13 @@ def _loader_of(trainer: ImportanceTraining) -> ImportanceLoader:
 
 
 # %% ../../nbs/15_integrations/04_transformers.ipynb #6b6ec883
-def _output_of(model: torch.nn.Module, inputs: dict, thinning: Thinning | None) -> object:
-    "What the model makes of the inputs, without the labels if it can do without."
+def _output_of(
+    model: torch.nn.Module, inputs: dict, thinning: Thinning | None, config: object
+) -> object:
+    "What the model makes of the inputs, without the labels if by its `config` it can do without."
     if "labels" not in inputs:
         raise InvalidArgument("a training batch has no labels: the losses are made from them")
-    decoder = getattr(model.config, "is_encoder_decoder", False)
+    decoder = getattr(config, "is_encoder_decoder", False)
     given = dict(inputs) if decoder else {k: v for k, v in inputs.items() if k != "labels"}
     skips = contextlib.nullcontext() if thinning is None else skip_zero_rows()
     with skips:
@@ -357,7 +359,7 @@ class ImportanceTraining(_Trainer):
             return super().compute_loss(
                 model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
             )
-        output = _output_of(model, inputs, self.thinning)
+        output = _output_of(model, inputs, self.thinning, self.model.config)
         losses = self._losses(output, inputs["labels"])
         draw = self._step.draw
         if draw is not None:
