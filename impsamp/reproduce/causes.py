@@ -17,9 +17,8 @@ from impsamp.reproduce.contest import (
     Contestant,
     Epochs,
     Remembered,
-    cosine,
-    evaluated,
     promised_gain,
+    raced,
 )
 
 from ..errors import Diverged, unknown
@@ -260,15 +259,6 @@ def causes_run(
         raise unknown("condition", condition, CONDITIONS)
     problem = CONDITIONS[condition](contest_task(task))
     one = Examined(problem, arm, optimizer, batch=batch, lr=lr, seed=seed)
-    lost = False
-    try:
-        for k in range(steps):
-            one.step(cosine(lr, k, steps))
-    except Diverged:
-        lost = True
-    found = evaluated(problem, one.model)
-    finite = not lost and math.isfinite(found["train_loss"])
-    if not finite:
-        found = dict.fromkeys(found, math.inf)
+    found, _, finite = raced(one, lr, steps)
     items = one.own.drawn / steps if isinstance(one.own, Matched) else float(batch)
     return {**found, "items": items, "gain": one.gain, "finite": finite}

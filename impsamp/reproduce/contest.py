@@ -9,6 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,11 +34,13 @@ __all__ = [
     "Epochs",
     "Independent",
     "PassingScores",
+    "Racer",
     "Remembered",
     "contest_run",
     "cosine",
     "evaluated",
     "promised_gain",
+    "raced",
     "step_costs",
 ]
 
@@ -351,6 +354,45 @@ def evaluated(task: Task, model: nn.Module) -> dict[str, float]:
     return found
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #ad813f27
+class Racer(Protocol):
+    """What `raced` trains: a task, its model, and a step at a learning rate.
+
+    >>> hasattr(Contestant, "step")
+    True
+    """
+
+    task: Task
+    model: nn.Sequential
+
+    def step(self, lr: float) -> None: ...
+
+
+# %% ../../nbs/14_reproduce/08_contest.ipynb #d9b5ebef
+def raced(one: Racer, lr: float, steps: int) -> tuple[dict[str, float], float, bool]:
+    """Train along the cosine from `lr`: what is `evaluated`, seconds of this thread, finite or not.
+
+    Evaluation is left out of the seconds; what is not finite counts as infinite.
+
+    >>> one = Contestant(contest_task("digits"), "shuffled", "adam", batch=10, lr=0.003, seed=1)
+    >>> raced(one, 0.003, 40)[2]
+    True
+    """
+    lost = False
+    start = time.thread_time()
+    try:
+        for k in range(steps):
+            one.step(cosine(lr, k, steps))
+    except Diverged:
+        lost = True
+    seconds = time.thread_time() - start
+    found = evaluated(one.task, one.model)
+    finite = not lost and math.isfinite(found["train_loss"])
+    if not finite:
+        found = dict.fromkeys(found, math.inf)
+    return found, seconds, finite
+
+
 # %% ../../nbs/14_reproduce/08_contest.ipynb #8e270ce1
 def contest_run(
     task: str, arm: str, optimizer: str, lr: float, batch: int, steps: int, seed: int
@@ -367,18 +409,7 @@ def contest_run(
     """
     problem = contest_task(task)
     one = Contestant(problem, arm, optimizer, batch=batch, lr=lr, seed=seed)
-    lost = False
-    start = time.thread_time()
-    try:
-        for k in range(steps):
-            one.step(cosine(lr, k, steps))
-    except Diverged:
-        lost = True
-    seconds = time.thread_time() - start
-    found = evaluated(problem, one.model)
-    finite = not lost and math.isfinite(found["train_loss"])
-    if not finite:
-        found = dict.fromkeys(found, math.inf)
+    found, seconds, finite = raced(one, lr, steps)
     return {**found, **_gains(one.source), "seconds": seconds, "finite": finite}
 
 

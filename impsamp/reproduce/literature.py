@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import Diverged, InvalidShape, unknown
 from ..randomness import counter_generator, seeded
-from .contest import OPTIMIZERS, cosine, evaluated
+from .contest import OPTIMIZERS, cosine, raced
 from .contest_tasks import Task, contest_task
 from .entries import ENTRIES, Entry, Setup
 from .statistics import Interval
@@ -170,18 +170,7 @@ def literature_run(
     """
     problem = contest_task(task)
     one = Trial(problem, kind, settings, optimizer, batch=batch, steps=steps, seed=seed)
-    lost = False
-    start = time.thread_time()
-    try:
-        for k in range(steps):
-            one.step(cosine(lr, k, steps))
-    except Diverged:
-        lost = True
-    seconds = time.thread_time() - start
-    found = evaluated(problem, one.model)
-    finite = not lost and math.isfinite(found["train_loss"])
-    if not finite:
-        found = dict.fromkeys(found, math.inf)
+    found, seconds, finite = raced(one, lr, steps)
     return {**found, "seconds": seconds, "finite": finite}
 
 
