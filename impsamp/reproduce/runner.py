@@ -39,6 +39,7 @@ from ..data.fetch import check_data_dir
 from ..errors import DataUnavailable, ImpsampError, RecordError
 from ..extras import require
 from .fingerprint import environment, notebook_version
+from .inputs import drawn_from, files_read
 from .notebook import Execution, expire, finish, first_ready, start
 from .processes import alone
 from .report import write_report
@@ -130,6 +131,7 @@ class _Running:
     job: Job
     execution: Execution
     before: dict[str, str | None]  # digests of what it promises
+    made: dict[str, object]  # all that its files depend on, when it began
 
     def fates(self, files: Sequence[str]) -> list[str]:
         "A line for each file: unchanged, changed or new."
@@ -143,8 +145,10 @@ def _begin(job: Job, limit: float | None) -> _Running:
     print(f"== {job.kind} {job.name}", flush=True)
     own_provenance(job.name).unlink(missing_ok=True)
     before = _digests(_promised(job))
+    made = _made(job)
     copy = run_dir() / f"{job.name}.ipynb"
-    return _Running(job, start(job.notebook, job.parameters, copy, limit), before)
+    execution = start(job.notebook, job.parameters, copy, limit)
+    return _Running(job, execution, before, made)
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #9481349b
@@ -192,7 +196,7 @@ def _end(running: _Running) -> Outcome:
     seconds = running.execution.seconds
     try:
         outcome = _settle(running)
-        _take_note(outcome)
+        _take_note(outcome, running.made)
     except (ImpsampError, OSError) as e:
         outcome = Outcome(running.job, "failed", why=str(e))
     outcome.seconds = seconds
@@ -204,25 +208,33 @@ def _end(running: _Running) -> Outcome:
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #02ba4de7
 def _note(job: Job) -> Path:
-    "Where a run notes that it computed an experiment."
+    "Where a run notes that it computed an entry."
     return run_dir() / "finished" / f"{job.name}.json"
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #69ed3d11
+def _read(job: Job) -> dict[str, str]:
+    "What an entry depends on beside code and parameters: the files that it reads."
+    reads = job.entry.get("reads", [])
+    if job.kind == "result":
+        return drawn_from(reads)
+    return {"read": files_read(reads)} if reads else {}
+
+
 def _made(job: Job) -> dict[str, object]:
-    "All that the files of an experiment depend on."
-    code = notebook_version(job.notebook)
+    "All that the files of an entry depend on."
+    code = {"code": notebook_version(job.notebook), **environment()}
     # the order of a sum is part of what a record is
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    return {"code": code, **environment(), "threads": threads, "parameters": job.parameters}
+    return {**code, **_read(job), "threads": threads, "parameters": job.parameters}
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #d6b47455
-def _take_note(outcome: Outcome) -> None:
-    "Note that an experiment was computed, and what its files are."
-    if outcome.job.kind == "experiment" and outcome.state == "computed":
+def _take_note(outcome: Outcome, made: dict[str, object]) -> None:
+    "Note that an entry was computed, by what, and what its files are."
+    if outcome.state == "computed":
         note = {
-            "made": _made(outcome.job),
+            "made": made,
             "files": _digests(outcome.files),
             "settings": outcome.settings,
         }
@@ -231,7 +243,7 @@ def _take_note(outcome: Outcome) -> None:
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #db89d2cd
 def _finished(job: Job) -> Outcome | None:
-    "The outcome of an experiment that an earlier run computed, or None."
+    "The outcome of an entry that an earlier run computed, or None."
     try:
         note = json.loads(_note(job).read_text())
         files = list(_promised(job))
@@ -254,7 +266,7 @@ def _start_next(
         return None
     job = waiting.pop(0)
     try:
-        finished = _finished(job) if job.kind == "experiment" else None
+        finished = _finished(job)
         if finished is None:
             return _begin(job, limit)
         print(f"== {job.name}: finished by an earlier run, nothing has changed", flush=True)
