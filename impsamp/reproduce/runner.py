@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from impsamp.reproduce.manifest import (
     KINDS,
@@ -26,6 +28,7 @@ from impsamp.reproduce.manifest import (
 )
 from impsamp.reproduce.provenance import (
     KEPT,
+    Parameters,
     check_provenance,
     digest,
     keep_all,
@@ -39,6 +42,7 @@ from ..data.fetch import check_data_dir
 from ..errors import DataUnavailable, ImpsampError, RecordError
 from ..extras import require
 from .fingerprint import environment, notebook_version
+from .forks import ForkServer
 from .inputs import drawn_from, files_read
 from .notebook import Execution, expire, finish, first_ready, start
 from .processes import alone
@@ -140,14 +144,17 @@ class _Running:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #f39c4e1d
-def _begin(job: Job, limit: float | None) -> _Running:
+_Start: TypeAlias = Callable[[Path, Parameters, Path], Execution]
+
+
+def _begin(job: Job, start_notebook: _Start) -> _Running:
     "Start one entry."
     print(f"== {job.kind} {job.name}", flush=True)
     own_provenance(job.name).unlink(missing_ok=True)
     before = _digests(_promised(job))
     made = _made(job)
     copy = run_dir() / f"{job.name}.ipynb"
-    execution = start(job.notebook, job.parameters, copy, limit)
+    execution = start_notebook(job.notebook, job.parameters, copy)
     return _Running(job, execution, before, made)
 
 
@@ -259,7 +266,7 @@ def _finished(job: Job) -> Outcome | None:
 def _start_next(
     waiting: list[Job],
     outcomes: dict[str, Outcome],
-    limit: float | None,
+    start_notebook: _Start,
 ) -> _Running | None:
     "Begin the next job; None if there is none, or if it cannot begin, which is its outcome."
     if not waiting:
@@ -268,7 +275,7 @@ def _start_next(
     try:
         finished = _finished(job)
         if finished is None:
-            return _begin(job, limit)
+            return _begin(job, start_notebook)
         print(f"== {job.name}: finished by an earlier run, nothing has changed", flush=True)
         outcomes[job.name] = finished
         return None
@@ -283,7 +290,7 @@ def _run_stage(
     jobs: Sequence[Job],
     width: int,
     outcomes: dict[str, Outcome],
-    limit: float | None,
+    start_notebook: _Start,
     bar: tqdm[None],
 ) -> None:
     "Run `jobs`, `width` at a time; `outcomes` takes what became of each."
@@ -292,7 +299,7 @@ def _run_stage(
     try:
         while waiting or running:
             while waiting and len(running) < width:
-                begun = _start_next(waiting, outcomes, limit)
+                begun = _start_next(waiting, outcomes, start_notebook)
                 running += [begun] if begun else []
             ready = first_ready([one.execution for one in running]) if running else []
             for one in [one for one in running if one.execution in ready]:
@@ -373,6 +380,17 @@ def _in_folders(profile: str) -> Iterator[None]:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #377064aa
+# what many notebooks import; torch loads _dynamo with the first optimizer
+_SHARED = ("torch", "torch._dynamo", "pandas", "matplotlib.pyplot", "seaborn", "sklearn", "numba")
+_FEW = 4  # notebooks that take less time than these imports
+
+
+def _warm(jobs: Sequence[Job]) -> AbstractContextManager[ForkServer | None]:
+    "A server whose forks start with `_SHARED`, where forks are safe and many jobs are to run."
+    to_run = [job for job in jobs if _finished(job) is None]
+    return ForkServer(_SHARED) if sys.platform == "linux" and len(to_run) > _FEW else nullcontext()
+
+
 # what the notebooks import beyond the library
 _NEEDED = (
     "papermill",
@@ -426,10 +444,11 @@ def run(
     check_data_dir()
     outcomes = {job.name: Outcome(job) for job in chosen}
     report = Report(profile, [])
-    with _in_folders(profile), _ended_by_signals(), _bar(chosen) as bar:
+    with _in_folders(profile), _ended_by_signals(), _warm(chosen) as server, _bar(chosen) as bar:
+        start_notebook = partial(start, limit=limit, server=server)
         try:
             for stage, at_a_time in _stages(chosen, profile, width):
-                _run_stage(stage, at_a_time, outcomes, limit, bar)
+                _run_stage(stage, at_a_time, outcomes, start_notebook, bar)
         except KeyboardInterrupt:
             report.interrupted = True
         report.outcomes = list(outcomes.values())
