@@ -70,11 +70,10 @@ class _Waiting:
 
     def become(self, command: Sequence[str], cwd: str, env: Mapping[str, str]) -> _Kernel:
         self.used = True
-        how = {
-            "argv": list(command),
-            "cwd": cwd,
-            "env": {**env, "JPY_PARENT_PID": str(os.getpid())},
-        }
+        parent = str(os.getpid())
+        # ipykernel reads the variable when it is imported, which is too early here
+        argv = [*command, f"--IPKernelApp.parent_handle={parent}"]
+        how = {"argv": argv, "cwd": cwd, "env": {**env, "JPY_PARENT_PID": parent}}
         with self.socket:
             self.socket.sendall(json.dumps(how).encode())
         return _Kernel(self.pid)

@@ -147,7 +147,8 @@ def test_a_kernel_whose_ports_others_took_is_an_ordinary_one_the_second_time(mon
         told = json.loads(theirs.recv(1 << 16))
     assert (kernel.pid, launched) == (os.getpid(), [])
     env = {"A": "1", "JPY_PARENT_PID": str(os.getpid())}
-    assert told == {"argv": command, "cwd": "/", "env": env}
+    argv = [*command, f"--IPKernelApp.parent_handle={os.getpid()}"]
+    assert told == {"argv": argv, "cwd": "/", "env": env}
     local_provisioner.launch_kernel(command, cwd="/", env={})
     assert launched == [(command,)]
 
