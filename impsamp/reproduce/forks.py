@@ -205,9 +205,13 @@ def _close(descriptors: Sequence[int]) -> None:
 # %% ../../nbs/14_reproduce/10_forks.ipynb #4e920d27
 @dataclass
 class Forked:
-    """A child of a `ForkServer`.
+    """A child of a `ForkServer`, in the shape of a `Popen`.
 
-    Example: `Forked(4711, server).wait()`."""
+    >>> server = ForkServer()
+    >>> server.wait = lambda pid: 0
+    >>> Forked(4711, server).wait()
+    0
+    """
 
     pid: int
     server: ForkServer
@@ -225,10 +229,11 @@ class ForkServer:
     """Starts children that have imported `modules` (of other packages) already.
 
     The process is started with the first child; it sees the environment of that moment. Children
-    read the task as `child.main` does. Example:
+    read the task as `child.main` does.
 
-        with ForkServer(["torch"]) as server:
-            child = server.start(task, answer)
+    >>> with ForkServer(["torch"]) as server:
+    ...     server.modules[0], server.modules[-1]
+    ('papermill', 'torch')
     """
 
     def __init__(self, modules: Sequence[str] = ()) -> None:
