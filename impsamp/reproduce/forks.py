@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import impsamp
 
@@ -146,12 +147,17 @@ def _launch_by(waiting: _Waiting) -> None:
 
     launch = local_provisioner.launch_kernel
 
-    def first(command: Sequence[str], **how: object) -> _Kernel | subprocess.Popen[bytes]:
+    def first(
+        command: list[str],
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        **streams: Any,
+    ) -> _Kernel | subprocess.Popen[bytes]:
         if waiting.used:
-            return launch(command, **how)
-        return waiting.become(command, how.get("cwd") or os.getcwd(), how.get("env") or os.environ)
+            return launch(command, cwd=cwd, env=env, **streams)
+        return waiting.become(command, cwd or os.getcwd(), env or os.environ)
 
-    local_provisioner.launch_kernel = first
+    local_provisioner.launch_kernel = first  # type: ignore[assignment]
 
 
 # %% ../../nbs/14_reproduce/10_forks.ipynb #4ec5c029
