@@ -31,6 +31,7 @@ class Entry(TypedDict, total=False):
     id: str
     notebook: str  # in nbs/experiments or nbs/results
     outputs: list[str]  # paths below the output root
+    reads: list[str]  # patterns of files, beyond records, timings and protocols
     reproduces: str
     minutes: float  # on two cores
     shared: bool  # one core, no clock: others may run beside it
@@ -59,8 +60,8 @@ __all__ = [
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #8340b2eb
 _ALWAYS = {"id", "notebook", "outputs"}
 KINDS: dict[str, set[str]] = {
-    "experiment": _ALWAYS | {"reproduces", "minutes", "shared", *PROFILES},
-    "result": _ALWAYS,
+    "experiment": _ALWAYS | {"reads", "reproduces", "minutes", "shared", *PROFILES},
+    "result": _ALWAYS | {"reads"},
 }
 
 

@@ -165,6 +165,8 @@ def set_environment(
     """
     # sums in one order: two threads change last bits, and a long training shows them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if force:
+        os.environ["IMPSAMP_FORCE"] = str(time.time())
     if profile is None:
         return
     smoke = profile == "smoke"
@@ -172,8 +174,6 @@ def set_environment(
         os.environ.setdefault("NUMBA_OPT", "0")
     if dask:
         os.environ["IMPSAMP_DASK"] = dask
-    if force:
-        os.environ["IMPSAMP_FORCE"] = str(time.time())
     # short runs: workers would cost more than they do, notebooks go side by side
     os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(jobs)
 
@@ -323,13 +323,20 @@ commands.add_command(_run, "run")
     show_default=True,
     help="Notebooks at a time; one more than cores, for a kernel that starts mostly waits.",
 )
+@click.option("--force", is_flag=True, help="Draw again what nothing has changed for.")
 @_limits
 def figures(
-    ids: tuple[str, ...], jobs: int, timeout: float | None, dry_run: bool, strict: bool
+    ids: tuple[str, ...],
+    jobs: int,
+    force: bool,
+    timeout: float | None,
+    dry_run: bool,
+    strict: bool,
 ) -> int:
     """Draw figures and tables from the committed records, without training.
 
     Needs a checkout and `pip install 'impsamp[reproduce]'`. IDs are results of `impsamp list`.
+    A page that nothing has changed for since it was drawn here is not drawn again.
 
     \b
     impsamp figures                   all of them, in minutes
@@ -343,7 +350,7 @@ def figures(
     if dry_run:
         _announce(plan("paper", list(ids), ["result"]))
         return 0
-    set_environment(None)
+    set_environment(None, force=force)
     return _told(run("paper", list(ids), ["result"], jobs=jobs, timeout=timeout), strict)
 
 
