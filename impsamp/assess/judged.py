@@ -107,6 +107,8 @@ def check_places(scheme: object, model: object, loss_fn: object) -> None:
     >>> check_places(object(), torch.nn.Linear(1, 1), print)
     """
     order = "the order is (scheme, model, loss_fn, data)"
+    if isinstance(scheme, type):
+        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
     if isinstance(scheme, torch.nn.Module):
         raise InvalidArgument(f"a {type(scheme).__name__} stands where the scheme should: {order}")
     if not isinstance(model, torch.nn.Module):
