@@ -144,6 +144,7 @@ class _Scheme(_Tree):
         super().__init__(scheme, size)
         self.calibrates = getattr(scheme, "calibrates", False)
         self._takes_prob = "prob" in signature(scheme.update).parameters
+        self._cdf = None  # of the p that was drawn from last
 
     def update(self, idx, scores, prob):
         known = [prob] if self._takes_prob else []
@@ -152,10 +153,18 @@ class _Scheme(_Tree):
     def draw(self, rng, step):
         p = self.law.probabilities()
         if not isinstance(self.law, Picks):
-            return self._weighed(InverseCDF(p).draw(self.size, rng, step=step))
+            return self._weighed(self._table(p).draw(self.size, rng, step=step))
         known = check_law(p)
         rows = self.law.pick(self.size, rng.random)
         return self._weighed(make_draw(rows, known[rows], n=self.n, batch=len(rows), step=step))
+
+    def _table(self, p):
+        "Where to search for draws by `p`: the same as long as a static scheme gives the same p."
+        if not getattr(self.law, "static", False):
+            return InverseCDF(p)
+        if self._cdf is None or self._cdf.p is not p:
+            self._cdf = InverseCDF(p)
+        return self._cdf
 
     def _weighed(self, draw):
         "`draw` with the weights of the scheme's exponent and of its target now."
