@@ -17,7 +17,7 @@ import torch
 
 from .batches import batch_items, batch_length
 from .checks import check_count
-from .errors import Diverged, unknown
+from .errors import Diverged, InvalidArgument, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
@@ -43,6 +43,7 @@ __all__ = [
     "Pass",
     "SequentialStream",
     "Step",
+    "check_optimizer",
     "choose",
     "columns",
     "forward",
@@ -532,6 +533,16 @@ class _Account:
         if not done.finite:
             self.diverged_at = t
 
+    def look(self, found: dict[str, float]) -> None:
+        "Keep what `evaluate` found at a checkpoint."
+        names = self.rows[0].keys() if self.rows else set()
+        if not isinstance(found, dict) or not names <= found.keys():
+            raise InvalidArgument(
+                "evaluate(model) must return a dict of floats, with the names of the first time: "
+                f"got {found!r}"
+            )
+        self.rows.append(found)
+
     def columns(self, length: int) -> dict[str, np.ndarray]:
         "name -> (length,): checkpoints that a diverged run did not reach hold inf."
         names = self.rows[0] if self.rows else {}
@@ -547,6 +558,21 @@ class _Account:
             self.grad_evals,
             self.score_evals,
             seconds,
+        )
+
+
+# %% ../nbs/12_training.ipynb #113ad29a
+def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+    """`InvalidArgument` where `optimizer` has no parameter of `model`, so that nothing would learn.
+
+    >>> model = torch.nn.Linear(1, 1)
+    >>> check_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in model.parameters()):
+        raise InvalidArgument(
+            f"the {type(optimizer).__name__} holds no parameter of this model, which would not "
+            "learn: make it from model.parameters() (after copying or replacing the model)"
         )
 
 
@@ -572,7 +598,7 @@ def train(
     called before the first step and every `eval_every` steps. Deterministic given `seed` (draws are
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
-    scheme without replacement.
+    scheme without replacement, and for an optimizer of another model.
 
     >>> from impsamp.schemes import GradNorm
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -585,6 +611,7 @@ def train(
     (5, 10, None)
     """
     check_scheme(scheme)
+    check_optimizer(optimizer, model)
     x, y = check_batch(x, y)
     n = batch_length(x)
     check_count(steps, "steps")
@@ -597,7 +624,7 @@ def train(
     make_step = partial(on, batch=batch, stream=CounterStream(seed), lap=clock.lap)
     for t in range(steps + 1):
         if evaluate is not None and t % eval_every == 0:
-            account.rows.append(evaluate(model))
+            account.look(evaluate(model))
             clock.lap("evaluation")
         if t == steps:
             break

@@ -46,6 +46,7 @@ __all__ = [
     "floor_probabilities",
     "mix",
     "proportional",
+    "refuse_class",
     "temper",
 ]
 
@@ -190,6 +191,16 @@ class KnowsItems(Protocol):
     def among(self, idx: np.ndarray) -> Scheme: ...
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #7e438d44
+def refuse_class(scheme: object) -> None:
+    """`InvalidArgument` for a class where one of its objects is wanted.
+
+    >>> refuse_class(0.5)
+    """
+    if isinstance(scheme, type):
+        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #b71fceca
 def check_scheme(scheme: object) -> None:
     """`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all.
@@ -204,8 +215,7 @@ def check_scheme(scheme: object) -> None:
             f"the scheme is an object, got the name {scheme!r}: "
             'give GradNorm(), Stale("loss") or another of impsamp.schemes'
         )
-    if isinstance(scheme, type):
-        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+    refuse_class(scheme)
     if not hasattr(scheme, "probabilities"):
         raise InvalidArgument(
             f"a scheme has probabilities(), init(n) and more (impsamp.schemes.SchemeLike), "
