@@ -374,16 +374,16 @@ class SwitchOn(Composite):
     measured in trials at the start of each period of `every` steps, `trial` steps on (at least the
     inner scheme's `every`) and `trial` off; of the last five such pairs four must say so to come
     on, more than half to stay on. After each decision for off the next period is twice as long, up
-    to `backoff` * `every`. `clock`: by default `step_clock()`, processor time on a processor. The ratio is one of scores: exact if they are norms; `memory`
-    is its past's weight per estimate. `replay` is the `log` of an earlier run, whose decisions are
-    then repeated. `due()` opens a step for the clock: call it once per step, before scoring; where
-    it says no there is no pool either.
+    to `backoff` * `every`. `clock`: by default `step_clock()`, processor time on a processor. The
+    ratio is one of scores: exact if they are norms; `memory` is its past's weight per estimate.
+    `replay` is the `log` of an earlier run, whose decisions are then repeated. `due()` opens a step
+    for the clock: call it once per step, before scoring; where it says no there is no pool either.
 
     Cost: that of `inner` during trials (trial/every of all steps, less while off) and while on.
     Unbiased if `inner` is. Not to be used for runs of a few periods, where most of a step is
     waiting for data, or where batches are drawn far ahead of their step (a loader with workers):
-    the clock runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they
-    count passes, here they are timed.
+    the clock runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018;
+    they count passes, here they are timed.
 
     >>> from impsamp.schemes.base import GradNorm
     >>> scheme = SwitchOn(GradNorm(), every=20, trial=2).init(4)

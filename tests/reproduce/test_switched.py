@@ -88,4 +88,4 @@ def test_scores_that_overflow_end_the_run():
     source.draw(4)
     with pytest.raises(Diverged):
         source.tell(np.array([np.inf] * 4))
-    assert not switched_run("digits", "momentum", 1e7, 10, 30, 0)["finite"]
+    assert not switched_run("digits", "momentum", 1e30, 10, 30, 0)["finite"]
