@@ -24,6 +24,7 @@ from .randomness import CounterStream, Stream, uniforms
 from .samplers import uniform_subset
 from .samplers.picking import picked_batch
 from .schemes import KnowsItems, Scheme, check_scheme
+from .schemes.stale import BINS, BinnedScheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
@@ -151,6 +152,16 @@ def shuffled_batch(
     return Choice(idx, np.full(size, 1 / size), uniform[idx], uniform, 0)
 
 
+# %% ../nbs/12_training.ipynb #f6a58e04
+def _unseen_batch(scheme: BinnedScheme, stream: Stream, batch: int, step: int) -> Choice:
+    "The next at most `batch` living items of the permutation that `scheme` has not seen yet."
+    n = scheme._ready()
+    order = stream.permutation(step // math.ceil(n / batch), n)
+    idx = order[scheme.bins[order] == BINS][:batch].copy()
+    uniform = scheme._uniform()
+    return Choice(idx, np.full(len(idx), 1 / len(idx)), uniform[idx], uniform, 0)
+
+
 # %% ../nbs/12_training.ipynb #58bfaf81
 Lap: TypeAlias = "Callable[[str], None]"
 
@@ -214,6 +225,8 @@ def choose(
     """
     n = batch_length(x)
     if not scheme.replacement:
+        if isinstance(scheme, BinnedScheme) and scheme.population < n:
+            return _unseen_batch(scheme, stream, batch, step)
         return shuffled_batch(stream, n, batch, step, drop_last)
     fresh = scheme.due()
     pool = None
