@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .batches import batch_items, batch_length
-from .checks import check_count
+from .checks import check_count, check_optimizer
 from .errors import Diverged, InvalidArgument, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .gradnorms.inputs import check_batch
@@ -44,7 +44,6 @@ __all__ = [
     "Pass",
     "SequentialStream",
     "Step",
-    "check_optimizer",
     "choose",
     "columns",
     "forward",
@@ -571,21 +570,6 @@ class _Account:
             self.grad_evals,
             self.score_evals,
             seconds,
-        )
-
-
-# %% ../nbs/12_training.ipynb #113ad29a
-def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
-    """`InvalidArgument` where `optimizer` has no parameter of `model`, so that nothing would learn.
-
-    >>> model = torch.nn.Linear(1, 1)
-    >>> check_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model)
-    """
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in model.parameters()):
-        raise InvalidArgument(
-            f"the {type(optimizer).__name__} holds no parameter of this model, which would not "
-            "learn: make it from model.parameters() (after copying or replacing the model)"
         )
 
 
