@@ -41,7 +41,7 @@ figures: $(STAMP)  ## figures and tables from the committed records, no training
 
 test: $(STAMP) check  ## everything that proves the package right, in minutes
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --timing
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m 'not full' tests --ignore tests/house --durations=20  # check has run those
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'not full' tests --ignore tests/house --durations=20  # check has run those
 
 test-full: $(STAMP) check  ## the same, and the evidence that takes longer
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --flags slow --timing

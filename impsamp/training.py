@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .batches import batch_items, batch_length
-from .checks import check_count
+from .checks import check_count, check_optimizer
 from .errors import Diverged, InvalidArgument, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .gradnorms.inputs import check_batch
@@ -24,6 +24,7 @@ from .randomness import CounterStream, Stream, uniforms
 from .samplers import uniform_subset
 from .samplers.picking import picked_batch
 from .schemes import KnowsItems, Scheme, check_scheme
+from .schemes.stale import BINS, BinnedScheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
@@ -43,7 +44,6 @@ __all__ = [
     "Pass",
     "SequentialStream",
     "Step",
-    "check_optimizer",
     "choose",
     "columns",
     "forward",
@@ -151,6 +151,16 @@ def shuffled_batch(
     return Choice(idx, np.full(size, 1 / size), uniform[idx], uniform, 0)
 
 
+# %% ../nbs/12_training.ipynb #f6a58e04
+def _unseen_batch(scheme: BinnedScheme, stream: Stream, batch: int, step: int) -> Choice:
+    "The next at most `batch` living items of the permutation that `scheme` has not seen yet."
+    n = scheme._ready()
+    order = stream.permutation(step // math.ceil(n / batch), n)
+    idx = order[scheme.bins[order] == BINS][:batch].copy()
+    uniform = scheme._uniform()
+    return Choice(idx, np.full(len(idx), 1 / len(idx)), uniform[idx], uniform, 0)
+
+
 # %% ../nbs/12_training.ipynb #58bfaf81
 Lap: TypeAlias = "Callable[[str], None]"
 
@@ -214,6 +224,8 @@ def choose(
     """
     n = batch_length(x)
     if not scheme.replacement:
+        if isinstance(scheme, BinnedScheme) and scheme.population < n:
+            return _unseen_batch(scheme, stream, batch, step)
         return shuffled_batch(stream, n, batch, step, drop_last)
     fresh = scheme.due()
     pool = None
@@ -558,21 +570,6 @@ class _Account:
             self.grad_evals,
             self.score_evals,
             seconds,
-        )
-
-
-# %% ../nbs/12_training.ipynb #113ad29a
-def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
-    """`InvalidArgument` where `optimizer` has no parameter of `model`, so that nothing would learn.
-
-    >>> model = torch.nn.Linear(1, 1)
-    >>> check_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model)
-    """
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in model.parameters()):
-        raise InvalidArgument(
-            f"the {type(optimizer).__name__} holds no parameter of this model, which would not "
-            "learn: make it from model.parameters() (after copying or replacing the model)"
         )
 
 

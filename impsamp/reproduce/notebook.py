@@ -19,6 +19,7 @@ from ..data.fetch import project_root
 from ..errors import DataUnavailable, RecordError
 from ..extras import require
 from . import child
+from .forks import Forked, ForkServer
 from .manifest import check_declared
 from .processes import kill_tree
 from .provenance import Parameters
@@ -43,7 +44,7 @@ class Execution:
 
     notebook: Path
     copy: Path  # where the executed notebook goes
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     answer: int  # the descriptor that becomes readable when the child has answered or is gone
     limit: float | None = None  # seconds
     began: float = field(default_factory=time.monotonic)
@@ -71,6 +72,22 @@ class Execution:
 
 
 # %% ../../nbs/14_reproduce/10_notebook.ipynb #367176b5
+def _afresh(task: bytes, answer: int) -> subprocess.Popen[bytes]:
+    "A process that executes `task` and answers to the descriptor `answer`."
+    # -P: the folder of the script holds modules with names of the standard library's
+    command = [sys.executable, "-P", child.__file__, str(answer)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        pass_fds=[answer],
+        start_new_session=True,  # an interruption is the runner's business
+    )
+    assert process.stdin is not None
+    process.stdin.write(task)
+    process.stdin.close()
+    return process
+
+
 def _task(notebook: Path, parameters: Parameters, copy: Path) -> bytes:
     "What the child reads from its standard input."
     task = {
@@ -89,10 +106,12 @@ def start(
     parameters: Parameters,
     copy: Path,
     limit: float | None = None,
+    server: ForkServer | None = None,
 ) -> Execution:
     """Begin to execute `notebook` by papermill with `parameters`, its output passed through.
 
-    `copy`: where the executed notebook goes. Raises `UnknownName` for an undeclared parameter,
+    `copy`: where the executed notebook goes; `server`: whose fork executes it (default: a process
+    that starts afresh). Raises `UnknownName` for an undeclared parameter,
     `RecordError` when `copy` cannot be written, `MissingExtra` without papermill.
 
     >>> notebook = project_root() / "nbs" / "results" / "front.ipynb"
@@ -108,19 +127,12 @@ def start(
         copy.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise RecordError(f"cannot write {copy.parent}: {e.strerror}") from e
+    task = _task(notebook, parameters, copy)
     answer, theirs = os.pipe()
-    # -P: the folder of the script holds modules with names of the standard library's
-    command = [sys.executable, "-P", child.__file__, str(theirs)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        pass_fds=[theirs],
-        start_new_session=True,  # an interruption is the runner's business
-    )
-    os.close(theirs)
-    assert process.stdin is not None
-    process.stdin.write(_task(notebook, parameters, copy))
-    process.stdin.close()
+    try:
+        process = server.start(task, theirs) if server else _afresh(task, theirs)
+    finally:
+        os.close(theirs)
     return Execution(notebook, copy, process, answer, limit)
 
 

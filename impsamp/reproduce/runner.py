@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from impsamp.reproduce.manifest import (
     KINDS,
@@ -26,6 +28,7 @@ from impsamp.reproduce.manifest import (
 )
 from impsamp.reproduce.provenance import (
     KEPT,
+    Parameters,
     check_provenance,
     digest,
     keep_all,
@@ -39,6 +42,8 @@ from ..data.fetch import check_data_dir
 from ..errors import DataUnavailable, ImpsampError, RecordError
 from ..extras import require
 from .fingerprint import environment, notebook_version
+from .forks import ForkServer
+from .inputs import drawn_from, files_read
 from .notebook import Execution, expire, finish, first_ready, start
 from .processes import alone
 from .report import write_report
@@ -130,6 +135,7 @@ class _Running:
     job: Job
     execution: Execution
     before: dict[str, str | None]  # digests of what it promises
+    made: dict[str, object]  # all that its files depend on, when it began
 
     def fates(self, files: Sequence[str]) -> list[str]:
         "A line for each file: unchanged, changed or new."
@@ -138,13 +144,18 @@ class _Running:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #f39c4e1d
-def _begin(job: Job, limit: float | None) -> _Running:
+_Start: TypeAlias = Callable[[Path, Parameters, Path], Execution]
+
+
+def _begin(job: Job, start_notebook: _Start) -> _Running:
     "Start one entry."
     print(f"== {job.kind} {job.name}", flush=True)
     own_provenance(job.name).unlink(missing_ok=True)
     before = _digests(_promised(job))
+    made = _made(job)
     copy = run_dir() / f"{job.name}.ipynb"
-    return _Running(job, start(job.notebook, job.parameters, copy, limit), before)
+    execution = start_notebook(job.notebook, job.parameters, copy)
+    return _Running(job, execution, before, made)
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #9481349b
@@ -192,7 +203,7 @@ def _end(running: _Running) -> Outcome:
     seconds = running.execution.seconds
     try:
         outcome = _settle(running)
-        _take_note(outcome)
+        _take_note(outcome, running.made)
     except (ImpsampError, OSError) as e:
         outcome = Outcome(running.job, "failed", why=str(e))
     outcome.seconds = seconds
@@ -204,25 +215,33 @@ def _end(running: _Running) -> Outcome:
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #02ba4de7
 def _note(job: Job) -> Path:
-    "Where a run notes that it computed an experiment."
+    "Where a run notes that it computed an entry."
     return run_dir() / "finished" / f"{job.name}.json"
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #69ed3d11
+def _read(job: Job) -> dict[str, str]:
+    "What an entry depends on beside code and parameters: the files that it reads."
+    reads = job.entry.get("reads", [])
+    if job.kind == "result":
+        return drawn_from(reads)
+    return {"read": files_read(reads)} if reads else {}
+
+
 def _made(job: Job) -> dict[str, object]:
-    "All that the files of an experiment depend on."
-    code = notebook_version(job.notebook)
+    "All that the files of an entry depend on."
+    code = {"code": notebook_version(job.notebook), **environment()}
     # the order of a sum is part of what a record is
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    return {"code": code, **environment(), "threads": threads, "parameters": job.parameters}
+    return {**code, **_read(job), "threads": threads, "parameters": job.parameters}
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #d6b47455
-def _take_note(outcome: Outcome) -> None:
-    "Note that an experiment was computed, and what its files are."
-    if outcome.job.kind == "experiment" and outcome.state == "computed":
+def _take_note(outcome: Outcome, made: dict[str, object]) -> None:
+    "Note that an entry was computed, by what, and what its files are."
+    if outcome.state == "computed":
         note = {
-            "made": _made(outcome.job),
+            "made": made,
             "files": _digests(outcome.files),
             "settings": outcome.settings,
         }
@@ -231,7 +250,7 @@ def _take_note(outcome: Outcome) -> None:
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #db89d2cd
 def _finished(job: Job) -> Outcome | None:
-    "The outcome of an experiment that an earlier run computed, or None."
+    "The outcome of an entry that an earlier run computed, or None."
     try:
         note = json.loads(_note(job).read_text())
         files = list(_promised(job))
@@ -247,16 +266,16 @@ def _finished(job: Job) -> Outcome | None:
 def _start_next(
     waiting: list[Job],
     outcomes: dict[str, Outcome],
-    limit: float | None,
+    start_notebook: _Start,
 ) -> _Running | None:
     "Begin the next job; None if there is none, or if it cannot begin, which is its outcome."
     if not waiting:
         return None
     job = waiting.pop(0)
     try:
-        finished = _finished(job) if job.kind == "experiment" else None
+        finished = _finished(job)
         if finished is None:
-            return _begin(job, limit)
+            return _begin(job, start_notebook)
         print(f"== {job.name}: finished by an earlier run, nothing has changed", flush=True)
         outcomes[job.name] = finished
         return None
@@ -271,7 +290,7 @@ def _run_stage(
     jobs: Sequence[Job],
     width: int,
     outcomes: dict[str, Outcome],
-    limit: float | None,
+    start_notebook: _Start,
     bar: tqdm[None],
 ) -> None:
     "Run `jobs`, `width` at a time; `outcomes` takes what became of each."
@@ -280,7 +299,7 @@ def _run_stage(
     try:
         while waiting or running:
             while waiting and len(running) < width:
-                begun = _start_next(waiting, outcomes, limit)
+                begun = _start_next(waiting, outcomes, start_notebook)
                 running += [begun] if begun else []
             ready = first_ready([one.execution for one in running]) if running else []
             for one in [one for one in running if one.execution in ready]:
@@ -361,6 +380,17 @@ def _in_folders(profile: str) -> Iterator[None]:
 
 
 # %% ../../nbs/14_reproduce/11_runner.ipynb #377064aa
+# what many notebooks import; torch loads _dynamo with the first optimizer
+_SHARED = ("torch", "torch._dynamo", "pandas", "matplotlib.pyplot", "seaborn", "sklearn", "numba")
+_FEW = 4  # notebooks that take less time than these imports
+
+
+def _warm(jobs: Sequence[Job]) -> AbstractContextManager[ForkServer | None]:
+    "A server whose forks start with `_SHARED`, where forks are safe and many jobs are to run."
+    to_run = [job for job in jobs if _finished(job) is None]
+    return ForkServer(_SHARED) if sys.platform == "linux" and len(to_run) > _FEW else nullcontext()
+
+
 # what the notebooks import beyond the library
 _NEEDED = (
     "papermill",
@@ -414,10 +444,11 @@ def run(
     check_data_dir()
     outcomes = {job.name: Outcome(job) for job in chosen}
     report = Report(profile, [])
-    with _in_folders(profile), _ended_by_signals(), _bar(chosen) as bar:
+    with _in_folders(profile), _ended_by_signals(), _warm(chosen) as server, _bar(chosen) as bar:
+        start_notebook = partial(start, limit=limit, server=server)
         try:
             for stage, at_a_time in _stages(chosen, profile, width):
-                _run_stage(stage, at_a_time, outcomes, limit, bar)
+                _run_stage(stage, at_a_time, outcomes, start_notebook, bar)
         except KeyboardInterrupt:
             report.interrupted = True
         report.outcomes = list(outcomes.values())

@@ -212,9 +212,10 @@ def test_figures_draws_results_alone(calls):
     assert options == {"jobs": 3, "timeout": None}
 
 
-def test_force_tells_the_time_before_which_runs_do_not_count(calls):
+@pytest.mark.parametrize("command", ["run", "figures"])
+def test_force_tells_the_time_before_which_runs_do_not_count(calls, command):
     began = time.time()
-    assert main(["run", "--force"]) == 0
+    assert main([command, "--force"]) == 0
     assert began <= float(calls[0][2]["IMPSAMP_FORCE"]) <= time.time()
 
 

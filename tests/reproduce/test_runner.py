@@ -12,11 +12,12 @@ import psutil
 import pytest
 
 from impsamp.errors import DataError, InvalidArgument, MissingExtra, RecordError, UnknownName
-from impsamp.reproduce import runner
+from impsamp.reproduce import inputs, runner
 from impsamp.reproduce.manifest import entry_parameters
 from impsamp.reproduce.provenance import digest
 from tests.reproduce.conftest import MANIFEST, WRITE
 from tests.reproduce.kill_reproduce import kill_tree
+from tests.reproduce.opened import opened, watch
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,102 @@ def test_what_an_earlier_run_finished_is_not_executed_again(project, capfd, monk
     monkeypatch.setattr(runner, "environment", lambda: {"torch": "9.9"})
     assert became(runner.run("paper"))["x"] == "computed"
     assert (project.root / "count").read_text() == "xxxxx"
+
+
+FILES = {  # all that the result of `drawn` could read
+    "its record": "data/records/other.csv",
+    "timings": "data/timings/other.csv",
+    "a protocol": "nbs/experiments/protocol.md",
+    "what its entry names": "figures/other.md",
+}
+
+
+@pytest.fixture
+def drawn(project, monkeypatch):
+    "A project of one result, drawn before; returns what becomes of it in another run."
+    project.manifest(
+        '[[result]]\nid = "x"\nnotebook = "x.ipynb"\n'
+        'outputs = ["figures/x.svg", "figures/x.md"]\nreads = ["figures/other.*"]\n'
+    )
+    body = "for end in ('svg', 'md'): open(f'figures/x.{end}', 'w').write(end)\n"
+    project.body = body + "open('count', 'a').write('x')"
+    project.notebook("result", project.body)
+    for file in FILES.values():
+        (project.root / file).parent.mkdir(parents=True, exist_ok=True)
+        (project.root / file).write_text("1")
+    monkeypatch.delenv("IMPSAMP_FORCE", raising=False)
+    assert became(runner.run("paper")) == {"x": "computed"}
+    return lambda: became(runner.run("paper"))["x"]
+
+
+def test_a_page_that_nothing_has_changed_for_is_not_drawn_again(project, drawn, capfd):
+    assert [drawn(), drawn()] == ["finished", "finished"]
+    assert (project.root / "count").read_text() == "x"
+    assert "x: finished by an earlier run, nothing has changed" in capfd.readouterr().out
+    summary = json.loads((project.root / "_runs/paper/summary.json").read_text())
+    assert summary["became"][0]["state"] == "finished"
+    assert (project.root / "_runs/paper/report.html").is_file()
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_a_page_is_drawn_again_when_a_file_that_it_could_read_changes(project, drawn, file):
+    path = project.root / file
+    for change in (lambda: path.write_text("2"), path.unlink, lambda: path.write_text("1")):
+        change()
+        assert drawn() == "computed"
+        assert drawn() == "finished"
+
+
+@pytest.mark.parametrize("ending", ["svg", "md"])
+def test_a_page_whose_picture_or_table_was_touched_is_drawn_again(project, drawn, ending):
+    path = project.root / f"figures/x.{ending}"
+    for change in (lambda: path.write_text("altered"), path.unlink):
+        change()
+        assert drawn() == "computed"
+        assert path.read_text() == ending
+    assert drawn() == "finished"
+
+
+def test_a_page_is_drawn_again_by_other_code_another_library_or_force(project, drawn, monkeypatch):
+    project.notebook("result", project.body + "\npass")
+    assert [drawn(), drawn()] == ["computed", "finished"]
+    monkeypatch.setattr(runner, "notebook_version", lambda path: "a module has changed")
+    assert [drawn(), drawn()] == ["computed", "finished"]
+    monkeypatch.setattr(runner, "environment", lambda: {"numpy": "9.9"})
+    assert [drawn(), drawn()] == ["computed", "finished"]
+    monkeypatch.setattr(inputs, "version", lambda name: f"{name} 9.9")
+    assert [drawn(), drawn()] == ["computed", "finished"]
+    monkeypatch.setenv("IMPSAMP_FORCE", "1")
+    assert drawn() == "computed"
+
+
+def test_a_page_that_was_drawn_elsewhere_or_failed_is_not_finished(project, drawn):
+    "The committed figures of a fresh clone are no proof that this machine drew them."
+    note = project.root / "_runs/paper/finished/x.json"
+    note.unlink()
+    assert drawn() == "computed"
+    project.notebook("result", "raise ValueError")
+    assert [drawn(), drawn()] == ["failed", "failed"]
+    project.notebook("result", project.body)
+    assert drawn() == "finished"  # its files are still those that this code wrote
+
+
+def test_what_changes_while_a_page_is_drawn_draws_it_again(project, drawn):
+    "The note tells what held when the notebook began."
+    meanwhile = "import os\nif not os.path.exists('once'):\n"
+    meanwhile += "    open('once', 'w'); open('data/records/other.csv', 'w').write('2')\n"
+    project.notebook("result", meanwhile + project.body)
+    assert [drawn(), drawn(), drawn()] == ["computed", "computed", "finished"]
+
+
+def test_an_experiment_is_computed_again_when_a_design_that_it_reads_changes(project):
+    project.manifest(MANIFEST + 'reads = ["nbs/experiments/design.toml"]\n')
+    project.notebook("experiment", project.body)
+    design = project.root / "nbs/experiments/design.toml"
+    for text in ("a = 1", "a = 2"):
+        design.write_text(text)
+        assert became(runner.run("paper"))["x"] == "computed"
+        assert became(runner.run("paper"))["x"] == "finished"
 
 
 def test_what_was_kept_or_failed_is_tried_again(project):
@@ -409,11 +506,37 @@ def git_status():
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_smoke_runs_everything_on_a_machine_with_nothing(manifest, nothing):
+def undeclared(entry, paths):
+    "What a result read or wrote that neither its entry nor the rule for all results names."
+    output = ROOT / "_runs/smoke/output"
+    patterns = [*inputs.READS, *entry.get("reads", []), *entry["outputs"]]
+    code = [f"nbs/results/{entry['notebook']}", "impsamp/**/*", "settings.ini"]
+    readable = {p for root in (ROOT, output) for x in patterns for p in root.glob(x)}
+    readable |= {p for x in code for p in ROOT.glob(x)}
+    written = {p for p in paths["w"] if p.is_relative_to(output) and p.suffix != ".tmp"}
+    elsewhere = {p for p in paths["r"] if not p.is_relative_to(sys.prefix)}
+    wrong = (written - {output / o for o in entry["outputs"]}) | (elsewhere - readable)
+    return sorted(str(p.relative_to(ROOT)) for p in wrong if p.suffix not in (".pyc", ".tmp"))
+
+
+def check_opened(results, folder):
+    "Every result was seen; none read or wrote what the runner does not know of."
+    seen = set()
+    for paths in opened(folder):
+        for entry in results:
+            if paths["w"] & {ROOT / "_runs/smoke/output" / o for o in entry["outputs"]}:
+                seen.add(entry["id"])
+                assert undeclared(entry, paths) == [], entry["id"]
+    assert seen == {entry["id"] for entry in results}
+
+
+def test_smoke_runs_everything_on_a_machine_with_nothing(manifest, nothing, tmp_path):
     """Every experiment and every result, by papermill, with the notebooks' own defaults.
 
-    No data, no network, an empty home. Nothing that is committed changes, nothing is kept."""
+    No data, no network, an empty home. Nothing that is committed changes, nothing is kept. No
+    result opens a file that would not draw it again if it changed."""
     before = git_status()
+    nothing["PYTHONPATH"] = f"{watch(tmp_path, ROOT)}{os.pathsep}{nothing['PYTHONPATH']}"
     command = ["run", "--profile", "smoke", "--strict", "--force"]
     done = subprocess.run(
         [sys.executable, "-m", "impsamp.reproduce", *command],
@@ -433,6 +556,7 @@ def test_smoke_runs_everything_on_a_machine_with_nothing(manifest, nothing):
     for entry in [*experiments, *manifest["result"]]:
         assert f"== {entry['id']}:" in done.stdout
     assert git_status() == before
+    check_opened(manifest["result"], tmp_path)
 
 
 NOT_YET_RUN = {  # and the page that says so

@@ -1,5 +1,6 @@
 """Each statistic against a slow oracle, and the size of the tests measured under the null."""
 
+from bisect import bisect
 from fractions import Fraction
 from itertools import compress, pairwise, product
 
@@ -71,19 +72,44 @@ def test_sums_that_are_equal_on_paper_are_ties():
 # --- the interval inverts the test
 
 
-@settings(max_examples=25, deadline=None)
-@given(small, st.sampled_from([0.05, 0.25, 0.5, 0.6, 0.9]))
-def test_the_interval_holds_what_the_test_does_not_reject(d, alpha):
-    "At every mean of a subset, between them, and outside, by rational enumeration."
+def centres_of(d):
+    "Every mean of a subset, the middles between them, and one outside on either side, in order."
     choices = product((False, True), repeat=len(d))
     subsets = [list(compress(map(Fraction, d), keep)) for keep in choices]
-    means = {sum(own) / len(own) for own in subsets if own}
-    ordered = sorted(means)
-    between = [(x + y) / 2 for x, y in pairwise(ordered)]
-    low, high = s.sign_flip_interval(d, level=1 - alpha)
-    for centre in [ordered[0] - 1, *ordered, *between, ordered[-1] + 1]:
+    means = sorted({sum(own) / len(own) for own in subsets if own})
+    between = [(x + y) / 2 for x, y in pairwise(means)]
+    return sorted([means[0] - 1, *means, *between, means[-1] + 1])
+
+
+def check_interval(d, alpha, interval, centres):
+    "The interval holds just those centres that the test does not reject, by enumeration."
+    for centre in centres:
         kept = 2 * min(slow_tail(d, centre)) > Fraction(alpha)
-        assert (low <= centre <= high) == kept, centre
+        assert (interval[0] <= centre <= interval[1]) == kept, centre
+
+
+levels = st.sampled_from([0.05, 0.25, 0.5, 0.6, 0.9])
+
+
+@settings(max_examples=25, deadline=None)
+@given(small, levels)
+def test_the_interval_holds_what_the_test_does_not_reject(d, alpha):
+    """At the ends, and next to them on either side.
+
+    The tails are monotone in the centre, so a wrong end is wrong there."""
+    interval = s.sign_flip_interval(d, level=1 - alpha)
+    centres = centres_of(d)
+    places = [bisect(centres, end) for end in interval]
+    near = {k for place in places for k in range(place - 2, place + 2)}
+    chosen = [centres[k] for k in sorted(near | {0, len(centres) - 1}) if 0 <= k < len(centres)]
+    check_interval(d, alpha, interval, chosen)
+
+
+@pytest.mark.full
+@settings(max_examples=25, deadline=None)
+@given(small, levels)
+def test_the_interval_holds_it_at_every_mean_of_a_subset(d, alpha):
+    check_interval(d, alpha, s.sign_flip_interval(d, level=1 - alpha), centres_of(d))
 
 
 @settings(max_examples=40, deadline=None)

@@ -306,13 +306,13 @@ from impsamp.reproduce.processes import alone
 
 common = dict(optimizer="sgd", steps=15, eval_every=5, test=False)
 configs = [dict(scheme=s, seed=k, **common) for k in range(int(sys.argv[2])) for s in ("u", "gn")]
-run_all(paper_run, configs, experiment="x", jobs=2, root=sys.argv[1])
+run_all(paper_run, configs, experiment="x", jobs=int(sys.argv[3]), root=sys.argv[1])
 """
 
 
-def command(folder, seeds):
-    "A process that computes twice as many runs as `seeds` with two workers."
-    return [sys.executable, "-c", SCRIPT, str(folder), str(seeds)]
+def command(folder, seeds, jobs=2):
+    "A process that computes twice as many runs as `seeds`, by default with two workers."
+    return [sys.executable, "-c", SCRIPT, str(folder), str(seeds), str(jobs)]
 
 
 def wait_for_runs(process, folder, wanted):
@@ -320,17 +320,19 @@ def wait_for_runs(process, folder, wanted):
         time.sleep(0.02)
 
 
-def test_killed_trees_resume_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("kills", [(3,), pytest.param((1, 5, 9), marks=pytest.mark.full)])
+def test_killed_trees_resume_to_the_same_bytes(tmp_path, kills):
+    "Killed after so many runs, each time by two workers; the whole is computed by one process."
     killed = tmp_path / "killed"
     whole = tmp_path / "whole"
     quiet = dict(cwd=ROOT, stderr=subprocess.DEVNULL)
-    for wanted in (1, 5):
+    for wanted in kills:
         process = subprocess.Popen(command(killed, 6), **quiet)
         wait_for_runs(process, killed, wanted)
         kill_tree(process)
-    assert 5 <= len(contents(killed)) <= 12
-    for folder in (killed, whole):
-        subprocess.run(command(folder, 6), check=True, **quiet)
+    assert kills[-1] <= len(contents(killed)) <= 12
+    for folder, jobs in ((killed, 2), (whole, 1)):
+        subprocess.run(command(folder, 6, jobs), check=True, **quiet)
     assert contents(killed) == contents(whole)
     assert len(contents(whole)) == 12
     assert not list(tmp_path.rglob("*.tmp"))
@@ -342,7 +344,7 @@ def workers_of(process):
 
 
 def test_a_killed_worker_costs_only_its_own_run(tmp_path):
-    process = subprocess.Popen(command(tmp_path, 20), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tmp_path, 10), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for_runs(process, tmp_path, 2)
     workers = workers_of(process)
     assert workers, "no worker to kill"
@@ -350,7 +352,7 @@ def test_a_killed_worker_costs_only_its_own_run(tmp_path):
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0
     assert "a worker was killed" in err
-    assert len(contents(tmp_path)) == 40
+    assert len(contents(tmp_path)) == 20
 
 
 @pytest.mark.full

@@ -82,8 +82,15 @@ def test_complex_layers_run_as_they_are():
     assert torch.equal(*grads)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("audit_every", [None, 2])
+@pytest.mark.parametrize(
+    ("backend", "audit_every"),
+    [
+        ("aot_eager", None),
+        ("aot_eager", 2),
+        ("inductor", 2),  # without an audit from its second step on
+        pytest.param("inductor", None, marks=pytest.mark.full),
+    ],
+)
 def test_a_compiled_model_is_thinned_as_it_is(backend, audit_every):
     "The audit of donated buffers is impossible, and given up once with a warning."
     torch.compiler.reset()  # what was compiled before decides when buffers are donated
