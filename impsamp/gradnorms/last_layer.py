@@ -48,7 +48,7 @@ class LastLayerScores:
     latest forward pass, whose graph must stand and stays usable. With an `optimizer` (Adam, AdamW,
     RMSprop, ...) norms of D^power g, D = 1/(sqrt(v) + eps) read every `every` calls and clipped at
     `clip` times its median; plain before its first step. To be given as `free` to `training_step`
-    and told to a scheme that `needs` "norm" or "upper". Cost: the backward of the loss alone, twice
+    and told to a scheme that `needs` "norm" or "upper". Cost: twice the backward of the loss alone
     and, preconditioned, 2 b inputs outputs operations. A lower bound of the norm over all layers
     where plain. `UnsupportedModel` where the layer saw no (b, inputs) matrix of these items, or not
     in their order (proved on each batch).
