@@ -7,6 +7,7 @@ pages that scroll sideways. Status 3 where there is no Chromium.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import json
@@ -63,6 +64,11 @@ class Server(http.server.SimpleHTTPRequestHandler):
     driver: str
     found: list[dict]
     done: threading.Event
+
+    def handle(self) -> None:
+        "As always; but a browser that closes while it is answered is no fault of ours."
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().handle()
 
     def do_GET(self) -> None:
         if self.path != "/driver":

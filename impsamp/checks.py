@@ -23,6 +23,7 @@ __all__ = [
     "Stateful",
     "check_count",
     "check_number",
+    "check_optimizer",
     "check_owner",
     "check_probabilities",
     "check_scores",
@@ -334,3 +335,18 @@ def load_together(loads: Iterable[tuple[Stateful, dict]]) -> None:
         for owner, present in before:
             owner.load_state_dict(present)
         raise
+
+
+# %% ../nbs/01_checks.ipynb #113ad29a
+def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+    """`InvalidArgument` where `optimizer` has no parameter of `model`, so that nothing would learn.
+
+    >>> model = torch.nn.Linear(1, 1)
+    >>> check_optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in model.parameters()):
+        raise InvalidArgument(
+            f"the {type(optimizer).__name__} holds no parameter of this model, which would not "
+            "learn: make it from model.parameters() (after copying or replacing the model)"
+        )

@@ -256,6 +256,9 @@ class CounterStream:
     seed: int
     epochs: ClassVar[int] = _EPOCH  # the key of the orders of epochs
 
+    def __post_init__(self) -> None:
+        check_count(self.seed, "seed", low=0)
+
     def uniforms(self, step: int, size: int) -> np.ndarray:
         return counter_generator(self.seed, step).random(size)
 

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from .batches import batch_items, batch_length
-from .checks import check_count
-from .errors import Diverged, unknown
+from .checks import check_count, check_optimizer
+from .errors import Diverged, InvalidArgument, unknown
 from .gradnorms import grad_norms, loss_scores, per_sample_losses, upper_bound_scores
 from .gradnorms.inputs import check_batch
 from .randomness import CounterStream, Stream, uniforms
 from .samplers import uniform_subset
 from .samplers.picking import picked_batch
 from .schemes import KnowsItems, Scheme, check_scheme
+from .schemes.stale import BINS, BinnedScheme
 
 if TYPE_CHECKING:
     from impsamp.batches import Batch
@@ -150,6 +151,16 @@ def shuffled_batch(
     return Choice(idx, np.full(size, 1 / size), uniform[idx], uniform, 0)
 
 
+# %% ../nbs/12_training.ipynb #f6a58e04
+def _unseen_batch(scheme: BinnedScheme, stream: Stream, batch: int, step: int) -> Choice:
+    "The next at most `batch` living items of the permutation that `scheme` has not seen yet."
+    n = scheme._ready()
+    order = stream.permutation(step // math.ceil(n / batch), n)
+    idx = order[scheme.bins[order] == BINS][:batch].copy()
+    uniform = scheme._uniform()
+    return Choice(idx, np.full(len(idx), 1 / len(idx)), uniform[idx], uniform, 0)
+
+
 # %% ../nbs/12_training.ipynb #58bfaf81
 Lap: TypeAlias = "Callable[[str], None]"
 
@@ -213,6 +224,8 @@ def choose(
     """
     n = batch_length(x)
     if not scheme.replacement:
+        if isinstance(scheme, BinnedScheme) and scheme.population < n:
+            return _unseen_batch(scheme, stream, batch, step)
         return shuffled_batch(stream, n, batch, step, drop_last)
     fresh = scheme.due()
     pool = None
@@ -532,6 +545,16 @@ class _Account:
         if not done.finite:
             self.diverged_at = t
 
+    def look(self, found: dict[str, float]) -> None:
+        "Keep what `evaluate` found at a checkpoint."
+        names = self.rows[0].keys() if self.rows else set()
+        if not isinstance(found, dict) or not names <= found.keys():
+            raise InvalidArgument(
+                "evaluate(model) must return a dict of floats, with the names of the first time: "
+                f"got {found!r}"
+            )
+        self.rows.append(found)
+
     def columns(self, length: int) -> dict[str, np.ndarray]:
         "name -> (length,): checkpoints that a diverged run did not reach hold inf."
         names = self.rows[0] if self.rows else {}
@@ -572,7 +595,7 @@ def train(
     called before the first step and every `eval_every` steps. Deterministic given `seed` (draws are
     counter-based). A loss or score that is not finite stops the run: `diverged_at` is its step,
     later checkpoints hold inf. Raises `InvalidArgument` for a batch below 1, or above n for a
-    scheme without replacement.
+    scheme without replacement, and for an optimizer of another model.
 
     >>> from impsamp.schemes import GradNorm
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -585,6 +608,7 @@ def train(
     (5, 10, None)
     """
     check_scheme(scheme)
+    check_optimizer(optimizer, model)
     x, y = check_batch(x, y)
     n = batch_length(x)
     check_count(steps, "steps")
@@ -597,7 +621,7 @@ def train(
     make_step = partial(on, batch=batch, stream=CounterStream(seed), lap=clock.lap)
     for t in range(steps + 1):
         if evaluate is not None and t % eval_every == 0:
-            account.rows.append(evaluate(model))
+            account.look(evaluate(model))
             clock.lap("evaluation")
         if t == steps:
             break

@@ -394,3 +394,36 @@ def test_a_training_probes_and_shuffles_its_first_epoch():
     assert sorted(first) == list(range(12)) != sorted(second)
     assert scored == 3 * 4
     assert scheme.probed[0].counts.any()
+
+
+def small_run(**changed):
+    model = torch.nn.Linear(2, 1)
+    given = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "seed": 0} | changed
+    x, y = torch.randn(6, 2), torch.randn(6, 1)
+    rest = {"batch": 2, "steps": 2, "eval_every": 1}
+    optimizer = given.pop("optimizer")
+
+    def loss_fn(output, y):
+        return (output - y).square().sum(1)
+
+    return train(model, loss_fn, x, y, optimizer, schemes.Uniform(), **rest, **given)
+
+
+def test_an_optimizer_of_another_model_is_refused_and_does_not_train_nothing():
+    assert small_run().grad_evals == 4
+    other = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1)
+    with pytest.raises(InvalidArgument, match="no parameter of this model"):
+        small_run(optimizer=other)
+
+
+@pytest.mark.parametrize("seed", [None, "a", 1.5, -1])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InvalidArgument, match="seed"):
+        small_run(seed=seed)
+
+
+def test_an_evaluation_is_a_dict_of_the_same_names():
+    names = iter("ab")
+    for evaluate in (lambda model: 1.0, lambda model: {next(names): 1.0}):
+        with pytest.raises(InvalidArgument, match="names of the first time"):
+            small_run(evaluate=evaluate)

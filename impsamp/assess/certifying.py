@@ -17,7 +17,7 @@ from ..errors import Diverged, InvalidArgument
 from ..progress import check_verbose, progress
 from ..randomness import as_generator, counter_generator
 from ..samplers.one_call import scheme_of
-from ..training import SequentialStream, training_step
+from ..training import SequentialStream, check_optimizer, training_step
 from .callback import AssessCallback
 from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_of
 
@@ -122,6 +122,7 @@ def certify(
     check_count(steps, "steps")
     check_verbose(verbose)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
+    check_optimizer(optimizer, model)
     own = _own_copy(_by_name(scheme), batch_length(x), batch)
     callback = AssessCallback(
         own,

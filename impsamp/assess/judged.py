@@ -18,6 +18,7 @@ from ..checks import check_count, check_probabilities
 from ..errors import InvalidArgument, InvalidShape, unknown
 from ..samplers import uniform_subset
 from ..schemes import KnowsItems, Scheme
+from ..schemes.base import refuse_class
 from .measures import restrict
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def check_places(scheme: object, model: object, loss_fn: object) -> None:
     >>> check_places(object(), torch.nn.Linear(1, 1), print)
     """
     order = "the order is (scheme, model, loss_fn, data)"
+    refuse_class(scheme)
     if isinstance(scheme, torch.nn.Module):
         raise InvalidArgument(f"a {type(scheme).__name__} stands where the scheme should: {order}")
     if not isinstance(model, torch.nn.Module):

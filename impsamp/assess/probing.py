@@ -33,6 +33,7 @@ from ..gradnorms import output_scores, per_sample_losses
 from ..progress import Progress, check_verbose, progress
 from ..randomness import counter_generator, random_state_kept
 from ..schemes import Stale
+from ..timing import cost_ratio, step_clock
 from ..training import SCORES
 from ..typing import Items as Indices
 from ..typing import LossFunction
@@ -146,23 +147,31 @@ def _sample(task: _Task, clock: _Clock, most: int = 8192) -> tuple[Scores, float
 Passes: TypeAlias = "dict[Pass, Callable[[], object]]"
 
 
-def _one_round(passes: Passes) -> list[float]:
+def _one_round(passes: Passes, tick: Callable[[], float]) -> list[float]:
+    "Seconds of each pass, by the clock `tick`."
     seconds = []
     for run in passes.values():
-        start = time.perf_counter()
+        start = tick()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(max(tick() - start, 1e-9))
     return seconds
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #417ec1d4
-def _rounds(passes: Passes, clock: _Clock, least: int = 3, most: int = 200) -> Seconds:
-    "Seconds of each pass, `least` to `most` rounds, until the clock says so."
-    _one_round(passes)
+def _rounds(
+    passes: Passes,
+    clock: _Clock,
+    tick: Callable[[], float] = time.perf_counter,
+    share: float = 0.95,
+    least: int = 3,
+    most: int = 200,
+) -> Seconds:
+    "Seconds of each pass by `tick`, `least` to `most` rounds, until `share` of the time is over."
+    _one_round(passes, tick)
     rows: list[list[float]] = []
     while len(rows) < most:
-        rows.append(_one_round(passes))
-        in_time = clock.is_before(0.95, f"timing round {len(rows)}")
+        rows.append(_one_round(passes, tick))
+        in_time = clock.is_before(share, f"timing round {len(rows)}")
         if len(rows) >= least and not in_time:
             break
     return dict(zip(passes, np.array(rows).T))
@@ -185,6 +194,7 @@ def _scoring(task: _Task, score: str, idx: Indices) -> None:
 
 # %% ../../nbs/13_assess/04_probing.ipynb #b11f2574
 _REMEMBERED: Pass = ("remembered", 1)
+_ALONE: Pass = ("alone", 1)  # plain passes, in turn with those that remember
 
 
 def _remembered(n: int, most: int = 1_000_000) -> Stale:
@@ -208,35 +218,47 @@ def _scored_losses(task: _Task, x: Batch, y: Batch) -> tuple[Tensor, Tensor]:
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #6737a2d8
-def _remembering(task: _Task, scheme: Stale, idx: Indices) -> None:
+def _remembering(task: _Task, scheme: Stale, rng: np.random.Generator, idx: Indices) -> None:
     "Loading, a forward and backward pass, scores of its rows; remembering and drawing."
     x, y = task.items.fetch(idx)
     with torch.enable_grad():
         losses, scores = _scored_losses(task, x, y)
         torch.autograd.grad(losses.mean(), task.params, allow_unused=True)
-    drawn, prob = scheme.draw(len(losses), counter_generator(4))
+    drawn, prob = scheme.draw(len(losses), rng)
     scheme.update(drawn, scores.cpu().numpy(), prob)
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #c35632ca
+def _turns(task: _Task, clock: _Clock, tick: Callable[[], float], idx: Indices) -> Seconds:
+    "A plain step and one that remembers, in turns."
+    scheme = _remembered(task.items.n)
+    pair: Passes = {
+        _ALONE: partial(_plain, task, idx),
+        _REMEMBERED: partial(_remembering, task, scheme, counter_generator(4), idx),
+    }
+    return _rounds(pair, clock, tick, share=0.65)
+
+
+# %% ../../nbs/13_assess/04_probing.ipynb #2e2e30d9
 def _time_passes(task: _Task, clock: _Clock) -> Seconds:
     """Seconds per round of what a step may contain.
 
     ('step', 1) a plain pass over the batch with its loading; ('remembered', 1) the same with scores
-    of its rows, told to a scheme that draws the next ones; (score, r) loading and scoring a pool of
-    r batches; ('norm', 2) exact norms of two batches."""
+    of its rows, told to a scheme that draws the next ones, in turns with ('alone', 1), again a
+    plain one; (score, r) loading and scoring a pool of r batches; ('norm', 2) exact norms of two
+    batches."""
     n, batch = task.items.n, task.items.batch
     order = counter_generator(1).permutation(n)
     pools = {r: order[: r * batch] for r in (2, 4, 8) if r * batch <= n}
     first = order[:batch]
     passes: Passes = {("step", 1): partial(_plain, task, first)}
-    passes[_REMEMBERED] = partial(_remembering, task, _remembered(n), first)
     for name in CHEAP:
         for r, pool in pools.items():
             passes[name, r] = partial(_scoring, task, name, pool)
     if 2 in pools:
         passes["norm", 2] = partial(_scoring, task, "norm", pools[2])
-    return _rounds(passes, clock)
+    tick = step_clock(task.params[0].device)
+    return {**_turns(task, clock, tick, first), **_rounds(passes, clock, tick)}
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #53f4a58a
@@ -427,8 +449,9 @@ def write_probe_page(p: Probe) -> str:
 # %% ../../nbs/13_assess/04_probing.ipynb #4a0b1d08
 def _against_epochs(scores: Scores, seconds: Seconds, epochs: float, q: float) -> Remembering:
     gain = calibrated_gain(scores["norm"], scores["upper"])
-    cost = float(np.median(seconds[_REMEMBERED] / seconds["step", 1]))
-    return Remembering(gain, cost, epochs, remembered_time(gain, cost, epochs, q))
+    cost = cost_ratio(seconds[_REMEMBERED], seconds[_ALONE])
+    times = [remembered_time(gain, c, epochs, q) for c in (cost.value, cost.low, cost.high)]
+    return Remembering(gain, cost.value, epochs, *times)
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #66d69557

@@ -76,6 +76,15 @@ class Remembering(NamedTuple):
     cost: float  # of a step, over a plain one
     epochs: float  # that training is to take
     time: float  # T(remembered)/T(shuffled), as things stand
+    low: float = np.nan  # the same at the ends of the interval of `cost`; NaN: not known
+    high: float = np.nan
+
+    @property
+    def verdict(self) -> str:
+        "'shuffle', 'certify', or 'undecided' while the measured cost leaves both open."
+        if not self.low <= WORTH:
+            return "shuffle" if self.low > WORTH or self.time > WORTH else "certify"
+        return "undecided" if self.high > WORTH else "certify"
 
     def words(self) -> str:
         "A sentence or two for a page."
@@ -84,8 +93,10 @@ class Remembering(NamedTuple):
             f"{self.time:.2f} of the time over {self.epochs:g} epochs, were all to stay as it is "
             f"now (G = {self.gain:.2f}, a step costs {self.cost:.2f})"
         )
-        if self.time > WORTH:
+        if self.verdict == "shuffle":
             return f"{found}: shuffle."
+        if self.verdict == "undecided":
+            return f"{found}; {self.low:.2f} to {self.high:.2f}: undecided, give more seconds."
         return f"{found}: such promises were seldom kept, `certify` before you believe it."
 
 

@@ -205,8 +205,9 @@ def upper_bound_scores(
     """||d loss_i / d z_i|| (n,) float64, z the output of the last layer with parameters.
 
     One forward pass and one step back. The score of Katharopoulos and Fleuret 2018 (equation 20),
-    up to its constants: proportional to an upper bound of the norm, not a bound itself.
-    `UnsupportedModel` if parameters reach the loss around the last layer.
+    up to its constants: proportional to an upper bound of the norm, not a bound itself. Where
+    parameters reach the loss around every layer (two heads, branches that are added up, a penalty),
+    z is what the model returned: `output_scores`.
 
     >>> net = torch.nn.Linear(1, 1)
     >>> double = lambda out, y: 2 * out[:, 0]
@@ -218,12 +219,15 @@ def upper_bound_scores(
     if not batch_length(x):
         return _no_scores(x)
     with untouched(model, device_of(x)):
+        outputs: list[object] = []
+
+        def loss_of(output: object, target: Batch) -> Tensor:
+            outputs.append(output)
+            return loss_fn(output, target)
+
         with Catch(params) as catch:
-            losses = checked_losses(model, loss_fn, x, y)
+            losses = checked_losses(model, loss_of, x, y)
         last = _last_cut(losses, catch.calls, params)
         if last is None:
-            raise UnsupportedModel(
-                "no single last layer: parameters reach the loss around it; "
-                "use output_gradient_norms"
-            )
+            return output_scores(losses, outputs[-1])
         return norms_by_owner(losses, last.edge)

@@ -53,7 +53,8 @@ def interaction(together: Tensor, alone: Tensor) -> str | None:
     return (
         f"samples interact: a sample's loss is {alone.item():.6g} alone "
         f"but {together.item():.6g} next to others, so it has no gradient of its own "
-        "(a layer or loss that averages, normalises or compares over the batch?)"
+        "(a layer or loss that averages, normalises or compares over the batch, or draws random "
+        "numbers?)"
     )
 
 

@@ -10,10 +10,34 @@ from torch import Tensor, nn
 
 from ..checks import check_count, check_number
 from ..errors import InvalidArgument, UnsupportedModel
+from .ownership import carries, code_weights, narrowest, sample_codes
 from .preconditioners import preconditioner_of
 
 # %% auto #0
 __all__ = ["LastLayerScores"]
+
+
+# %% ../../nbs/06_gradnorms/08_last_layer.ipynb #6d7b625c
+def _own_rows(losses: Tensor, z: Tensor) -> Tensor:
+    "d losses[i] / d z[i] (b, outputs), where no loss looks at another row."
+
+    def back(weights: Tensor) -> Tensor | None:
+        return torch.autograd.grad(losses, z, weights, retain_graph=True, allow_unused=True)[0]
+
+    delta = back(torch.ones_like(losses))
+    if delta is None:
+        raise UnsupportedModel(
+            "these losses were not computed from the last layer's latest pass: "
+            "score them before the model is called again"
+        )
+    codes = sample_codes(len(losses), narrowest(losses.dtype, z.dtype))[0].to(losses.device)
+    coded = back(code_weights(codes, losses))
+    if coded is None or not carries(delta, coded, codes):
+        raise UnsupportedModel(
+            "row i of the last layer is not that of loss i (the model reorders its batch, or "
+            "normalises over it): use output_scores"
+        )
+    return delta
 
 
 # %% ../../nbs/06_gradnorms/08_last_layer.ipynb #b30b2a97
@@ -24,9 +48,10 @@ class LastLayerScores:
     latest forward pass, whose graph must stand and stays usable. With an `optimizer` (Adam, AdamW,
     RMSprop, ...) norms of D^power g, D = 1/(sqrt(v) + eps) read every `every` calls and clipped at
     `clip` times its median; plain before its first step. To be given as `free` to `training_step`
-    and told to a scheme that `needs` "norm" or "upper". Cost: the backward of the loss alone and,
-    preconditioned, 2 b inputs outputs operations. A lower bound of the norm over all layers where
-    plain. `UnsupportedModel` where the layer saw no (b, inputs) matrix of these items.
+    and told to a scheme that `needs` "norm" or "upper". Cost: the backward of the loss alone, twice
+    and, preconditioned, 2 b inputs outputs operations. A lower bound of the norm over all layers
+    where plain. `UnsupportedModel` where the layer saw no (b, inputs) matrix of these items, or not
+    in their order (proved on each batch).
     Last layers as scores: Katharopoulos and Fleuret 2018, section 3.2.
 
     >>> net = nn.Linear(1, 1)
@@ -68,7 +93,7 @@ class LastLayerScores:
 
     def __call__(self, losses: Tensor, output: object = None) -> Tensor:
         h, z = self._of_pass(losses)
-        (delta,) = torch.autograd.grad(losses.sum(), z, retain_graph=True)
+        delta = _own_rows(losses, z)
         if self._calls % self.every == 0 or not self._metric:
             self._metric = self._squares_of_metric()
         self._calls += 1

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from impsamp.gradnorms.company import (
+    check_samples,
     interactions,
     refuse_interaction,
     spread,
@@ -374,6 +375,19 @@ def _look_at_company(
         plan.say("company", f"{said}: its norm is that of this forward pass")
 
 
+# %% ../../nbs/06_gradnorms/05_plan.ipynb #dace0b91
+def _refuse_company(
+    model: Module,
+    loss_fn: LossFunction,
+    x: Batch,
+    y: Batch,
+    losses: Tensor,
+    chosen: Iterable[int],
+) -> None:
+    for said in interactions(model, loss_fn, x, y, losses, list(chosen)):
+        raise UnsupportedModel(said)
+
+
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #b40bc97c
 def _ghost_part(
     plan: GhostPlan,
@@ -392,10 +406,14 @@ def _ghost_part(
     calls = [call for call in batch.calls if not call.parameters() <= skip]
     proof = plan.proof(losses, calls)
     unknown = _mixed(calls, proof) - skip
+    n = len(losses)
     if unknown:
+        _refuse_company(model, loss_fn, x, y, losses, range(n))
         plan.say("mixed", _UNPROVED.format(", ".join(sorted(unknown))))
+    elif skip:
+        _refuse_company(model, loss_fn, x, y, losses, spread(n))
     skip |= unknown
-    return ghost_squares(len(losses), calls, proof, params, skip, scales), skip
+    return ghost_squares(n, calls, proof, params, skip, scales), skip
 
 
 # %% ../../nbs/06_gradnorms/05_plan.ipynb #8c95de5f
@@ -423,6 +441,8 @@ def planned_squares(
         squares, skip = _ghost_part(plan, model, loss_fn, x, y, params, scales)
         found.append(squares)
         loop |= ghost & skip
+    else:
+        check_samples(model, loss_fn, x, y)
     for method, names in {"vmap": vmap, "loop": loop}.items():
         rest = {name: p for name, p in params.items() if name in names}
         if rest:

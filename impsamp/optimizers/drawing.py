@@ -36,8 +36,10 @@ class _DrawsSets(Protocol):
 
 Sampling: TypeAlias = "_DrawsSets | Iterable[Drawn | DrawnBatch]"
 
-
 # %% ../../nbs/10_optimizers/01_drawing.ipynb #24d51bdd
+_NO_DRAWS = (str, Mapping, np.ndarray, Tensor)  # what may be iterated, but not for draws
+
+
 def item_count(sampling: Sampling, n: int | None) -> int:
     """n as given or as the sampling knows it.
 
@@ -54,6 +56,11 @@ def item_count(sampling: Sampling, n: int | None) -> int:
         raise InvalidArgument(
             f"{type(sampling).__name__} does not know the size of a batch: "
             "wrap it in ImportanceBatchSampler, or give a set sampling"
+        )
+    elif isinstance(sampling, _NO_DRAWS) or not isinstance(sampling, Iterable):
+        raise InvalidArgument(
+            "sampling must draw sets of items, for example impsamp.NiceSampling(n, b): "
+            f"got {type(sampling).__name__}"
         )
     else:
         known = getattr(sampling, "n", None)

@@ -17,11 +17,12 @@ from impsamp.reproduce.contest import (
     Contestant,
     Epochs,
     Remembered,
+    check_finite,
     promised_gain,
     raced,
 )
 
-from ..errors import Diverged, unknown
+from ..errors import unknown
 from ..gradnorms import grad_norms, preconditioner_of
 from ..randomness import counter_generator
 from ..samplers.draws import weights_of
@@ -118,8 +119,7 @@ class Matched:
 
     def tell(self, scores: np.ndarray) -> None:
         "Scores (b,) of the items drawn last; `Diverged` where one is not finite."
-        if not np.isfinite(scores).all():
-            raise Diverged("a score is not finite any more: lower the learning rate")
+        check_finite(scores)
         self.scores[self._idx] = scores
         self._calls += 1
         if self._calls % self.every == 0:
@@ -168,8 +168,7 @@ class Oracle:
 
     def _look(self) -> None:
         norms = self.norms()
-        if not np.isfinite(norms).all():
-            raise Diverged("a norm is not finite any more: lower the learning rate")
+        check_finite(norms, "norm")
         n = norms.size
         total = norms.sum()
         law = norms / total if total > 0 else np.full(n, 1 / n)
@@ -222,10 +221,7 @@ class Examined(Contestant):
         "H(u)/H(p) by what the arm knows now, NaN if it knows nothing."
         if self.own is not None:
             return self.own.gain
-        scheme = self.source.scheme if isinstance(self.source, Remembered) else None
-        if scheme is None or not scheme.replacement:
-            return math.nan
-        return promised_gain(scheme.scores, scheme.weight)
+        return self.source.gain if isinstance(self.source, Remembered) else math.nan
 
     def _tell(self, scores: np.ndarray) -> None:
         if self.own is not None:

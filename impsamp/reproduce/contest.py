@@ -36,6 +36,7 @@ __all__ = [
     "PassingScores",
     "Racer",
     "Remembered",
+    "check_finite",
     "contest_run",
     "cosine",
     "evaluated",
@@ -107,6 +108,16 @@ def promised_gain(scores: np.ndarray, weight: float = 0.8) -> float:
     return float((s**2).mean() / (s**2 / (s.size**2 * share)).sum())
 
 
+# %% ../../nbs/14_reproduce/08_contest.ipynb #abcada2b
+def check_finite(values: np.ndarray, what: str = "score") -> None:
+    """`Diverged` where one of `values`, each a `what`, is not finite.
+
+    >>> check_finite(np.array([0.0, 2.0]))
+    """
+    if not np.isfinite(values).all():
+        raise Diverged(f"a {what} is not finite any more: lower the learning rate")
+
+
 # %% ../../nbs/14_reproduce/08_contest.ipynb #af76c578
 AHEAD = 8  # batches that are drawn, and told of, together: calls cost more than items
 
@@ -144,6 +155,11 @@ class Remembered:
             return self.items[own], None
         return self.items[own], weights_of(self.prob[own], n=self.n, batch=batch)
 
+    @property
+    def gain(self) -> float:
+        "H(u)/H(p) that the scores promise now; NaN in the first epoch."
+        return math.nan if self.equal else promised_gain(self.scheme.scores, self.scheme.weight)
+
     def _refill(self, batch: int) -> None:
         if self.heard:
             self.scheme.update(self.items, np.concatenate(self.heard), self.prob)
@@ -161,8 +177,7 @@ class Remembered:
 
     def tell(self, scores: np.ndarray) -> None:
         "Scores (b,) of the items drawn last; `Diverged` where one is not finite."
-        if not np.isfinite(scores).all():
-            raise Diverged("a score is not finite any more: lower the learning rate")
+        check_finite(scores)
         self.heard.append(scores)
 
 
@@ -416,9 +431,9 @@ def contest_run(
 # %% ../../nbs/14_reproduce/08_contest.ipynb #9c6eb37e
 def _gains(source: Epochs | Independent | Remembered) -> dict[str, float]:
     "What remembered scores promise, after the first epoch and now."
-    if not isinstance(source, Remembered) or source.equal:
+    if not isinstance(source, Remembered):
         return {"promise": math.nan, "gain": math.nan}
-    return {"promise": source.promise, "gain": promised_gain(source.scheme.scores)}
+    return {"promise": source.promise, "gain": source.gain}
 
 
 # %% ../../nbs/14_reproduce/08_contest.ipynb #14ae7d4a

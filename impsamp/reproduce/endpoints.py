@@ -16,7 +16,15 @@ from ..typing import Seeded, Vector
 from .statistics import Interval, sign_flips
 
 # %% auto #0
-__all__ = ["SPREAD", "TimeRatio", "horizons", "partial_conjunction", "time_ratio", "time_to_target"]
+__all__ = [
+    "SPREAD",
+    "TimeRatio",
+    "horizons",
+    "paired_bounds",
+    "partial_conjunction",
+    "time_ratio",
+    "time_to_target",
+]
 
 
 # %% ../../nbs/14_reproduce/08_endpoints.ipynb #09182b3d
@@ -103,6 +111,22 @@ def _end(value: float) -> float:
     return float(np.exp(value))
 
 
+# %% ../../nbs/14_reproduce/08_endpoints.ipynb #594a1a7b
+def paired_bounds(
+    first: Sequence[Interval], second: Sequence[Interval]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as bounds (n, 2) by seed; `InvalidShape` where they are not of the same seeds, or none.
+
+    >>> paired_bounds([(1.0, 2.0)], [(3.0, 3.0)])[1].tolist()
+    [[3.0, 3.0]]
+    """
+    a = np.asarray(first, float).reshape(-1, 2)
+    b = np.asarray(second, float).reshape(-1, 2)
+    if a.shape != b.shape or not len(a):
+        raise InvalidShape(f"pairs need the same seeds, got {len(a)} and {len(b)}")
+    return a, b
+
+
 # %% ../../nbs/14_reproduce/08_endpoints.ipynb #2e644b9e
 def time_ratio(
     rival: Sequence[Interval], arm: Sequence[Interval], *, generator: Seeded = None
@@ -115,10 +139,7 @@ def time_ratio(
     >>> round(found.ratio, 6), found.p
     (2.0, 0.03125)
     """
-    a = np.asarray(rival, float).reshape(-1, 2)
-    b = np.asarray(arm, float).reshape(-1, 2)
-    if a.shape != b.shape or not len(a):
-        raise InvalidShape(f"pairs need the same seeds, got {len(a)} and {len(b)}")
+    a, b = paired_bounds(rival, arm)
     low, high = _differences(a, b)
     exact = low == high
     empty = (low <= -_FAR) & (high >= _FAR)

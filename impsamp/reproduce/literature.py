@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import Diverged, InvalidShape, unknown
+from ..errors import unknown
 from ..randomness import counter_generator, seeded
-from .contest import OPTIMIZERS, cosine, raced
+from .contest import OPTIMIZERS, check_finite, cosine, raced
 from .contest_tasks import Task, contest_task
+from .endpoints import paired_bounds
 from .entries import ENTRIES, Entry, Setup
 from .statistics import Interval
 from .store import Config, run_all
@@ -71,8 +72,7 @@ def heard(
     else:
         raise unknown("score", score, ("loss", "error", "upper"))
     scores = values.double().numpy()
-    if not np.isfinite(scores).all():
-        raise Diverged("a score is not finite any more: lower the learning rate")
+    check_finite(scores)
     return scores
 
 
@@ -324,10 +324,7 @@ def seed_range(rival: Sequence[Interval], arm: Sequence[Interval]) -> SeedRange:
     >>> seed_range([(4.0, 4.0), (2.0, 2.0)], [(2.0, 2.0), (4.0, 4.0)])
     SeedRange(ratio=1.0, low=0.5, high=2.0, exact=2)
     """
-    a = np.array(rival, float).reshape(-1, 2)
-    b = np.array(arm, float).reshape(-1, 2)
-    if a.shape != b.shape or not len(a):
-        raise InvalidShape(f"pairs need the same seeds, got {len(a)} and {len(b)}")
+    a, b = paired_bounds(rival, arm)
     with np.errstate(divide="ignore", invalid="ignore"):
         low = np.nan_to_num(a[:, 0] / b[:, 1], nan=0.0, posinf=np.inf)
         high = np.nan_to_num(a[:, 1] / b[:, 0], nan=np.inf, posinf=np.inf)

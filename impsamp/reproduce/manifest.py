@@ -54,7 +54,9 @@ __all__ = [
     "declared_parameters",
     "entries",
     "entry_parameters",
+    "listing",
     "load_manifest",
+    "not_computed",
 ]
 
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #8340b2eb
@@ -153,6 +155,33 @@ def entry_parameters(entry: Entry, profile: str) -> Parameters | None:
         "full": entry.get("full", entry.get("paper")),
     }
     return tables[profile]
+
+
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #47ce8cde
+def not_computed(profile: str) -> list[str]:
+    """The ids of the experiments that a profile draws from committed records.
+
+    >>> "lahire_anchor" in not_computed("paper"), "contest" in not_computed("paper")
+    (False, True)
+    """
+    every = load_manifest().get("experiment", [])
+    return [e["id"] for e in every if entry_parameters(e, profile) is None]
+
+
+# %% ../../nbs/14_reproduce/10_manifest.ipynb #b658b1d0
+def listing(manifest: Manifest) -> Iterator[str]:
+    """A line for each experiment with its profiles and minutes, each result with its outputs.
+
+    >>> one = {"id": "e", "notebook": "e.ipynb", "outputs": [], "minutes": 3, "full": {}}
+    >>> print(*listing({"experiment": [one], "result": []}))
+    e                                full, smoke              3 min
+    """
+    for e in manifest.get("experiment", []):
+        profiles = ", ".join(p for p in PROFILES if entry_parameters(e, p) is not None)
+        minutes = e.get("minutes", "?")
+        yield f"{e['id']:32} {profiles:20} {minutes:>5} min  {e.get('reproduces', '')}"
+    for e in manifest.get("result", []):
+        yield f"{e['id']:32} {'drawn from records':20} {'':9}  {', '.join(e['outputs'])}"
 
 
 # %% ../../nbs/14_reproduce/10_manifest.ipynb #51f69cd1

@@ -32,7 +32,7 @@ from ..errors import ImpsampError, InvalidArgument
 from ..extras import require
 from ..progress import is_watched
 from .information import information, write_information
-from .manifest import KINDS, PROFILES, Manifest, entry_parameters, load_manifest
+from .manifest import KINDS, PROFILES, listing, load_manifest, not_computed
 from .named import foreign_code, load_scheme, load_task
 from .runner import plan, run
 from .tally import Job, Report
@@ -178,26 +178,6 @@ def set_environment(
     os.environ["IMPSAMP_JOBS"] = "1" if smoke else str(jobs)
 
 
-# %% ../../nbs/14_reproduce/11_subcommands.ipynb #5bcb5e31
-def _list(manifest: Manifest) -> None:
-    for e in manifest.get("experiment", []):
-        profiles = ", ".join(p for p in PROFILES if entry_parameters(e, p) is not None)
-        minutes = e.get("minutes", "?")
-        click.echo(f"{e['id']:32} {profiles:20} {minutes:>5} min  {e.get('reproduces', '')}")
-    for e in manifest.get("result", []):
-        click.echo(f"{e['id']:32} {'drawn from records':20} {'':9}  {', '.join(e['outputs'])}")
-
-
-# %% ../../nbs/14_reproduce/11_subcommands.ipynb #10be9cac
-def _not_computed(profile: str) -> str:
-    "A sentence on the experiments that a profile draws from committed records, or nothing."
-    every = load_manifest().get("experiment", [])
-    names = [e["id"] for e in every if entry_parameters(e, profile) is None]
-    if not names:
-        return ""
-    return f"== the profile {profile} draws from committed records: {', '.join(names)}"
-
-
 # %% ../../nbs/14_reproduce/11_subcommands.ipynb #92a6152f
 def _announce(jobs: Sequence[Job]) -> None:
     "What a dry run says."
@@ -214,7 +194,9 @@ def _complain(words: str) -> None:
 # %% ../../nbs/14_reproduce/11_subcommands.ipynb #50c76bfe
 def _told(report: Report, strict: bool) -> int:
     "Print what became of a run; returns the status."
-    print(report, _not_computed(report.profile), sep="\n", flush=True)
+    print(report)
+    if left := not_computed(report.profile):
+        print(f"== the profile {report.profile} draws from committed records: {', '.join(left)}")
     if report.interrupted:
         raise KeyboardInterrupt
     for outcome in report.of("failed"):
@@ -298,7 +280,7 @@ def reproduce(
     0
     """
     if only_list:
-        _list(load_manifest())
+        click.echo("\n".join(listing(load_manifest())))
         return 0
     chosen = [*ids, *only]
     if dry_run:
@@ -360,7 +342,7 @@ def list_manifest() -> None:
     >>> "lahire_anchor" in CliRunner().invoke(commands, ["list"]).output
     True
     """
-    _list(load_manifest())
+    click.echo("\n".join(listing(load_manifest())))
 
 
 # %% ../../nbs/14_reproduce/11_subcommands.ipynb #5dd088fe

@@ -100,7 +100,7 @@ def _feed(h: _Hash, x: object) -> None:
         for y in [len(x), *x]:
             _feed(h, y)
     else:
-        h.update(repr(x).encode())
+        h.update(repr(x).encode() + b"\0")  # 1, 23 is not 12, 3
 
 
 def digest(content: object) -> int:

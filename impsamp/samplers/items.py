@@ -5,7 +5,7 @@
 # %% ../../nbs/08_samplers/04_items.ipynb #e21cec33
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -99,12 +99,13 @@ class WithDraw(Dataset):
 # %% ../../nbs/08_samplers/04_items.ipynb #5f6cda0f
 def _emptied(batch):
     "`batch` of one item without it: tensors (0, ...), in the same dicts, tuples and lists."
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return {k: _emptied(v) for k, v in batch.items()}
-    nested = isinstance(batch, (tuple, list)) and len(batch) > 0
-    if nested and isinstance(batch[0], (torch.Tensor, tuple, list, dict)):
-        return type(batch)(map(_emptied, batch))
-    return batch[:0]
+    parts = batch if isinstance(batch, (tuple, list)) else ()
+    if any(isinstance(part, (torch.Tensor, tuple, list, Mapping)) for part in parts):
+        make = getattr(batch, "_make", type(batch))  # of named tuples
+        return make(map(_emptied, batch))
+    return batch[:0] if hasattr(batch, "__getitem__") else batch
 
 
 # %% ../../nbs/08_samplers/04_items.ipynb #b02cb2b3

@@ -26,6 +26,7 @@ from impsamp.schemes import (
 
 from ..checks import check_count
 from ..errors import InvalidArgument, InvalidShape, unknown, warn_user
+from ..schemes.base import refuse_class
 from ..typing import Items, Seeded, SubsetSampling, Vector
 from .distributed import DistributedImportanceBatchSampler, Group, ranks_of
 from .draws import Draw, DrawnBatch
@@ -70,8 +71,7 @@ def scheme_of(scheme: object) -> object:
     >>> type(scheme_of("remembered")).__name__
     'Stale'
     """
-    if isinstance(scheme, type):
-        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+    refuse_class(scheme)
     if not isinstance(scheme, str):
         return scheme
     if scheme not in SCHEMES:

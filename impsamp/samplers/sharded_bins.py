@@ -49,7 +49,8 @@ class ShardedStale(Shard):
     `inner`, a `Stale`, remembers the `n` items of this rank; items are numbered over all ranks in
     rank order. `draw` must be called on all ranks together with generators in the same state (one
     all-gather of 486 numbers); `update` on all ranks for each draw, also without items, and does
-    not communicate. The law is that of a single `Stale` over all items, exactly. `state_dict` is of
+    not communicate. The law is that of a single `Stale` over all items, exactly. `remove` takes
+    items of this rank out, `grow` would change all numbers and is not there. `state_dict` is of
     this rank's part. `InvalidArgument` for raw scores (`ShardedSumTree` does those), a shuffled
     first epoch or probes; `InvalidShape` for an item of another rank.
 
@@ -66,6 +67,7 @@ class ShardedStale(Shard):
             )
         self.inner = inner.init(check_count(n, "n"))
         self._take_part(n, group)
+        self.population = self.n  # items of all ranks that live, as of the last draw
 
     def __repr__(self) -> str:
         return f"ShardedStale({self.inner!r}, n={self.n}, {self._owned()})"
@@ -78,8 +80,9 @@ class ShardedStale(Shard):
     def draw(self, size: int, generator: Seeded, *, step: int = 0) -> Draw:
         """This rank's part of `size` draws of all ranks: 0 to `size` items, global numbers.
 
-        Weights R / (size n p_i) on R ranks."""
+        Weights R / (size n p_i) on R ranks, n the items of all ranks that live."""
         sums = self._gathered()
+        self.population = int(sums[:, 2].sum())
         p = _whole_law(sums.sum(0), self.inner.weight)
         mass = sums[:, 2] @ p
         C = np.cumsum(mass)
@@ -88,7 +91,7 @@ class ShardedStale(Shard):
         left = (mine * C[-1] - (C[self.rank] - mass[self.rank])) / mass[self.rank]
         inside = np.clip(left, 0.0, np.nextafter(1.0, 0.0))
         rows, k = self.inner.items.draw(p, inside)
-        draw = make_draw(rows + self.low, p[k], n=self.n, batch=size, step=step)
+        draw = make_draw(rows + self.low, p[k], n=self.population, batch=size, step=step)
         return draw._replace(weight=draw.weight * len(self.sizes))
 
     def update(self, idx: Items, scores: Vector, prob: Vector) -> None:
@@ -100,20 +103,35 @@ class ShardedStale(Shard):
         before = inner.updates
         if rows.size:
             # the evidence counts 1/(n p) with the n of all ranks
-            shard = np.asarray(prob, dtype=np.float64) * (self.n / (self.high - self.low))
+            share = self.population / inner.population
+            shard = np.asarray(prob, dtype=np.float64) * share
             inner.update(rows, scores, shard)
         if inner.updates == before:  # nothing heard: the past grows older all the same
             inner.evidence.squares *= inner.memory
             inner.evidence.counts *= inner.memory
             inner.updates += 1
 
+    def remove(self, idx: Items) -> None:
+        """Take the items `idx` (k,) of this rank out for good, as `Stale.remove`; no communication.
+
+        Each rank names its own, the others none, and keeps at least one. `InvalidShape` for an item
+        of another rank, `InvalidArgument` as `Stale.remove`."""
+        rows = self.own(idx)
+        try:
+            self.inner.remove(rows)
+        except InvalidArgument as e:
+            raise InvalidArgument(f"{e} (counted within the shard: {self._owned()})") from e
+
     def state_dict(self) -> ShardedState:
         "What this rank remembers; each rank saves its own."
-        return {"rank": self.rank, "sizes": list(self.sizes), "part": self.inner.state_dict()}
+        place = {"rank": self.rank, "sizes": list(self.sizes), "population": self.population}
+        return {**place, "part": self.inner.state_dict()}
 
     def load_state_dict(self, state: ShardedState) -> None:
         "Restore this rank's part; `InvalidArgument` for that of another rank or other shards."
         mine = {"rank": self.rank, "sizes": self.sizes}
         check_owner(state, "sharded scheme", mine)
         part: Any = state_value(state, "part", "sharded scheme")
+        population = check_count(state_value(state, "population", "sharded scheme"), "population")
         self.inner.load_state_dict(part)
+        self.population = population

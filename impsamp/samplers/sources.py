@@ -18,7 +18,7 @@ import torch
 # Python 3.11's own `isinstance` reads the properties of what it looks at: p, O(n)
 from typing_extensions import Protocol, runtime_checkable
 
-from ..checks import check_owner
+from ..checks import check_count, check_owner, state_entries
 from ..errors import InvalidArgument
 from ..schemes import Picks, Stale, check_scheme
 from ..schemes.stale import BINS
@@ -144,6 +144,7 @@ class _Scheme(_Tree):
         super().__init__(scheme, size)
         self.calibrates = getattr(scheme, "calibrates", False)
         self._takes_prob = "prob" in signature(scheme.update).parameters
+        self._cdf = None  # of the p that was drawn from last
 
     def update(self, idx, scores, prob):
         known = [prob] if self._takes_prob else []
@@ -152,10 +153,18 @@ class _Scheme(_Tree):
     def draw(self, rng, step):
         p = self.law.probabilities()
         if not isinstance(self.law, Picks):
-            return self._weighed(InverseCDF(p).draw(self.size, rng, step=step))
+            return self._weighed(self._table(p).draw(self.size, rng, step=step))
         known = check_law(p)
         rows = self.law.pick(self.size, rng.random)
         return self._weighed(make_draw(rows, known[rows], n=self.n, batch=len(rows), step=step))
+
+    def _table(self, p):
+        "Where to search for draws by `p`: the same as long as a static scheme gives the same p."
+        if not getattr(self.law, "static", False):
+            return InverseCDF(p)
+        if self._cdf is None or self._cdf.p is not p:
+            self._cdf = InverseCDF(p)
+        return self._cdf
 
     def _weighed(self, draw):
         "`draw` with the weights of the scheme's exponent and of its target now."
@@ -228,28 +237,65 @@ class _Drawing(_Scheme):
     def __init__(self, scheme, size, stream):
         super().__init__(scheme, size)
         self._stream = stream
-        self._first = None  # the shuffled epoch, while it lasts
+        self._order = None  # of the shuffled epoch, while it lasts
+        self._began_with = 0  # so many items; 0 before it begins
+        self._passed = 0  # removed items that it passed over
+
+    @property
+    def population(self):
+        "How many items the mean goes over."
+        return getattr(self.law, "population", self.n)
 
     def draw(self, rng, step):
-        if not getattr(self.law, "replacement", True) and step < self.n // self.size:
-            return self._shuffled(rng, step)
-        self._first = None
+        if not getattr(self.law, "replacement", True):
+            rows = self._next_living(step)
+            if rows is not None:
+                return self._shuffled(rows, step)
+        self._order = None
         rows, prob = self._items(rng)
-        return self._weighed(make_draw(rows, prob, n=self.n, batch=self.size, step=step))
+        population = self.population
+        draw = make_draw(rows, prob, n=population, batch=self.size, step=step)
+        return draw if population < self.n else self._weighed(draw)
 
     def _items(self, rng):
         "The items of a step and their probabilities (B,)."
         return self.law.draw(self.size, rng)
 
-    def _shuffled(self, rng, step):
-        if self._first is None:
-            self._first = _Epochs(self.law, self.size, self._stream)
-        draw = self._first.draw(rng, step)
-        return draw._replace(prob=torch.full_like(draw.prob, 1 / self.n))
+    def _next_living(self, step):
+        "The items (B,) of `step` of the shuffled epoch; None when it is over."
+        self._began_with = self._began_with or self.n
+        first = step * self.size + self._passed
+        stop = first + self.size
+        while stop <= self._began_with:
+            rows = self._permutation()[first:stop]
+            if self.population < self.n:
+                rows = rows[self.law.lives(rows)]
+            if rows.size == self.size:
+                self._passed += stop - first - self.size
+                return rows.copy()
+            stop += self.size - rows.size
+        return None
+
+    def _permutation(self):
+        if self._order is None:
+            self._order = self._stream(0).permutation(self._began_with)
+        return self._order
+
+    def _shuffled(self, rows, step):
+        ones = torch.ones(self.size, dtype=torch.float64)
+        return Draw(torch.from_numpy(rows), ones / self.size, ones / self.population, step)
+
+    def state_dict(self):
+        return {**super().state_dict(), "first epoch": [self._began_with, self._passed]}
 
     def load_state_dict(self, state):
+        began_with, passed = state_entries(state, "first epoch", "sampler", 2)
+        began_with = check_count(began_with, "first epoch", low=0, high=self.n)
+        passed = check_count(passed, "first epoch", low=0, high=began_with)
         super().load_state_dict(state)
-        self._first = None
+        self._order = None
+        self._began_with = began_with
+        self._passed = passed
 
 
 # %% ../../nbs/08_samplers/04_sources.ipynb #ced73b6c
@@ -268,9 +314,22 @@ class _RawScores(_Drawing):
         self._tree = SumTree(weights)
         self._heap = list(zip((-self.law.scores[seen]).tolist(), seen.tolist()))
         heapify(self._heap)
+        self._living = self.population
+
+    def _follow(self):
+        "Take in what came and went since the last draw or report."
+        if self._tree.n != self.n:
+            self._remember()
+        items = self.law.items
+        if items.living < self._living:  # who was removed last stands first behind the bins
+            gone = items.order[items.living : self._living]
+            self._tree.update(gone.astype(np.int64), 0.0)
+            self._living = items.living
 
     def update(self, idx, scores, prob):
+        self._follow()
         super().update(idx, scores, prob)
+        idx = idx[self.law.lives(idx)]
         kept = self.law.scores[idx]  # of duplicates the last
         self._tree.update(idx, _tree_weights(kept))
         if not self.law.unseen:
@@ -287,12 +346,15 @@ class _RawScores(_Drawing):
         return -self._heap[0][0] if self._heap else 1.0
 
     def _items(self, rng):
+        self._follow()
         scheme = self.law
         largest = self._largest() if scheme.unseen else 0.0
         total = self._tree.total + scheme.unseen * largest
         if total == 0:
             return scheme.draw(self.size, rng)  # uniform, and it says so
-        rows = rng.integers(self.n, size=self.size)
+        rows = rng.integers(self._living, size=self.size)
+        if self._living < self.n:
+            rows = scheme.items.order[rows].astype(np.int64)
         x = rng.random(self.size) * total
         by_score = rng.random(self.size) < scheme.weight
         seen = by_score & (x < self._tree.total)
@@ -302,7 +364,7 @@ class _RawScores(_Drawing):
         if fresh.any():
             rows[fresh] = scheme.items.some_of(BINS, rng, int(fresh.sum()))
         s = np.nan_to_num(scheme.scores[rows], nan=largest)
-        return rows, scheme.weight * s / total + (1 - scheme.weight) / self.n
+        return rows, scheme.weight * s / total + (1 - scheme.weight) / self._living
 
     def load_state_dict(self, state):
         super().load_state_dict(state)

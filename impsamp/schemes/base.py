@@ -46,6 +46,7 @@ __all__ = [
     "floor_probabilities",
     "mix",
     "proportional",
+    "refuse_class",
     "temper",
 ]
 
@@ -190,6 +191,16 @@ class KnowsItems(Protocol):
     def among(self, idx: np.ndarray) -> Scheme: ...
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #7e438d44
+def refuse_class(scheme: object) -> None:
+    """`InvalidArgument` for a class where one of its objects is wanted.
+
+    >>> refuse_class(0.5)
+    """
+    if isinstance(scheme, type):
+        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #b71fceca
 def check_scheme(scheme: object) -> None:
     """`InvalidArgument`, in words, where `scheme` is a name, a class or no scheme at all.
@@ -204,8 +215,7 @@ def check_scheme(scheme: object) -> None:
             f"the scheme is an object, got the name {scheme!r}: "
             'give GradNorm(), Stale("loss") or another of impsamp.schemes'
         )
-    if isinstance(scheme, type):
-        raise InvalidArgument(f"{scheme.__name__} is a class: give {scheme.__name__}(...)")
+    refuse_class(scheme)
     if not hasattr(scheme, "probabilities"):
         raise InvalidArgument(
             f"a scheme has probabilities(), init(n) and more (impsamp.schemes.SchemeLike), "
@@ -461,14 +471,24 @@ class Scheme(ScoreMemory):
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False
+    # whether p without scores is the same from `init` on: computed once then, and read-only. A
+    # subclass that says how p comes about has to say it again
+    static: bool = False
 
     step: int = 0  # calls of `probabilities` since `init`
     _warned: bool = False
+    _p: np.ndarray | None = None  # of a static scheme
+
+    def __init_subclass__(cls) -> None:
+        says_p = {"shape", "probabilities", "combine", "_known", "_normalise"}
+        if "static" not in vars(cls) and says_p & vars(cls).keys():
+            cls.static = False
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         "Forget everything; `n` >= 1 items, `fingerprint` names the data set. Returns self."
         super().init(n, fingerprint=fingerprint)
         self.step = 0
+        self._p = None
         return self
 
     def shape(self, scores: np.ndarray) -> np.ndarray:
@@ -491,6 +511,9 @@ class Scheme(ScoreMemory):
 
         Of the kind of `scores`, numpy without. `InvalidScores`, `InvalidShape` on bad scores."""
         self._ready()
+        if scores is None and self._p is not None:
+            self.step += 1
+            return self._p
         known = self._known(scores)
         name = f"what {type(self).__name__}.shape returned"
         shaped = check_scores(self.shape(known), name, n=len(known))
@@ -498,7 +521,14 @@ class Scheme(ScoreMemory):
         self.step += 1
         if scores is None and self.needs != "none" and self.memory_floor:
             p = floor_probabilities(p, self.memory_floor)
-        return same_kind(p, scores)
+        return same_kind(p, scores) if scores is not None else self._kept(p)
+
+    def _kept(self, p: np.ndarray) -> np.ndarray:
+        "`p`, kept for all later calls if the scheme is static."
+        if self.static:
+            p.flags.writeable = False
+            self._p = p
+        return p
 
     def inclusion_probabilities(self, batch: float, scores: Vector | None = None) -> Array:
         """(n,) min(1, c p_i) with sum `batch`: for a random subset of that expected size.
@@ -542,7 +572,7 @@ class Scheme(ScoreMemory):
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
         step = check_count(state_value(state, "step", "scheme"), "step", low=0)
-        return {"step": step, **super()._values(state)}
+        return {"step": step, "_p": None, **super()._values(state)}
 
     def _settings(self) -> dict[str, object]:
         return {"needs": self.needs, "scope": self.scope, **super()._settings()}
@@ -558,6 +588,8 @@ class Uniform(Scheme):
     >>> Uniform().init(4).probabilities()
     array([0.25, 0.25, 0.25, 0.25])
     """
+
+    static = True
 
     def _known(self, scores: Vector | None) -> np.ndarray:
         return np.ones(self._ready())

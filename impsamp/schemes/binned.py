@@ -170,42 +170,60 @@ def _draw(order, starts, p, points, rows, bins):
 class BinnedItems:
     """Items 0 .. n - 1 in `count` bins, the same number of bins for ever; all begin in the last.
 
-    Moving or drawing b items costs O(b) at any n; 8 bytes an item (16 above 2^31 items).
+    Moving, drawing or removing b items costs O(b) at any n; 8 bytes an item (16 above 2^31 items).
+    Removed items keep their numbers and are in no bin; "bin" `count` says so.
 
     >>> items = BinnedItems(3, 2)
     >>> items.move(np.array([1]), np.array([0]))
-    >>> items.sizes.tolist()
-    [1, 2]
+    >>> items.remove(np.array([2]))
+    >>> items.sizes.tolist(), items.living, items.removed.tolist()
+    ([1, 1], 2, [2])
     """
 
     n: int
-    order: np.ndarray  # (n,) the items, bin after bin
+    order: np.ndarray  # (n,) the items, bin after bin, then the removed ones
     place: np.ndarray  # (n,) where each item stands in `order`
-    starts: np.ndarray  # (count + 1,) where each bin begins in `order`
+    starts: np.ndarray  # (count + 1,) where each bin begins in `order`, and where the last ends
+    _borders: np.ndarray  # (count + 2,) `starts`, and n: where the removed ones end
 
     def __init__(self, n: int, count: int) -> None:
         self.n = check_count(n, "n")
-        count = check_count(count, "count", high=256)
+        count = check_count(count, "count", high=255)
         self.order = np.arange(n, dtype=_whole_numbers(n))
         self.place = self.order.copy()
-        self.starts = np.zeros(count + 1, np.int64)
-        self.starts[-1] = n
+        self._set_sizes(np.r_[np.zeros(count - 1, np.int64), n])
+
+    def _set_sizes(self, sizes: np.ndarray) -> None:
+        self._borders = np.r_[0, np.cumsum(sizes), self.n].astype(np.int64)
+        self.starts = self._borders[:-1]  # a view: moves change both
 
     def __repr__(self) -> str:
         occupied = np.count_nonzero(self.sizes)
-        return f"BinnedItems(n={self.n}, {occupied} of {self.sizes.size} bins occupied)"
+        gone = f", {self.n - self.living} removed" if self.living < self.n else ""
+        return f"BinnedItems(n={self.n}{gone}, {occupied} of {self.sizes.size} bins occupied)"
 
     @property
     def bins(self) -> np.ndarray:
-        "The bin of each item (n,), uint8. O(n)."
+        "The bin of each item (n,), uint8; `count` of removed ones. O(n)."
         bins = np.empty(self.n, np.uint8)
-        bins[self.order] = np.repeat(np.arange(self.sizes.size, dtype=np.uint8), self.sizes)
+        ranges = np.diff(self._borders)
+        bins[self.order] = np.repeat(np.arange(ranges.size, dtype=np.uint8), ranges)
         return bins
+
+    @property
+    def living(self) -> int:
+        "How many items were not removed."
+        return int(self._borders[-2])
+
+    @property
+    def removed(self) -> np.ndarray:
+        "The items that were removed, the last ones first."
+        return self.order[self.living :].astype(np.int64)
 
     def bins_of(self, items: np.ndarray) -> np.ndarray:
         "The bins (b,) of `items` (b,), int64."
         bins = np.empty(items.size, np.int64)
-        compiled(_find)(self.place, self.starts, items, bins)
+        compiled(_find)(self.place, self._borders, items, bins)
         return bins
 
     @property
@@ -219,18 +237,27 @@ class BinnedItems:
 
     def rearrange(self, items: np.ndarray, bins: np.ndarray, goals: np.ndarray) -> None:
         "`move` of items whose `bins` (b,) are known; `goals` is spoilt."
-        new = np.empty_like(self.starts)
-        plan = compiled(_plan)(self.order, self.place, self.starts, items, bins, goals, new)
+        borders = self._borders
+        new = np.empty_like(borders)
+        plan = compiled(_plan)(self.order, self.place, borders, items, bins, goals, new)
         moves, heads = cast("tuple[np.ndarray, np.ndarray]", plan)
-        homeless = compiled(_homeless)(self.order, self.starts, new, items, moves, heads)
-        compiled(_fill)(self.order, self.place, self.starts, new, homeless, moves, heads)
+        homeless = compiled(_homeless)(self.order, borders, new, items, moves, heads)
+        compiled(_fill)(self.order, self.place, borders, new, homeless, moves, heads)
+
+    def remove(self, items: np.ndarray) -> None:
+        "Take `items` (b,), int64, out of their bins for good."
+        self.move(items, np.full(items.size, self.sizes.size))
 
     def fill(self, bins: np.ndarray) -> None:
-        "Every item into its bin of `bins` (n,), items of a bin in file order. O(n)."
-        self.arrange(np.argsort(bins, kind="stable"), np.bincount(bins, minlength=self.sizes.size))
+        "Every item into its bin of `bins` (n,), `count` is removed; file order in a bin. O(n)."
+        count = self.sizes.size
+        sizes = np.bincount(bins, minlength=count)[:count]
+        self.arrange(np.argsort(bins, kind="stable"), sizes)
 
     def arrange(self, order: np.ndarray, sizes: np.ndarray) -> None:
-        "Items in `order` (n,), bin after bin, `sizes` (count,); `InvalidArgument` if not so."
+        """Items in `order` (n,), bin after bin, `sizes` (count,), then those that are removed.
+
+        `InvalidArgument` if not so."""
         if sizes.shape != self.sizes.shape or order.shape != (self.n,):
             raise InvalidShape(
                 f"{order.size} items in {sizes.size} bins, expected {self.n} in {self.sizes.size}"
@@ -238,20 +265,21 @@ class BinnedItems:
         once = np.zeros(self.n, bool)
         inside = order[(order >= 0) & (order < self.n)]
         once[inside.astype(np.int64)] = True
-        if not once.all() or (sizes < 0).any() or sizes.sum() != self.n:
+        if not once.all() or (sizes < 0).any() or not 0 < sizes.sum() <= self.n:
             raise InvalidArgument("not every item stands once in the order of the bins")
         self.order = order.astype(_whole_numbers(self.n))
         self.place = np.empty_like(self.order)
         self.place[self.order] = np.arange(self.n, dtype=self.order.dtype)
-        self.starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
+        self._set_sizes(sizes)
 
     def grow(self, n: int) -> None:
         "Now `n` items, the new ones in the last bin. O(n)."
-        new = np.arange(self.n, n, dtype=_whole_numbers(n))
-        self.order = np.concatenate([self.order, new]).astype(new.dtype)
-        self.place = np.concatenate([self.place, new]).astype(new.dtype)
-        self.starts[-1] = n
+        new = np.arange(self.n, n)
+        sizes = self.sizes
+        sizes[-1] += new.size
+        order = np.concatenate([self.order[: self.living], new, self.order[self.living :]])
         self.n = n
+        self.arrange(order, sizes)
 
     def draw(self, p: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The items (b,) at `points` (b,) in [0, 1), and the bin of each.

@@ -10,10 +10,18 @@ from typing import Self
 
 import numpy as np
 
+from impsamp.schemes.base import (
+    Scheme,
+    SchemeState,
+    check_scheme,
+    floor_probabilities,
+    mix,
+    temper,
+)
+
 from ..checks import load_together, same_kind, state_entries, to_float64
 from ..errors import InvalidArgument
 from ..typing import Array, Items, Vector
-from .base import Scheme, SchemeState, floor_probabilities, mix, temper
 
 # %% auto #0
 __all__ = ["Composite", "Floored", "Mixture", "Tempered"]
@@ -44,6 +52,8 @@ class Composite(Scheme):
     combine: Callable[..., np.ndarray]
 
     def __init__(self, *parts: Scheme) -> None:
+        for s in parts:
+            check_scheme(s)
         self.parts = parts
         kinds = {s.needs for s in parts} - {"none"}
         scopes = {s.scope for s in parts} - {"none"}
@@ -107,7 +117,9 @@ class Composite(Scheme):
         self._ready()
         laws = [to_float64(s.probabilities(scores)) for s in self.parts]
         self.step += 1
-        return same_kind(self.combine(*laws), scores)
+        if scores is not None:
+            return same_kind(self.combine(*laws), scores)
+        return self._kept(self.combine(*laws)) if self._p is None else self._p
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         "Each part remembers, or none: as `Scheme.update`."

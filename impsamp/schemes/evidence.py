@@ -91,12 +91,14 @@ class Evidence:
         memory: float,
         items: np.ndarray,
         scores: np.ndarray,
+        population: int | None = None,
     ) -> np.ndarray:
         """`add` of draws with `prob` (b,), in machine code and in place; their new bins (b,).
 
-        And `g` is remembered of the `items` (b,) in `scores` (n,)."""
+        And `g` is remembered of the `items` (b,) in `scores` (n,). `population`: how many of them
+        the draws were made from; None is n."""
         goals = np.empty(items.size, np.int64)
-        told = (bins, items, prob, g, scores.size, memory)
+        told = (bins, items, prob, g, population or scores.size, memory)
         most = LARGEST_KEPT[scores.dtype.type]
         compiled(_learn)(*told, self.squares, self.counts, scores, most, goals)
         return goals

@@ -111,6 +111,7 @@ class GroupMixture(Composite):
     def set_weights(self, weights: Vector) -> None:
         "Other `weights` (G,) from now on; refused ones change nothing."
         self.weights = _check_mixture(weights, self._sizes, self.corrected)
+        self._p = None
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         if n != self.groups.size:
@@ -129,6 +130,10 @@ class GroupMixture(Composite):
         return self.weights[self.groups] * within
 
     # Read from the parts and never set: narrower than the attributes of `Scheme`.
+    @property
+    def static(self) -> bool:  # type: ignore[override]
+        return all(s.static for s in self.parts) and not callable(self._built_with)
+
     @property
     def unbiased(self) -> bool:  # type: ignore[override]
         return self.corrected and super().unbiased

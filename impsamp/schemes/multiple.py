@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..checks import check_probabilities, check_scores
+from ..checks import check_probabilities, check_scores, refuse_mask, to_float64
 from ..errors import InvalidArgument, InvalidShape
 from ..randomness import invert_cdf
 from ..typing import Items, Vector
-from .base import Scheme
+from .base import Scheme, _as_items
 from .composites import Composite
 
 # %% auto #0
@@ -76,7 +76,8 @@ def optimal_multiple_weights(laws: Vector, counts: Vector, idx: Items) -> np.nda
     A = sum_b p p^T / c^2 (its pseudo-inverse, where the draws do not tell the laws apart). The mean
     of any combination of the laws is then estimated without error; of anything else with a bias
     that vanishes with B. Estimates with the exact A have the balance heuristic's weights, which
-    `MultipleImportance` uses. Kondapaneni et al. 2019; Salaün et al. 2024.
+    `MultipleImportance` uses. `InvalidArgument`, `InvalidShape` for an `idx` that holds no items.
+    Kondapaneni et al. 2019; Salaün et al. 2024.
 
     >>> laws = np.array([[0.4, 0.4, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]])
     >>> w = optimal_multiple_weights(laws, [2, 1], [0, 3, 1])
@@ -86,7 +87,8 @@ def optimal_multiple_weights(laws: Vector, counts: Vector, idx: Items) -> np.nda
     """
     P = np.stack([check_probabilities(p, "laws") for p in np.asarray(laws, dtype=float)])
     n = check_scores(counts, "counts", n=len(P), allow_zero=False)
-    at = P[:, np.asarray(idx, dtype=np.int64)]
+    refuse_mask(idx)
+    at = P[:, _as_items(to_float64(idx, "idx", ndim=1), P.shape[1])]
     scaled = at / (n @ at)
     A = scaled @ scaled.T
     return np.linalg.pinv(A, hermitian=True).sum(0) @ scaled / (n @ at) / P.shape[1]

@@ -227,7 +227,8 @@ class Lipschitz(Scheme):
     """
 
     def __init__(self, L: Vector, weight: float = 1.0) -> None:
-        self.L: np.ndarray = check_scores(L, "L", allow_zero=False)
+        self.L: np.ndarray = check_scores(L, "L", allow_zero=False).copy()
+        self.L.flags.writeable = False  # p is computed once
         self.weight = float(weight)
         if not 0 <= weight <= 1:
             raise InvalidArgument(f"weight must lie in [0, 1], got {weight}")
@@ -240,6 +241,8 @@ class Lipschitz(Scheme):
         if n != self.L.size:
             raise InvalidShape(f"L has {self.L.size} entries, expected {n}")
         return super().init(n, fingerprint=fingerprint)
+
+    static = True
 
     def _known(self, scores: Vector | None) -> np.ndarray:
         n = self._ready()

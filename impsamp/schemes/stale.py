@@ -15,6 +15,7 @@ from impsamp.checks import (
     check_count,
     check_probabilities,
     check_scores,
+    refuse_mask,
     same_kind,
     state_value,
     to_float64,
@@ -36,7 +37,7 @@ from ..errors import InvalidArgument, unknown
 from ..kernels import compiled
 from ..randomness import as_generator, invert_cdf, uniforms
 from ..typing import Array, Items, Seeded, Vector
-from .base import Scheme, SchemeState, _vector, mix
+from .base import Scheme, SchemeState, _as_items, _vector, mix
 from .binned import BinnedItems
 
 # %% auto #0
@@ -76,7 +77,7 @@ class BinLaw(NamedTuple):
     items: BinnedItems
 
     def prob_of(self, items: np.ndarray) -> np.ndarray:
-        return self.p[self.items.bins_of(items)]
+        return np.append(self.p, 0.0)[self.items.bins_of(items)]  # removed since: in no bin
 
     def draw(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "The items at `points` (b,) in [0, 1) and their probabilities (b,)."
@@ -146,8 +147,26 @@ def _check_growth(scheme: Scheme, n: int) -> None:
     if check_count(n, "n") < scheme._ready():
         raise InvalidArgument(
             f"{type(scheme).__name__} knows {scheme.n} items by their numbers and cannot be cut to "
-            f"{n}: call init({n}), or keep them out of the data set's batches"
+            f"{n}: call init({n}), or remove(items) those that shall not be drawn"
         )
+
+
+def _check_removal(idx: Items, items: BinnedItems) -> np.ndarray:
+    "`idx` (k,) as int64, each alive and named once, not all of them; `InvalidArgument` else."
+    refuse_mask(idx)
+    gone = _as_items(to_float64(idx, "idx", ndim=1), items.n)
+    before = gone[items.bins_of(gone) == items.sizes.size]
+    if before.size:
+        raise InvalidArgument(f"item {before[0]} was removed before")
+    if np.unique(gone).size < gone.size:
+        twice = np.flatnonzero(np.bincount(gone) > 1)[0]
+        raise InvalidArgument(f"item {twice} is named twice among those to be removed")
+    if gone.size >= items.living:
+        raise InvalidArgument(
+            f"removing {gone.size} of {items.living} items would leave none to draw: "
+            "init(n) begins with others"
+        )
+    return gone
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #6957b784
@@ -172,17 +191,42 @@ class BinnedScheme(Scheme):
     shuffle_first: bool = False  # is the first epoch cut from a permutation?
 
     items: BinnedItems  # each in the bin of its remembered score
+    outdated: int  # reports of items that were removed before they came, since `init`
     _last: ItemLaw | BinLaw | None  # what items were drawn from last
+    _target: np.ndarray | None  # see `target`; None where it is not known yet
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
         self.items = BinnedItems(self._ready(), BINS + 1)
+        self.outdated = 0
         self._last = None
+        self._target = None
         return self
 
     @property
+    def population(self) -> int:
+        "How many items live: the mean goes over them, weights are 1/(B population p_i)."
+        self._ready()
+        return self.items.living
+
+    @property
+    def target(self) -> np.ndarray | None:  # type: ignore[override]
+        "(n,) the weights of the mean: 1/population, 0 of removed items; None where none is. O(n)."
+        if self.n is None or self.population == self.n:
+            return None
+        if self._target is None:
+            self._target = self._uniform()
+        return self._target
+
+    def _uniform(self) -> np.ndarray:
+        "u (n,) over the items that live."
+        u = np.full(self._ready(), 1 / self.population)
+        u[self.items.removed] = 0.0
+        return u
+
+    @property
     def unseen(self) -> int:
-        "How many items have never been reported."
+        "How many items have never been reported, of those that live."
         return int(self.items.sizes[BINS])
 
     @property
@@ -192,7 +236,7 @@ class BinnedScheme(Scheme):
 
     @property
     def bins(self) -> np.ndarray:
-        "(n,) the bin of each item's remembered score; BINS where there is none."
+        "(n,) the bin of each remembered score; BINS where there is none, BINS + 1: removed."
         return self.items.bins
 
     @property
@@ -208,19 +252,32 @@ class BinnedScheme(Scheme):
         """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
 
         Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
-        they are. O(n): `draw` does without."""
-        n = self._ready()
-        if scores is not None:
-            known = check_scores(scores, n=n)
-            self.scores = _narrow(known, self.memory_dtype)
-            self.items.fill(score_bin(known))
-        else:
-            known = self._remembered()
+        they are. Removed items have 0, whatever is said of them. O(n): `draw` does without."""
+        known = self._remembered() if scores is None else self._all_of(scores)
         shaped = check_scores(self.shape(known), f"what {type(self).__name__}.shape returned")
         self.step += 1
-        p = mix(self._normalise(shaped), np.full(n, 1 / n), self.weight)
+        p = mix(self._normalise(self._living_of(shaped)), self._uniform(), self.weight)
         self._last = ItemLaw(p)
         return same_kind(p, scores)
+
+    def _all_of(self, scores: Vector) -> np.ndarray:
+        "`scores` (n,) of all items, remembered and binned; of removed ones nothing is."
+        known = check_scores(scores, n=self._ready()).copy()
+        bins = score_bin(known)
+        gone = self.items.removed
+        bins[gone] = BINS + 1
+        self.scores = _narrow(known, self.memory_dtype)
+        self.scores[gone] = np.nan
+        self.items.fill(bins)
+        return known
+
+    def _living_of(self, s: np.ndarray) -> np.ndarray:
+        "`s` (n,), 0 of removed items."
+        return s if self.target is None else np.where(self.target > 0, s, 0.0)
+
+    def _normalise(self, s: np.ndarray) -> np.ndarray:
+        p = super()._normalise(s)
+        return p if (s > 0).any() else self._uniform()
 
     def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
         """`size` items with replacement from the law that `probabilities` would write down.
@@ -242,15 +299,46 @@ class BinnedScheme(Scheme):
     def grow(self, n: int) -> None:
         """From now on `n` items, at least as many as before: the new ones were never visited.
 
-        O(n). Items keep their numbers, so none can be taken out (`InvalidArgument`)."""
+        O(n). Items keep their numbers, so the set is not cut (`InvalidArgument`): see `remove`.
+        While the first epoch is shuffled new items wait for its end."""
         old = self._ready()
         _check_growth(self, n)
         new = np.full(n - old, np.nan, self.memory_dtype)
         self.scores = np.concatenate([self.scores, new])
         self.items.grow(n)
         self.n = n
+        self._target = None
         if isinstance(self._last, ItemLaw):
             self._last = None
+
+    def remove(self, idx: Items) -> None:
+        """Take the items `idx` (k,) out for good: from the next draw on p is 0 and they never come.
+
+        O(k). The mass that they had goes to the others, `population` falls by k. What was drawn
+        before keeps its weight; a report of a removed item, when it comes, teaches nothing and is
+        counted in `outdated`. Their numbers stay taken: `n` does not change. In a shuffled first
+        epoch the rest of the permutation goes on without them. On several ranks with one scheme
+        each, all remove the same items. `InvalidArgument`, with nothing changed, for a number that
+        is no item, was removed before or is named twice, or if none would be left."""
+        self._ready()
+        gone = _check_removal(idx, self.items)
+        self.items.remove(gone)
+        self.scores[gone] = np.nan
+        self._target = None
+
+    def lives(self, items: np.ndarray) -> np.ndarray:
+        "(b,) whether each of `items` (b,), int64, was not removed. O(b)."
+        return self.items.bins_of(items) <= BINS
+
+    def _without_removed(
+        self, i: np.ndarray, bins: np.ndarray, *of_each: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        "`i`, `bins` and others (b,) without those of removed items, which are counted."
+        living = bins <= BINS
+        if self.items.living == self.n or living.all():
+            return i, bins, *of_each
+        self.outdated += int((~living).sum())
+        return tuple(x[living] for x in (i, bins, *of_each))
 
     def _visited(
         self, idx: Items, scores: Vector, prob: Vector | None = None
@@ -266,17 +354,22 @@ class BinnedScheme(Scheme):
             return to_float64(prob, "prob")
         if self._last is not None:
             return self._last.prob_of(i)
-        return np.full(i.size, 1 / self._ready())
+        return np.full(i.size, 1 / self.population)
 
     def state_dict(self) -> SchemeState:
         bins = {"order": self.items.order, "sizes": self.items.sizes}
-        return {**super().state_dict(), **_tensors({**bins, **_law_kept(self._last)})}
+        kept = _tensors({**bins, **_law_kept(self._last)})
+        return {**super().state_dict(), "outdated": self.outdated, **kept}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
         values = super()._values(state)
         items = _items_in(state, self._ready())
         scores = values["scores"].astype(self.memory_dtype)
-        return {**values, "scores": scores, "items": items, "_last": _law_in(state, items)}
+        scores[items.removed] = np.nan
+        outdated = check_count(state_value(state, "outdated", "scheme"), "outdated", low=0)
+        law = _law_in(state, items)
+        own = {"scores": scores, "items": items, "outdated": outdated}
+        return {**values, **own, "_last": law, "_target": None}
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #502ae496
@@ -361,13 +454,14 @@ class Stale(BinnedScheme):
     def shape(self, scores: np.ndarray) -> np.ndarray:
         "sqrt of the second moment of each item's bin, once draws bear witness; else `scores` (n,)."
         if self.calibrate and self.counts.any():
-            return np.sqrt(self.moments())[self.bins]
+            return np.sqrt(self.moments())[np.minimum(self.bins, BINS)]
         return scores
 
     @property
     def by_bin(self) -> bool:
         "Whether the law depends on an item's bin alone: calibrated, or with nothing to go by."
-        witnessed = self.updates or self.evidence.counts.any() or self.unseen == self.n
+        nothing = self.unseen == self.items.living
+        witnessed = self.updates or self.evidence.counts.any() or nothing
         return bool(self.calibrate and witnessed)
 
     def bin_probabilities(self) -> np.ndarray:
@@ -386,8 +480,11 @@ class Stale(BinnedScheme):
         if visited is None:
             return
         i, s = visited
-        bins = self.items.bins_of(i)
-        goals = self.evidence.learn(bins, self._drawn_with(i, prob), s, self.memory, i, self.scores)
+        drawn_with = self._drawn_with(i, prob)
+        told = self._without_removed(i, self.items.bins_of(i), drawn_with, s)
+        i, bins, q, s = told
+        living = self.items.living
+        goals = self.evidence.learn(bins, q, s, self.memory, i, self.scores, living)
         self.updates += 1
         self.items.rearrange(i, bins, goals)
 
@@ -406,8 +503,10 @@ class Stale(BinnedScheme):
         if found is None or seen is None:
             return
         i, g = found
-        w = 1 / (self._ready() * self._drawn_with(i, prob))
-        self.probed.add(self.items.bins_of(i), w, g, seen[1])
+        drawn_with = self._drawn_with(i, prob)
+        told = self._without_removed(i, self.items.bins_of(i), drawn_with, g, seen[1])
+        _, bins, q, g, s = told
+        self.probed.add(bins, 1 / (self.population * q), g, s)
 
     def state_dict(self) -> SchemeState:
         sums = _tensors(sums_kept(self.evidence, self.probed))

@@ -5,10 +5,9 @@
 # %% ../../nbs/07_schemes/05_switch.ipynb #a12127d1
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -28,6 +27,7 @@ from impsamp.checks import (
 
 from ..errors import InvalidArgument
 from ..theory.convergence import second_moment
+from ..timing import step_clock
 from ..typing import Array, Items, Vector
 from .base import Scheme, SchemeState, _vector
 from .composites import Composite
@@ -106,6 +106,11 @@ class Stopwatch:
         "Seconds of a step, NaN before any trial."
         return _typical(self.means[on])
 
+    def costs(self) -> list[float]:
+        "Seconds on over seconds off, of each of the last trials: at most five."
+        pairs = zip(self.means[True], self.means[False])
+        return [on / off for on, off in pairs if off > 0]
+
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #e0714e5a
 def time_ratio(variance_ratio: float, cost_ratio: float, noise_per_batch: float) -> float:
@@ -129,6 +134,9 @@ def _price(ratio: float, seconds_on: float, seconds_off: float, noise: float) ->
 
 
 # %% ../../nbs/07_schemes/05_switch.ipynb #dc7023a0
+_TO_COME_ON = 4  # of five pairs
+
+
 @dataclass(frozen=True)
 class SwitchRule:
     """When a switch looks, and what makes it come on: the settings of a `SwitchOn`, checked.
@@ -160,6 +168,12 @@ class SwitchRule:
         "Whether the price is low enough; not where something is not known yet."
         limit = 1.0 if was_on else 1 / self.margin
         return bool(_price(ratio, seconds_on, seconds_off, self.noise) < limit)
+
+    def elects(self, ratio: float, costs: Sequence[float], *, was_on: bool) -> bool:
+        "Whether enough of the measured `costs` of a step, over a plain one, are low enough."
+        votes = sum(self.pays(ratio, cost, 1.0, was_on=was_on) for cost in costs)
+        needed = len(costs) // 2 + 1 if was_on else min(len(costs), _TO_COME_ON)
+        return 0 < needed <= votes
 
     def replayed(self, step: int) -> bool:
         "What the replayed log decided at `step`."
@@ -225,7 +239,7 @@ class Trials:
         self.watch.close()
         seconds = (self.watch.typical(True), self.watch.typical(False))
         was_on = bool(self.log) and self.log[-1].on
-        self.decided = self.rule.pays(ratio, *seconds, was_on=was_on)
+        self.decided = self.rule.elects(ratio, self.watch.costs(), was_on=was_on)
         if self.rule.replay is not None:
             self.decided = self.rule.replayed(step)
         self.log.append(Decision(step, self.decided, ratio, *seconds))
@@ -358,17 +372,18 @@ class SwitchOn(Composite):
     price = seconds_on/seconds_off (1 + ratio q)/(1 + q), with q = `noise` = V(u)/(B ||grad F||^2),
     which may be inf. Off, it comes on where price * margin < 1, `margin` >= 1. Time and ratio are
     measured in trials at the start of each period of `every` steps, `trial` steps on (at least the
-    inner scheme's `every`) and `trial` off; after each decision for off the next period is twice as
-    long, up to `backoff` * `every`. The ratio is one of scores: exact if they are norms; `memory`
-    is its past's weight per estimate. `replay` is the `log` of an earlier run, whose decisions are
-    then repeated. `due()` opens a step for the clock: call it once per step, before scoring; where
-    it says no there is no pool either.
+    inner scheme's `every`) and `trial` off; of the last five such pairs four must say so to come
+    on, more than half to stay on. After each decision for off the next period is twice as long, up
+    to `backoff` * `every`. `clock`: by default `step_clock()`, processor time on a processor. The
+    ratio is one of scores: exact if they are norms; `memory` is its past's weight per estimate.
+    `replay` is the `log` of an earlier run, whose decisions are then repeated. `due()` opens a step
+    for the clock: call it once per step, before scoring; where it says no there is no pool either.
 
     Cost: that of `inner` during trials (trial/every of all steps, less while off) and while on.
-    Unbiased if `inner` is. Not to be used for runs of a few periods, where another process disturbs
-    the clock, or where batches are drawn far ahead of their step (a loader with workers): the clock
-    runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018; they
-    count passes, here they are timed.
+    Unbiased if `inner` is. Not to be used for runs of a few periods, where most of a step is
+    waiting for data, or where batches are drawn far ahead of their step (a loader with workers):
+    the clock runs from draw to draw. The idea of switching on is in Katharopoulos and Fleuret 2018;
+    they count passes, here they are timed.
 
     >>> from impsamp.schemes.base import GradNorm
     >>> scheme = SwitchOn(GradNorm(), every=20, trial=2).init(4)
@@ -385,6 +400,7 @@ class SwitchOn(Composite):
     rule: SwitchRule
     _trials: Trials
     _moments: MomentRatio
+    _tick: Callable[[], float]
 
     def __init__(
         self,
@@ -397,7 +413,7 @@ class SwitchOn(Composite):
         backoff: int = 8,
         memory: float = 0.9,
         replay: Iterable[Decision | tuple[int, bool, float, float, float]] | None = None,
-        clock: Callable[[], float] = perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(inner)
         trial = max(check_count(trial, "trial"), inner.every)
@@ -410,6 +426,7 @@ class SwitchOn(Composite):
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
+        self._tick = self.clock or step_clock()
         self._trials = Trials(self.rule)
         self._moments = MomentRatio(self.memory)
         return self
@@ -435,7 +452,7 @@ class SwitchOn(Composite):
 
     def _open(self) -> bool:
         "Start of a step, once: whether it is on."
-        return self._trials.open(self.step, self.clock, self.ratio())
+        return self._trials.open(self.step, self._tick, self.ratio())
 
     def due(self) -> bool:
         "Opens the step; whether scores are wanted: only while on."

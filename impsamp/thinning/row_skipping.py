@@ -129,6 +129,8 @@ def _to_be_repeated() -> bool:
 def _linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
+    if weight.dim() != 2:  # a single output, without an axis of its own
+        return F.linear(x, weight, bias)
     return _Linear.apply(*_as_autocast(x, weight, bias))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from impsamp.assess import assess, certify
 from impsamp.errors import InvalidArgument
-from impsamp.schemes import GradNorm, Mixture, PreconditionedGradNorm, Shuffle, Uniform
+from impsamp.schemes import GradNorm, Loss, Mixture, PreconditionedGradNorm, Shuffle, Uniform
 
 
 def squares(out, y):
@@ -139,3 +139,16 @@ def test_a_scheme_may_be_named_and_a_dataloader_is_told_what_to_give():
     with pytest.raises(InvalidArgument, match=r"loader\.dataset"):
         loader = torch.utils.data.DataLoader(data, batch_size=4)
         certify("stale", nn.Linear(2, 1), loss_fn, loader, steps=2, verbose=False)
+
+
+def test_a_class_and_an_optimizer_of_another_model_are_refused():
+    model, data = torch.nn.Linear(2, 1), (torch.randn(6, 2), torch.randn(6, 1))
+    other = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1)
+
+    def loss_fn(output, y):
+        return (output - y).square().sum(1)
+
+    with pytest.raises(InvalidArgument, match="Loss is a class"):
+        certify(Loss, model, loss_fn, data, verbose=False)
+    with pytest.raises(InvalidArgument, match="no parameter of this model"):
+        certify(Loss(), model, loss_fn, data, optimizer=other, verbose=False)

@@ -86,3 +86,19 @@ def test_words():
     said = Remembering(3.0, 1.2, 10, 0.48).words()
     assert "need 0.48 of the time over 10 epochs" in said
     assert "`certify`" in said
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [
+        (0.5, 0.79, "certify"),
+        (0.7, 0.9, "undecided"),
+        (0.81, 1.2, "shuffle"),
+        (0.0, np.inf, "undecided"),
+    ],
+)
+def test_no_verdict_while_the_cost_leaves_it_open(low, high, verdict):
+    said = Remembering(2.0, 1.2, 10, 0.78, low, high)
+    assert said.verdict == verdict
+    assert ("undecided" in said.words()) is (verdict == "undecided")
+    assert Remembering(2.0, 1.2, 10, 0.78).verdict == "certify"

@@ -70,16 +70,51 @@ class Heads(nn.Module):
         return self.a(x) * self.b(x)
 
 
-def test_cheap_scores_leave_no_trace_and_refuse_two_heads():
+def test_cheap_scores_leave_no_trace():
     model, x, y = mlp()
     before = state(model)
     for score in (loss_scores, output_gradient_norms, upper_bound_scores):
         assert score(model, squared, x, y).dtype == torch.float64
     assert state(model) == before
-    with pytest.raises(UnsupportedModel, match="last layer"):
-        upper_bound_scores(Heads().double(), squared, x, y)
     with pytest.raises(InvalidShape):
         loss_scores(model, nn.MSELoss(), x, y.expand(5, 4))
+
+
+class Pairs(Heads):
+    def forward(self, x):
+        return {"a": self.a(x), "b": self.b(x)}
+
+
+def test_two_heads_have_the_score_of_their_output():
+    _, x, y = mlp()
+    for model, loss_fn in (
+        (Heads().double(), squared),
+        (Pairs().double(), lambda out, t: squared(out["a"], t) + 3 * squared(out["b"], t)),
+    ):
+        found = upper_bound_scores(model, loss_fn, x, y)
+        assert torch.allclose(found, output_gradient_norms(model, loss_fn, x, y))
+    model = Pairs().double()
+    heads = model(x)
+    g = torch.cat([heads["a"] - y[:, :1], heads["b"] - y[:, :1]], 1)
+    half = upper_bound_scores(
+        model, lambda out, t: sum((h - t[:, :1]).square().sum(1) / 2 for h in out.values()), x, y
+    )
+    assert torch.allclose(half, g.norm(dim=1))
+
+
+def test_probe_and_certify_take_a_model_of_two_heads():
+    from impsamp import certify, probe
+
+    _, x, y = mlp()
+    model = Pairs().double()
+
+    def loss_fn(out, t):
+        return squared(out["a"], t) + squared(out["b"], t)
+
+    found = probe(model, loss_fn, [(x[i : i + 1], y[i : i + 1]) for i in range(5)], seconds=0.01)
+    assert any(row["scheme"] == "upper, pool" for row in found.rows)
+    found = certify("stale", model, loss_fn, (x, y), batch=2, steps=2, verbose=False)
+    assert len(found.rows) >= 1
 
 
 def test_a_loss_without_the_output_is_refused():

@@ -95,3 +95,38 @@ def test_refusals():
         score(losses)
     score.remove()
     assert not net[-1]._forward_hooks
+
+
+class Sorts(nn.Module):
+    "Puts its batch in order, and back: the last layer's rows are not those of the losses."
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        order = x[:, 0].argsort()
+        return self.net(x[order])[order.argsort()]
+
+
+def test_rows_in_another_order_are_refused_and_not_given_to_others():
+    net, x, y = made()
+    score = LastLayerScores(net[-1])
+    with pytest.raises(UnsupportedModel, match="reorders its batch"):
+        score(LOSS(Sorts(net)(x), y))
+
+
+def test_rows_that_are_compared_are_refused():
+    net, x, y = made()
+    score = LastLayerScores(net[-1])
+    with pytest.raises(UnsupportedModel, match="normalises over it"):
+        score(LOSS(nn.BatchNorm1d(3).double()(net(x)), y))
+
+
+def test_losses_of_another_pass_are_refused():
+    net, x, y = made()
+    score = LastLayerScores(net[-1])
+    losses = LOSS(net(x), y)
+    net(x)
+    with pytest.raises(UnsupportedModel, match="latest pass"):
+        score(losses)

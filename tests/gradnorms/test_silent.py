@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from impsamp.errors import UnsupportedModel
 from impsamp.gradnorms import (
     choose_method,
     grad_norms,
@@ -280,3 +281,54 @@ def test_two_equal_samples_in_one_row_go_to_the_loop_and_this_is_told():
     with pytest.warns(UserWarning, match="belong to several samples"):
         found = grad_norms(model, first_class, x, torch.zeros(6))
     assert torch.allclose(found, in_this_pass(model, first_class, x), rtol=1e-4)
+
+
+class Gated(nn.Module):
+    "Samples are compared behind a gate; where `raw`, all of it in a form that no rule covers."
+
+    def __init__(self, raw):
+        super().__init__()
+        self.raw = raw
+        self.matrix = nn.Parameter(torch.randn(3, 6))
+        self.gate = 0.0
+
+    def forward(self, x):
+        h = torch.stack([self.matrix @ row for row in x]) if self.raw else x @ self.matrix.T
+        return h - self.gate * h.mean(0)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_gate_that_opens_after_the_first_batch_is_refused(raw):
+    torch.manual_seed(0)
+    model = Gated(raw)
+    x = torch.randn(6, 6)
+    y = torch.zeros(6)
+    found = grad_norms(model, first_class, x, y)
+    assert torch.allclose(found, in_this_pass(model, first_class, x), rtol=1e-4)
+    model.gate = 1.0
+    for _ in range(3):
+        with pytest.raises(UnsupportedModel, match="samples interact"):
+            grad_norms(model, first_class, x, y)
+
+
+def test_one_sample_that_looks_at_its_neighbour_in_a_later_batch_is_refused():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 5)
+    out = nn.Linear(5, 3)
+
+    class Neighbour(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+            self.out = out
+
+        def forward(self, x):
+            h = self.layer(x)
+            return self.out(h + torch.where(x[:, :1] > 2, h.roll(1, 0), torch.zeros(())))
+
+    model = Neighbour()
+    x = torch.randn(6, 6).clamp(max=1)
+    grad_norms(model, first_class, x, torch.zeros(6))
+    x[1, 0] = 3
+    with pytest.raises(UnsupportedModel, match="samples interact"):
+        grad_norms(model, first_class, x, torch.zeros(6))

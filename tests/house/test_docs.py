@@ -1,11 +1,16 @@
 """The site's tools: what they keep of a notebook, what they call a fault, the whole site."""
 
 import base64
+import functools
+import http.server
 import importlib.util
 import io
 import shutil
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +30,7 @@ def load(name):
 pages = load("pages")
 smaller = load("smaller")
 links = load("links")
+browse = load("browse")
 HAS_SPHINX = not pages.missing_packages()
 
 
@@ -184,3 +190,41 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 faults" in done.stdout
+
+
+def served_once(folder, handler, ask):
+    "Serve `folder` to the client `ask(address)`, and wait for the thread that answers it."
+    made = functools.partial(handler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), made)
+    server.daemon_threads = False  # joined at the end
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    ask(server.server_address)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def leaves_early(address):
+    "Ask for a page of megabytes, and reset the connection after its first bytes."
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET /large.html HTTP/1.0\r\n\r\n")
+        client.recv(10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("handler", [http.server.SimpleHTTPRequestHandler, browse.Server])
+def test_a_browser_that_leaves_early_is_no_fault_of_the_server(tmp_path, capfd, handler):
+    (tmp_path / "large.html").write_bytes(b"x" * 20_000_000)
+    served_once(tmp_path, handler, leaves_early)
+    is_ours = handler is browse.Server
+    assert ("Traceback" in capfd.readouterr().err) is not is_ours
+
+
+def test_any_other_error_of_the_server_is_told(tmp_path, capfd):
+    class Broken(browse.Server):
+        def do_GET(self):
+            raise ValueError("a fault of ours")
+
+    served_once(tmp_path, Broken, leaves_early)
+    assert "a fault of ours" in capfd.readouterr().err

@@ -20,6 +20,9 @@ Pair = namedtuple("Pair", "idx weight")
         (NiceSampling(4, 2), 3, "covers 4 items"),
         (AliasTable([0.5, 0.5]), 2, "does not know the size of a batch"),
         ([], 0, "n"),
+        (16, 4, "NiceSampling.*got int"),
+        (np.full(4, 0.25), 4, "NiceSampling.*got ndarray"),
+        ("nice", 4, "NiceSampling.*got str"),
     ],
 )
 def test_an_unknown_number_of_items_is_refused(sampling, n, why):

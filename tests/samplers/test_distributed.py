@@ -119,7 +119,7 @@ def test_the_digest_sees_every_bit_kind_and_order():
     close = p.copy()
     close[7] = np.nextafter(close[7], 1)
     arrays = [p, close, p[::-1], p.reshape(5, 10), p.astype(np.float32)]
-    others = [[p, p], {"a": p}, {"b": p}, None, "a"]
+    others = [[p, p], {"a": p}, {"b": p}, None, "a", [1, 23], [12, 3]]
     seen = [digest(x) for x in arrays + others]
     assert len(set(seen)) == len(seen)
     assert digest(torch.from_numpy(p)) == seen[0]

@@ -1,5 +1,8 @@
 """What a data set, a worker and a collate function see of a drawn batch."""
 
+from collections import UserDict
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from impsamp.errors import InvalidArgument
 from impsamp.samplers import ImportanceBatchSampler, IndependentSampling, WithDraw
+from impsamp.samplers.draws import Draw, DrawnBatch
 from tests.samplers.helpers import rng
 
 N = 50
@@ -106,3 +110,31 @@ def test_the_own_collate_fn_is_used_also_when_the_loader_has_none():
     data = WithDraw([1.0] * N, collate_fn=lambda items: sum(items))
     total, draw = next(iter(DataLoader(data, batch_sampler=make(slope()))))
     assert total == len(draw.idx) == 6
+
+
+class Row(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+def _as_user_dict(items):
+    return UserDict(x=torch.stack(items), note=None)
+
+
+def _as_pair(items):
+    return None, torch.stack(items)
+
+
+def _as_row(items):
+    return Row(torch.stack(items), torch.stack(items))
+
+
+@pytest.mark.parametrize("collate", [_as_user_dict, _as_pair, _as_row])
+def test_empty_batches_of_named_tuples_mappings_and_missing_parts(collate):
+    data = WithDraw([torch.ones(3)] * 4, collate)
+    nothing = Draw(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0), 0)
+    (fetched,) = data.__getitems__(DrawnBatch(nothing))
+    batch, _ = data.collate([fetched])
+    found = batch["x"] if isinstance(batch, dict) else batch[1]
+    assert found.shape == (0, 3)
+    assert not isinstance(batch, tuple) or len(batch) == 2

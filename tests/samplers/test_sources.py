@@ -10,10 +10,11 @@ from impsamp.samplers import (
     ApproximateIndependentSampling,
     ImportanceBatchSampler,
     IndependentSampling,
+    InverseCDF,
     SumTree,
 )
 from impsamp.samplers.sources import source_of
-from impsamp.schemes import Loss, Shuffle, Stale, Uniform
+from impsamp.schemes import GroupMixture, Lipschitz, Loss, Shuffle, Stale, Uniform
 from tests.samplers.helpers import rng
 
 P = np.array([0.1, 0.2, 0.3, 0.4])
@@ -99,3 +100,20 @@ def test_a_scheme_without_a_state_is_named_when_a_checkpoint_is_wanted():
     assert len(list(sampler)) == 3
     with pytest.raises(InvalidArgument, match="Plain has no state_dict"):
         sampler.state_dict()
+
+
+@pytest.mark.parametrize("make", [Uniform, lambda: Lipschitz([1.0, 3.0, 4.0, 2.0])])
+def test_a_static_scheme_is_drawn_from_as_if_p_were_looked_at_anew(make):
+    kept = source(make().init(4))
+    for step in range(4):
+        draw = kept.draw(rng(step), step)
+        anew = InverseCDF(make().init(4).probabilities()).draw(2, rng(step), step=step)
+        assert draw.idx.tolist() == anew.idx.tolist() and torch.equal(draw.prob, anew.prob)
+    table = kept._cdf
+    kept.draw(rng(9), 9)
+    assert kept._cdf is table
+    mixture = GroupMixture([0, 0, 0, 1], [1, 1]).init(4)
+    changing = source(mixture, 50)
+    changing.draw(rng(0), 0)
+    mixture.set_weights([1e-9, 1])
+    assert set(changing.draw(rng(1), 1).idx.tolist()) == {3}

@@ -13,6 +13,7 @@ from impsamp.errors import InvalidArgument, InvalidProbabilities, InvalidScores,
 from impsamp.schemes import (
     Floored,
     GradNorm,
+    Lipschitz,
     Loss,
     Mixture,
     Scheme,
@@ -360,3 +361,29 @@ def test_the_warning_of_zero_scores_points_at_the_caller():
     with pytest.warns(RuntimeWarning) as caught:
         GradNorm().init(2).probabilities([0.0, 0.0])
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("make", [Uniform, lambda: Lipschitz([1.0, 3.0, 4.0])])
+def test_what_never_changes_is_computed_once(make):
+    scheme = make().init(3)
+    first = scheme.probabilities()
+    assert scheme.probabilities() is first and scheme.step == 2
+    assert make().init(3).probabilities() is not first
+    scheme.update([0], [9.0])
+    scheme.probabilities([5.0, 1.0, 1.0])
+    assert scheme.probabilities() is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1.0
+    assert scheme.init(3).probabilities() is not first
+
+
+def test_a_subclass_that_says_how_p_comes_about_is_not_static_unless_it_says_so():
+    class Alternating(Uniform):
+        def shape(self, scores):
+            return np.roll(np.arange(len(scores)), self.step)
+
+    scheme = Alternating().init(3)
+    laws = [scheme.probabilities().argmax() for _ in range(3)]
+    assert laws == [2, 0, 1] and not Alternating.static and Shuffle.static
+    with pytest.raises(ValueError, match="read-only"):
+        Lipschitz([1.0, 2.0]).L[0] = 5.0

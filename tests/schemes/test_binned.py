@@ -154,17 +154,17 @@ def test_what_is_no_order_is_refused_and_changes_nothing():
     with pytest.raises(InvalidShape):
         items.arrange(np.arange(2), sizes)
     with pytest.raises(InvalidArgument):
-        BinnedItems(3, 257)
+        BinnedItems(3, 256)
     consistent(items, np.array([1, 1, 1]))
 
 
 def test_memory_is_eight_bytes_an_item():
     items = BinnedItems(100_000, 162)
-    arrays = [x for x in vars(items).values() if isinstance(x, np.ndarray)]
-    assert sum(a.nbytes for a in arrays) == 8 * 100_000 + 8 * 163
+    arrays = [x for x in vars(items).values() if isinstance(x, np.ndarray) and x.base is None]
+    assert sum(a.nbytes for a in arrays) == 8 * 100_000 + 8 * 164
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 161, 256])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 161, 255])
 def test_bins_are_found_by_halving(count):
     rng = np.random.default_rng(count)
     items = BinnedItems(400, count)

@@ -83,3 +83,10 @@ def test_a_part_that_refuses_leaves_the_other_parts_as_they_were(whole):
     with pytest.raises(ValueError, match="not today"):
         here.load_state_dict(saved.state_dict())
     assert same(here.state_dict(), before)
+
+
+@pytest.mark.parametrize("bad", [0.5, GradNorm, "norm", None])
+def test_a_part_that_is_no_scheme_is_refused_in_words(bad):
+    for make in (lambda: Mixture(GradNorm(), bad), lambda: Tempered(bad, 0.5)):
+        with pytest.raises(InvalidArgument, match=r"scheme|class"):
+            make()

@@ -129,3 +129,17 @@ def test_a_pool_and_another_number_of_items_are_refused():
 def test_among_some_items():
     few = GroupMixture(GROUPS, [1, 2, 3], GradNorm()).init(5).among(np.array([2, 3, 4]))
     assert np.allclose(few.probabilities([1.0, 5.0, 3.0]), [1 / 16, 3 / 4, 3 / 16])
+
+
+def test_weights_that_change_change_a_law_that_was_kept():
+    scheme = GroupMixture(GROUPS, [1, 1, 1]).init(5)
+    first = scheme.probabilities()
+    assert scheme.probabilities() is first
+    state = scheme.state_dict()
+    scheme.set_weights([1, 2, 1])
+    other = scheme.probabilities()
+    assert other[1] == 0.5 and scheme.probabilities() is other
+    scheme.load_state_dict(state)
+    assert (scheme.probabilities() == first).all()
+    assert not GroupMixture(GROUPS, [1, 1, 1], inner=Loss()).static
+    assert not GroupMixture(GROUPS, lambda step: [1, 1, 1]).static

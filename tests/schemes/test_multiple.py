@@ -109,3 +109,9 @@ def test_a_pool_mixes_with_uniform_over_it():
 def test_bad_settings(build, error):
     with pytest.raises(error):
         build()
+
+
+@pytest.mark.parametrize("idx", [[9], [-1], [0.5], [True, False], [[0, 1]]])
+def test_weights_of_what_are_no_items_are_refused(idx):
+    with pytest.raises((InvalidArgument, InvalidShape)):
+        optimal_multiple_weights(LAWS, [1, 1], np.array(idx))

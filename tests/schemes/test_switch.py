@@ -99,13 +99,13 @@ def decisions(costs, **settings):
 
 
 def test_hysteresis_keeps_a_wavering_price_from_switching():
-    "Prices .95 and 1.05 times break-even in turn, medians of all trials so far."
+    "Prices around break-even; of the last five, four must be below .91 to come on, three below 1."
     even = 1 / uniform_ratio(FEW_LARGE / FEW_LARGE.sum(), FEW_LARGE)
-    waver = [even * x for x in (0.95, 0.85, 0.97, 0.97, 0.97, 1.2, 1.2, 1.2, 0.97, 0.97, 0.97)]
+    prices = [0.95] + [0.85] * 4 + [0.97] * 2 + [1.2] * 3 + [0.97] * 4
+    waver = [even * x for x in prices]
     on = decisions(waver, margin=1.1)
-    # off at .95; on at the median of .95 and .85; stays on at .97; off when 1.2 is the median
-    assert on[:5] == [False, True, True, True, True]
-    assert on[5:] == [True, True, False, False, False, False]
+    # on with the fourth .85; stays on at .97 and while 1.2 is not the median; then .97 will not do
+    assert on == [False] * 4 + [True] * 5 + [False] * 5
     assert decisions(waver, margin=1.0)[-1] is True  # without a margin .97 would do
 
 
@@ -306,3 +306,30 @@ def test_what_was_measured_on_mnist_would_be_decided_otherwise_now():
             on[row["scheme"]].append(last[run])
     assert sum(on["bound over a pool"]) == 0 and len(on["bound over a pool"]) == 30
     assert sum(on["remembered loss"]) == 21
+
+
+@pytest.mark.parametrize("disturbed, comes_on", [(0, True), (1, True), (2, False)])
+def test_pairs_that_disagree_leave_it_off(disturbed, comes_on):
+    "Five pairs of 1.2, of which some were measured at 60: off stays off, on stays on."
+    from impsamp.schemes.switch import SwitchRule
+
+    rule = SwitchRule()
+    costs = [60.0] * disturbed + [1.2] * (5 - disturbed)
+    assert rule.elects(0.1, costs, was_on=False) is comes_on
+    assert rule.elects(0.1, costs, was_on=True)
+    assert not rule.elects(0.1, [60.0] * 3 + [1.2] * 2, was_on=True)
+
+
+def test_an_idle_wait_does_not_count_as_cost():
+    "By default the clock is the processor's: a step that sleeps is not dearer."
+    import time
+
+    scheme = SwitchOn(GradNorm(), every=20, trial=5).init(4)
+    for _ in range(11):
+        due = scheme.due()
+        if due:
+            time.sleep(0.004)
+        scheme.probabilities([0.1, 0.1, 0.1, 5.0] if due else None)
+    assert scheme.log[0].seconds_on < 0.004
+    assert SwitchOn(GradNorm(), clock=time.perf_counter).clock is time.perf_counter
+    assert "clock" not in repr(scheme)

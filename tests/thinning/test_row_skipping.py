@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from impsamp.thinning import row_skipping, skip_zero_rows
 
@@ -106,3 +107,14 @@ def test_a_gradient_that_is_not_a_number_is_not_skipped():
         out = net(x)
     (out * torch.tensor([[0.0], [float("nan")], [0.0]])).sum().backward()
     assert net.weight.grad.isnan().all()
+
+
+def test_a_weight_without_an_axis_for_the_output():
+    torch.manual_seed(0)
+    weight = torch.randn(4, requires_grad=True)
+    x = torch.randn(6, 4)
+    with skip_zero_rows():
+        output = F.linear(x, weight)
+    kept = torch.tensor([0.0, 1, 0, 2, 0, 0])
+    (found,) = torch.autograd.grad((kept * output).sum(), weight)
+    assert torch.allclose(found, kept @ x)

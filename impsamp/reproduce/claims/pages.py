@@ -121,6 +121,18 @@ def _verdict_of(rows: Sequence[_Row]) -> str:
     return first if not others else f"{first} (depends on the measure)"
 
 
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #c1a1m002
+def _mark(name: str) -> str:
+    "What a link to a claim leads to."
+    return f'<a id="claim-{name}"></a>'
+
+
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #c1a1m001
+def _link_to(name: str) -> str:
+    "A link from a claim's sentence to its row."
+    return f"[`{name}`](#claim-{name})"
+
+
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #b77de8cf
 def _sentence(rows: Sequence[_Row]) -> str:
     "One claim: verdict, text, source, what each measure says, its picture."
@@ -131,7 +143,7 @@ def _sentence(rows: Sequence[_Row]) -> str:
     link = f" [Figure]({figure})." if isinstance(figure, str) else ""
     return (
         f"- **{verdict[0].upper()}{verdict[1:]}**: {row.text} ({row.source}) "
-        f"{said[0].upper()}{said[1:]}. `{row.id}`.{link}"
+        f"{said[0].upper()}{said[1:]}. {_link_to(row.id)}.{link}"
     )
 
 
@@ -143,7 +155,8 @@ def _sentences(own: pd.DataFrame, claims: Iterable[Claim]) -> Iterator[str]:
     for claim in claims:
         if claim["kind"] == "statement":
             said = f"{claim['text']} ({claim['source']})"
-            yield f"- **Not judged**: {said} {claim['reason'].capitalize()}. `{claim['id']}`."
+            mark = _mark(claim["id"])
+            yield f"- {mark}**Not judged**: {said} {claim['reason'].capitalize()}. `{claim['id']}`."
 
 
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #f39a70e1
@@ -205,6 +218,17 @@ def _verdict_cells(row: _Row) -> tuple[object, ...]:
         _number(getattr(row, "chance", np.nan), 2),
         _floor_text(row),
     )
+
+
+# %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #c1a1m004
+def _verdict_rows(own: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    "The rows of the table; the first one of each claim has the mark that links lead to."
+    marked = set()
+    for row in own.itertuples():
+        name, *cells = _verdict_cells(row)
+        mark = "" if name in marked else _mark(str(name))
+        marked.add(name)
+        yield (f"{mark}{name}", *cells)
 
 
 # %% ../../../nbs/14_reproduce/05_claims/05_pages.ipynb #36053c9e
@@ -327,7 +351,7 @@ def claims_page(
         _defined(_MEANINGS),
         "## Numbers",
         _defined(_VERDICTS),
-        _markdown(list(_VERDICTS), map(_verdict_cells, own.itertuples())),
+        _markdown(list(_VERDICTS), _verdict_rows(own)),
         *_failures_part(own),
         *_settings_part(table, anchor),
     ]

@@ -1,11 +1,52 @@
 """The page of verdicts: complete, and the same bytes from the same table."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
+import pytest
 
 from impsamp.reproduce.claims import claims_page, judge
 from tests.reproduce.made_records import ARMS, FAST, claim, curves
 
 GN_U = ("sgd/gn", "sgd/u")
+MARK = '<a id="claim-x"></a>'
+FIGURES = Path(__file__).parents[3] / "figures"
+JUDGED = ["claims", "claims_time", "claims_segment", "claims_weights", "horvath_claims"]
+
+
+def marks(page):
+    "The claims whose rows, or sentences of what is not judged, can be linked to."
+    return re.findall(r'<a id="claim-([\w-]+)">', page)
+
+
+def test_each_sentence_leads_to_the_first_row_of_its_claim(lahire):
+    table = judge(lahire, curves(ARMS), **FAST)
+    page = claims_page(table, claims=lahire)
+    assert len(marks(page)) == len(set(marks(page)))
+    assert set(re.findall(r"\(#claim-([\w-]+)\)", page)) == set(table.id)
+    statements = {one["id"] for one in lahire if one["kind"] == "statement"}
+    assert set(marks(page)) == set(table.id) | statements
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_the_committed_pages_links_to_claims_hold(name):
+    page = (FIGURES / f"{name}.md").read_text()
+    sentences = re.findall(r"^- (?:<a[^>]*></a>)?\*\*[A-Z]", page, re.M)
+    assert len(set(marks(page))) == len(marks(page)) == len(sentences) > 0
+    assert set(re.findall(r"\(#claim-([\w-]+)\)", page)) <= set(marks(page))
+
+
+def test_the_page_of_all_items_leads_to_the_claims_rows():
+    links = re.findall(
+        r"\]\((\w+\.md)#claim-([\w-]+)\)", (FIGURES / "table_coverage.md").read_text()
+    )
+    assert len(links) > 40
+    assert [(file, name) for file, name in links if name not in marks(read(file))] == []
+
+
+def read(file):
+    return (FIGURES / file).read_text()
 
 
 def test_row_order_of_records_does_not_matter():
@@ -66,13 +107,13 @@ def test_cells_by_hand():
     table = judge([claim(GN_U)], records)
     lines = claims_page(table, title="Try", claims=[statement]).splitlines()
     assert lines[0] == "# Try"
-    (verdict,) = (line for line in lines if line.startswith("| x | mean log | reproduced"))
+    (verdict,) = (line for line in lines if line.startswith(f"| {MARK}x | mean log | rep"))
     cells = [cell.strip() for cell in verdict.strip("|").split("|")]
     assert cells[3:6] == ["0.8 [0.8, 0.8]", "12", "0.00049"]
     assert cells[9] == "1"
-    sentence = "Mean log: reproduced, ratio 0.8 [0.8, 0.8], 12 pairs. `x`."
+    sentence = "Mean log: reproduced, ratio 0.8 [0.8, 0.8], 12 pairs. [`x`](#claim-x)."
     assert f"- **Reproduced**: t (s) {sentence}" in lines
-    assert "- **Not judged**: t (s) No run could. `s`." in lines
+    assert '- <a id="claim-s"></a>**Not judged**: t (s) No run could. `s`.' in lines
     assert "| x | mean log | 0 and 0 of 12 | 1 | 1 | 0.8 |" in lines
     (cell,) = (
         line for line in lines if line.startswith("| x | mean log | 0.8 [0.8, 0.8] *agrees*")
@@ -97,7 +138,7 @@ def test_a_page_leads_with_sentences_links_its_pictures_and_says_what_failed():
     lines = page.splitlines()
     assert lines[2] == "See [p](p.md)."
     assert lines[4].startswith("- **Reproduced**: gn is lower. (s) Mean log: reproduced, ratio")
-    assert lines[4].endswith("`x`. [Figure](fig2.png).")
+    assert lines[4].endswith("[`x`](#claim-x). [Figure](fig2.png).")
     assert lines[4].count("0 and 7 runs failed") == 2
 
 
