@@ -189,6 +189,7 @@ def serve(descriptor: int, modules: Sequence[str]) -> Callable[[], None]:
             runner.send(str(reply).encode())
 
 
+# %% ../../nbs/14_reproduce/10_forks.ipynb #2f01826d
 def _import(modules: Sequence[str]) -> None:
     "Import `modules` with the backend of figures that a kernel names before its notebook begins."
     before = dict(os.environ)
@@ -199,10 +200,12 @@ def _import(modules: Sequence[str]) -> None:
     os.environ.update(before)
 
 
+# %% ../../nbs/14_reproduce/10_forks.ipynb #8ab861b5
 def _nothing() -> None:
     "What is left to do for a server whose runner is gone."
 
 
+# %% ../../nbs/14_reproduce/10_forks.ipynb #60ff80a8
 def _close(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)

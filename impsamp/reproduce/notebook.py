@@ -88,6 +88,7 @@ def _afresh(task: bytes, answer: int) -> subprocess.Popen[bytes]:
     return process
 
 
+# %% ../../nbs/14_reproduce/10_notebook.ipynb #794daac9
 def _task(notebook: Path, parameters: Parameters, copy: Path) -> bytes:
     "What the child reads from its standard input."
     task = {

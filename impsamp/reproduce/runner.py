@@ -147,6 +147,7 @@ class _Running:
 _Start: TypeAlias = Callable[[Path, Parameters, Path], Execution]
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #bee87fce
 def _begin(job: Job, start_notebook: _Start) -> _Running:
     "Start one entry."
     print(f"== {job.kind} {job.name}", flush=True)
@@ -228,6 +229,7 @@ def _read(job: Job) -> dict[str, str]:
     return {"read": files_read(reads)} if reads else {}
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #4aedc76b
 def _made(job: Job) -> dict[str, object]:
     "All that the files of an entry depend on."
     code = {"code": notebook_version(job.notebook), **environment()}
@@ -391,6 +393,7 @@ def _warm(jobs: Sequence[Job]) -> AbstractContextManager[ForkServer | None]:
     return ForkServer(_SHARED) if sys.platform == "linux" and len(to_run) > _FEW else nullcontext()
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #4f0267c0
 # what the notebooks import beyond the library
 _NEEDED = (
     "papermill",
@@ -405,6 +408,7 @@ _NEEDED = (
 )
 
 
+# %% ../../nbs/14_reproduce/11_runner.ipynb #287dd6ce
 def plan(
     profile: str = "paper",
     only: Sequence[str] | None = None,

@@ -299,12 +299,8 @@ commands.add_command(_run, "run")
 # %% ../../nbs/14_reproduce/11_subcommands.ipynb #46ab5777
 @commands.command()
 @_ids
-@click.option(
-    "--jobs",
-    default=3,
-    show_default=True,
-    help="Notebooks at a time; one more than cores, for a kernel that starts mostly waits.",
-)
+# 3: one more than two cores, for a kernel that starts mostly waits
+@click.option("--jobs", default=3, show_default=True, help="Notebooks at a time.")
 @click.option("--force", is_flag=True, help="Draw again what nothing has changed for.")
 @_limits
 def figures(

@@ -14,6 +14,7 @@ import pytest
 from impsamp.errors import DataError, InvalidArgument, MissingExtra, RecordError, UnknownName
 from impsamp.reproduce import inputs, runner
 from impsamp.reproduce.manifest import entry_parameters
+from impsamp.reproduce.notebook import Execution
 from impsamp.reproduce.provenance import digest
 from tests.reproduce.conftest import MANIFEST, WRITE
 from tests.reproduce.kill_reproduce import kill_tree
@@ -103,9 +104,26 @@ FILES = {  # all that the result of `drawn` could read
 }
 
 
+def at_once(notebook, parameters, copy, limit=None, server=None):
+    "Execute the cells of a notebook here, in the place of `start`: no kernel, no second."
+    declared, body = json.loads(notebook.read_text())["cells"]
+    names, told = {}, {}
+    try:
+        exec("".join(declared["source"]), names)
+        names |= parameters
+        exec("".join(body["source"]), names)
+    except ValueError:
+        told = {"error": "ValueError", "message": "no"}
+    answer, theirs = os.pipe()
+    os.write(theirs, json.dumps(told).encode())
+    os.close(theirs)
+    return Execution(notebook, copy, subprocess.Popen(["true"]), answer)
+
+
 @pytest.fixture
 def drawn(project, monkeypatch):
     "A project of one result, drawn before; returns what becomes of it in another run."
+    monkeypatch.setattr(runner, "start", at_once)
     project.manifest(
         '[[result]]\nid = "x"\nnotebook = "x.ipynb"\n'
         'outputs = ["figures/x.svg", "figures/x.md"]\nreads = ["figures/other.*"]\n'
@@ -181,7 +199,8 @@ def test_what_changes_while_a_page_is_drawn_draws_it_again(project, drawn):
     assert [drawn(), drawn(), drawn()] == ["computed", "computed", "finished"]
 
 
-def test_an_experiment_is_computed_again_when_a_design_that_it_reads_changes(project):
+def test_an_experiment_is_computed_again_when_its_design_changes(project, monkeypatch):
+    monkeypatch.setattr(runner, "start", at_once)
     project.manifest(MANIFEST + 'reads = ["nbs/experiments/design.toml"]\n')
     project.notebook("experiment", project.body)
     design = project.root / "nbs/experiments/design.toml"
