@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 
 sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,11 +63,15 @@ def setup(app):
 
 
 def _anchors(app, doctree):
-    "Rows that a page names by <a id=...> may be linked to as its headings are."
+    "Rows that a page names by <a id=...> may be linked to as its headings are, by the page too."
     slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
-    for raw in doctree.findall(nodes.raw):
-        for name in re.findall(r'<a id="([\w-]+)">', raw.astext()):
-            slugs[name] = (0, name, name)
+    raw = [node.astext() for node in doctree.findall(nodes.raw)]
+    names = set(re.findall(r'<a id="([\w-]+)">', "\n".join(raw)))
+    slugs |= {name: (0, name, name) for name in names}
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        if link["reftype"] == "myst" and link["reftarget"] in names:
+            to_row = dict(internal=True, refid=link["reftarget"])
+            link.replace_self(nodes.reference("", "", *link.children, **to_row))
 
 
 def _skip(app, what, name, obj, skip, options):
