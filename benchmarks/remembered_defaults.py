@@ -218,18 +218,26 @@ def summary(rows):
     return pd.DataFrame(lines)
 
 
+def markdown(frame):
+    lines = [list(frame), ["---"] * frame.shape[1], *frame.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--missing", action="store_true", help="keep the rows that are there")
+    parser.add_argument("--judge", action="store_true", help="run nothing: the table alone")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measured(HERE / "remembered_defaults.csv", chosen.seeds, chosen.missing)
+    path = HERE / "remembered_defaults.csv"
+    seeds = 0 if chosen.judge else chosen.seeds
+    rows = measured(path, seeds, chosen.missing or chosen.judge)
     words = (__doc__ or "").split("\n\n")
     head = "# The defaults of remembered scores\n\n" + "\n\n".join(
         part.replace("\n", " ") for part in words[2:4]
     )
-    table = summary(rows).to_markdown(index=False)
+    table = markdown(summary(rows))
     (HERE / "remembered_defaults.md").write_text(f"{head}\n\n{table}\n")
 
 
