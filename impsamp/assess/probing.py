@@ -33,7 +33,7 @@ from ..gradnorms import output_scores, per_sample_losses
 from ..progress import Progress, check_verbose, progress
 from ..randomness import counter_generator, random_state_kept
 from ..schemes import Stale
-from ..timing import cost_ratio, step_clock
+from ..schemes.timing import cost_ratio, step_clock
 from ..training import SCORES
 from ..typing import Items as Indices
 from ..typing import LossFunction

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..schemes.switch import Decision, MomentRatio, SwitchRule, Trials
-from ..timing import step_clock
+from ..schemes.timing import step_clock
 from .contest import AHEAD, Contestant, Epochs, Remembered, raced
 from .contest_tasks import Task, contest_task
 
@@ -51,7 +52,8 @@ class Switched(Remembered):
         "Items, and their weights or None for equal ones."
         if self.equal:  # the first epoch, or the step that finds it over
             return super().draw(batch)
-        self.on = self.trials.open(self.steps, self.clock, self.moments.value)
+        ratio = self.moments.value
+        self.on = self.trials.open(self.steps, self.clock, ratio)
         self.steps += 1
         self.scored += self.on
         return super().draw(batch) if self.on else self.later.draw(batch)
@@ -61,7 +63,8 @@ class Switched(Remembered):
         super().tell(scores)
         if not self.equal:
             own = slice(self.place - scores.size, self.place)
-            self.moments.learn_from_draws(self.items[own], scores, self.prob[own], self.n)
+            items = self.items[own]
+            self.moments.learn_from_draws(items, scores, self.prob[own], self.n)
 
 
 # %% ../../nbs/14_reproduce/10_switched.ipynb #f3e705dd
@@ -87,9 +90,11 @@ class SwitchedContestant(Contestant):
         rule: SwitchRule = RULE,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(task, "remembered", optimizer, batch=batch, lr=lr, seed=seed)
+        arm = "remembered"
+        super().__init__(task, arm, optimizer, batch=batch, lr=lr, seed=seed)
         n = len(task.train[0])
-        self.source = Switched(n, self.rng, rule, clock or step_clock("cpu"))
+        tick = clock or step_clock("cpu")
+        self.source = Switched(n, self.rng, rule, tick)
 
     def _backward(self, losses: torch.Tensor, weight: np.ndarray | None) -> None:
         if self.source.on:
@@ -118,11 +123,26 @@ def switched_run(
     >>> found["finite"], found["log"].shape
     (True, (1, 5))
     """
-    decided = None if replay is None else {int(d[0]): bool(d[1]) for d in replay}
-    rule = SwitchRule(RULE.every, RULE.trial, RULE.noise, RULE.margin, RULE.backoff, decided)
-    problem = contest_task(task)
-    one = SwitchedContestant(problem, optimizer, batch=batch, lr=lr, seed=seed, rule=rule)
+    rule = RULE
+    if replay is not None:
+        decided = {int(step): bool(on) for step, on, *_ in replay}
+        rule = replace(RULE, replay=decided)
+    one = SwitchedContestant(
+        contest_task(task),
+        optimizer,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        rule=rule,
+    )
     found, seconds, finite = raced(one, lr, steps)
-    log = np.array(one.source.log, float).reshape(-1, len(Decision._fields))
-    on = (steps - one.source.steps + one.source.scored) / steps
-    return {**found, "on": on, "log": log, "seconds": seconds, "finite": finite}
+    source = one.source
+    log = np.array(source.log, float)
+    unscored = source.steps - source.scored
+    return {
+        **found,
+        "on": 1 - unscored / steps,
+        "log": log.reshape(-1, len(Decision._fields)),
+        "seconds": seconds,
+        "finite": finite,
+    }

@@ -392,8 +392,11 @@ class Stale(BinnedScheme):
     a few operations on n numbers by `probabilities`; 12 bytes an item (24 raw). Unbiased. `update`
     takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
     of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
-    be compared with. Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the
-    calibration is this library's.
+    be compared with. Defaults as measured (8 seeds, the digits; the notebook's table): weight .9
+    has 1.11 times the H(u)/H(p) of .8 and no shorter time to a training loss that could be told
+    from it, .5 has .71; memory from .9 to .997 and probes one batch in 20 change neither.
+    Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the calibration is this
+    library's.
 
     >>> scheme = Stale("norm", weight=0.5).init(2)
     >>> scheme.update([0, 1], [4.0, 1.0])  # first visits: remembered

@@ -27,10 +27,10 @@ from impsamp.checks import (
 
 from ..errors import InvalidArgument
 from ..theory.convergence import second_moment
-from ..timing import step_clock
 from ..typing import Array, Items, Vector
 from .base import Scheme, SchemeState, _vector
 from .composites import Composite
+from .timing import step_clock
 
 # %% auto #0
 __all__ = ["Decision", "MomentRatio", "Stopwatch", "SwitchOn", "SwitchRule", "Trials", "time_ratio"]
@@ -464,12 +464,18 @@ class SwitchOn(Composite):
         n = self._ready()
         if not self._open():
             self.step += 1
-            size = n if scores is None else len(scores)
-            return same_kind(np.full(size, 1 / size), scores)
+            return same_kind(self._even(n if scores is None else len(scores)), scores)
         p = self.parts[0].probabilities(scores)
         self.step += 1
         self._moments.learn_from_all(to_float64(p), scores)
         return torch.as_tensor(p).to(scores.device) if isinstance(scores, torch.Tensor) else p
+
+    def _even(self, size: int) -> np.ndarray:
+        "u (size,), 0 for items that were removed from the inner scheme."
+        if self.target is None or size != self.n:
+            return np.full(size, 1 / size)
+        counts = self.target > 0
+        return counts / counts.sum()
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Passes on to the inner scheme, and learns from draws made while on.

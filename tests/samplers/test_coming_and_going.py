@@ -367,3 +367,14 @@ def test_whatever_comes_and_goes_the_law_is_one_over_the_living(calibrate, n, ha
         np.testing.assert_allclose(prob, p[rows], rtol=1e-9)
         one = make_draw(rows, prob, n=scheme.population, batch=3)
         np.testing.assert_allclose(one.weight * 3 * len(living) * p[rows], 1)
+
+
+def test_a_switch_that_is_off_draws_uniformly_from_the_living():
+    switch = SwitchOn(Stale("loss"), every=20, trial=2).init(6)
+    switch.parts[0].remove([1])
+    laws = []
+    for _ in range(4):
+        switch.due()
+        laws.append(switch.probabilities())
+    assert not switch.on
+    np.testing.assert_allclose(laws, [[0.2, 0, 0.2, 0.2, 0.2, 0.2]] * 4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from impsamp.errors import InvalidArgument, InvalidShape
-from impsamp.timing import _rank, cost_ratio, step_clock
+from impsamp.schemes.timing import _rank, cost_ratio, step_clock
 
 
 def test_the_clock_is_that_of_whoever_does_the_work(monkeypatch):
