@@ -81,6 +81,16 @@ def _stream_of(generator: Seeded) -> SequentialStream:
     return SequentialStream(own_draws)
 
 
+# %% ../../nbs/13_assess/07_certifying.ipynb #f6fca65f
+def _optimizer_of(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, lr: float
+) -> torch.optim.Optimizer:
+    "`optimizer`, which must hold parameters of `model`, or SGD with rate `lr`."
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
+    check_optimizer(optimizer, model)
+    return optimizer
+
+
 # %% ../../nbs/13_assess/07_certifying.ipynb #34b66b86
 def certify(
     scheme: ForeignScheme | str,
@@ -121,8 +131,7 @@ def certify(
     x, y = tensors_of(data)
     check_count(steps, "steps")
     check_verbose(verbose)
-    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=check_number(lr, "lr"))
-    check_optimizer(optimizer, model)
+    optimizer = _optimizer_of(model, optimizer, lr)
     own = _own_copy(_by_name(scheme), batch_length(x), batch)
     callback = AssessCallback(
         own,

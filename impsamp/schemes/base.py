@@ -41,6 +41,7 @@ __all__ = [
     "SchemeState",
     "ScoreMemory",
     "Shuffle",
+    "StaticLaw",
     "Uniform",
     "check_scheme",
     "floor_probabilities",
@@ -471,24 +472,14 @@ class Scheme(ScoreMemory):
     # whether `update` weighs what it is told by the draws' probabilities, so that it must hear of
     # drawn items only
     calibrates: bool = False
-    # whether p without scores is the same from `init` on: computed once then, and read-only. A
-    # subclass that says how p comes about has to say it again
-    static: bool = False
 
     step: int = 0  # calls of `probabilities` since `init`
     _warned: bool = False
-    _p: np.ndarray | None = None  # of a static scheme
-
-    def __init_subclass__(cls) -> None:
-        says_p = {"shape", "probabilities", "combine", "_known", "_normalise"}
-        if "static" not in vars(cls) and says_p & vars(cls).keys():
-            cls.static = False
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         "Forget everything; `n` >= 1 items, `fingerprint` names the data set. Returns self."
         super().init(n, fingerprint=fingerprint)
         self.step = 0
-        self._p = None
         return self
 
     def shape(self, scores: np.ndarray) -> np.ndarray:
@@ -511,9 +502,6 @@ class Scheme(ScoreMemory):
 
         Of the kind of `scores`, numpy without. `InvalidScores`, `InvalidShape` on bad scores."""
         self._ready()
-        if scores is None and self._p is not None:
-            self.step += 1
-            return self._p
         known = self._known(scores)
         name = f"what {type(self).__name__}.shape returned"
         shaped = check_scores(self.shape(known), name, n=len(known))
@@ -521,14 +509,7 @@ class Scheme(ScoreMemory):
         self.step += 1
         if scores is None and self.needs != "none" and self.memory_floor:
             p = floor_probabilities(p, self.memory_floor)
-        return same_kind(p, scores) if scores is not None else self._kept(p)
-
-    def _kept(self, p: np.ndarray) -> np.ndarray:
-        "`p`, kept for all later calls if the scheme is static."
-        if self.static:
-            p.flags.writeable = False
-            self._p = p
-        return p
+        return same_kind(p, scores)
 
     def inclusion_probabilities(self, batch: float, scores: Vector | None = None) -> Array:
         """(n,) min(1, c p_i) with sum `batch`: for a random subset of that expected size.
@@ -572,14 +553,58 @@ class Scheme(ScoreMemory):
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
         step = check_count(state_value(state, "step", "scheme"), "step", low=0)
-        return {"step": step, "_p": None, **super()._values(state)}
+        return {"step": step, **super()._values(state)}
 
     def _settings(self) -> dict[str, object]:
         return {"needs": self.needs, "scope": self.scope, **super()._settings()}
 
 
+# %% ../../nbs/07_schemes/01_base.ipynb #81f8dc40
+class StaticLaw(Scheme):
+    """A scheme whose p, without scores, is the same from `init` on: computed once, read-only.
+
+    A subclass of it that says how p comes about says again whether it is `static`; if not it counts
+    as one whose p may change.
+
+    >>> class Halves(StaticLaw):
+    ...     static = True
+    ...     def shape(self, scores):
+    ...         return np.array([1.0, 1.0])
+    >>> scheme = Halves().init(2)
+    >>> scheme.probabilities() is scheme.probabilities()
+    True
+    """
+
+    static: bool = True
+    _p: np.ndarray | None = None
+
+    def __init_subclass__(cls) -> None:
+        says_p = {"shape", "probabilities", "combine", "_known", "_normalise"}
+        if "static" not in vars(cls) and says_p & vars(cls).keys():
+            cls.static = False
+
+    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
+        self._p = None
+        return super().init(n, fingerprint=fingerprint)
+
+    def probabilities(self, scores: Vector | None = None) -> Array:
+        "As `Scheme.probabilities`; without scores the same array each time."
+        if scores is not None or not self.static:
+            return super().probabilities(scores)
+        if self._p is None:
+            self._p = np.asarray(super().probabilities())
+            self._p.flags.writeable = False
+        else:
+            self.step += 1
+        return self._p
+
+    def load_state_dict(self, state: SchemeState) -> None:
+        super().load_state_dict(state)
+        self._p = None
+
+
 # %% ../../nbs/07_schemes/01_base.ipynb #a341b483
-class Uniform(Scheme):
+class Uniform(StaticLaw):
     """u_i = 1/n, with replacement. Unbiased.
 
     Cost per step: nothing beyond the batch's own forward and backward. The baseline of theory; in

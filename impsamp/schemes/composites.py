@@ -117,9 +117,7 @@ class Composite(Scheme):
         self._ready()
         laws = [to_float64(s.probabilities(scores)) for s in self.parts]
         self.step += 1
-        if scores is not None:
-            return same_kind(self.combine(*laws), scores)
-        return self._kept(self.combine(*laws)) if self._p is None else self._p
+        return same_kind(self.combine(*laws), scores)
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         "Each part remembers, or none: as `Scheme.update`."

@@ -15,7 +15,7 @@ import torch
 from ..checks import check_scores, refuse_mask, to_float64
 from ..errors import InvalidArgument, InvalidShape
 from ..typing import Items, Vector
-from .base import KnowsItems, Scheme, SchemeState, Uniform, _vector
+from .base import KnowsItems, Scheme, SchemeState, StaticLaw, Uniform, _vector
 from .composites import Composite
 
 MixtureWeights: TypeAlias = "Vector | Callable[[int], Vector]"  # (G,), or step -> (G,)
@@ -65,7 +65,7 @@ def _check_mixture(weights: Vector, sizes: np.ndarray, corrected: bool) -> np.nd
 
 
 # %% ../../nbs/07_schemes/06_groups.ipynb #461e29fd
-class GroupMixture(Composite):
+class GroupMixture(StaticLaw, Composite):
     """p_i = w_g q_i / sum_{j in g} q_j: group g with weight w_g, within it the scheme `inner`.
 
     `groups` (n,) holds the group 0 .. G-1 of each item, `weights` (G,) are nonnegative at any
@@ -132,7 +132,8 @@ class GroupMixture(Composite):
     # Read from the parts and never set: narrower than the attributes of `Scheme`.
     @property
     def static(self) -> bool:  # type: ignore[override]
-        return all(s.static for s in self.parts) and not callable(self._built_with)
+        fixed = all(getattr(s, "static", False) for s in self.parts)
+        return fixed and not callable(self._built_with)
 
     @property
     def unbiased(self) -> bool:  # type: ignore[override]

@@ -14,7 +14,7 @@ import torch
 from ..checks import check_count, check_scores
 from ..errors import InvalidArgument, InvalidScores, InvalidShape, unknown
 from ..typing import Vector
-from .base import Scheme, SchemeState, _vector, mix, proportional
+from .base import Scheme, SchemeState, StaticLaw, _vector, mix, proportional
 
 # %% auto #0
 __all__ = ["Lipschitz", "Loss", "LossRank", "Prioritized", "Scored", "UpperBound"]
@@ -213,7 +213,7 @@ class Prioritized(Scheme):
 
 
 # %% ../../nbs/07_schemes/02_scored.ipynb #d1360567
-class Lipschitz(Scheme):
+class Lipschitz(StaticLaw):
     """p_i = weight * L_i / sum_j L_j + (1 - weight) / n, fixed smoothness constants `L` (n,).
 
     `weight` 1/2 is the partially biased mixture. Cost per step: nothing; the constants once.
