@@ -30,6 +30,7 @@ from ..batches import Batch, batch_length
 from ..checks import check_number, check_scores
 from ..errors import InvalidArgument, InvalidScores, UnsupportedModel
 from ..gradnorms import output_scores, per_sample_losses
+from ..gradnorms.oracle import dense
 from ..progress import Progress, check_verbose, progress
 from ..randomness import counter_generator, random_state_kept
 from ..schemes import Stale
@@ -77,7 +78,10 @@ def _task(model: nn.Module, loss_fn: LossFunction, loader: Loader) -> _Task:
     net = _copied(model)
     params = [p for p in net.parameters() if p.requires_grad]
     if not params:
-        raise UnsupportedModel("no parameter requires a gradient: there is nothing to train")
+        raise UnsupportedModel(
+            f"no parameter of the {type(net).__name__} requires a gradient: there is nothing to "
+            "train (the order is probe(model, loss_fn, loader))"
+        )
     return _Task(net, params, loss_fn, Items(loader, params[0].device))
 
 
@@ -92,8 +96,9 @@ def _gradient(task: _Task, x: Batch, y: Batch) -> Tensor:
     with torch.enable_grad():
         losses = per_sample_losses(task.net, task.loss_fn, x, y)
         grads = torch.autograd.grad(losses.sum(), task.params, allow_unused=True)
-    full = [torch.zeros_like(p) if g is None else g for p, g in zip(task.params, grads)]
-    return torch.cat([g.flatten().double() for g in full])
+    full = [torch.zeros_like(p) if g is None else dense(g) for p, g in zip(task.params, grads)]
+    real = [torch.view_as_real(g) if g.is_complex() else g for g in full]
+    return torch.cat([g.flatten().double() for g in real])
 
 
 # %% ../../nbs/13_assess/04_probing.ipynb #d891a6e5
@@ -520,7 +525,7 @@ def probe(
     >>> probe(model, loss_fn, batches, seconds=0.01, verbose=False).facts["population"]
     64
     """
-    if isinstance(seconds, bool) or not 0 < float(seconds) < np.inf:
+    if isinstance(seconds, (bool, str)) or not 0 < float(seconds) < np.inf:
         raise InvalidArgument(f"seconds must be a positive number, got {seconds!r}")
     check_number(epochs, "epochs", low=1, strict=False)
     check_verbose(verbose)

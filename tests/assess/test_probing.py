@@ -388,3 +388,45 @@ def test_epochs_are_checked_before_anything_is_measured(epochs):
     net, data = make()
     with pytest.raises(InvalidArgument, match="epochs"):
         probe(net, squares, DataLoader(data, batch_size=6), epochs=epochs)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "complex"])
+def test_gradients_that_are_no_plain_vectors(kind):
+    torch.manual_seed(0)
+
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(5, 3, sparse=kind == "sparse")
+            self.turn = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+        def forward(self, x):
+            turned = (self.table(x) * self.turn) if kind == "complex" else self.table(x) + 0j
+            return torch.stack([turned.real.sum(1), turned.imag.sum(1)], 1)
+
+    net = Line()
+    if kind == "sparse":
+        net.turn.requires_grad_(False)
+    else:
+        net.table.requires_grad_(False)
+    x, y = torch.randint(5, (40,)), torch.randn(40, 2)
+    wanted = []
+    for xi, yi in zip(x, y):
+        net.zero_grad()
+        squares(net(xi[None]), yi[None]).sum().backward()
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        plain = [g.to_dense() if g.is_sparse else g for g in grads]
+        wanted.append(torch.cat([torch.view_as_real(g + 0j).flatten() for g in plain]))
+    rows = torch.stack(wanted)
+    least = rows.mean(0).square().sum().item()
+    noise = (rows.square().sum(1).mean().item() - least) / least
+    found = probe(net, squares, DataLoader(TensorDataset(x, y), 4), seconds=0.05, verbose=False)
+    assert found.facts["noise_scale"] == pytest.approx(noise, rel=1e-4)
+
+
+def test_a_loss_in_the_place_of_the_model_is_told_the_order():
+    net, data = make()
+    with pytest.raises(UnsupportedModel, match=r"CrossEntropyLoss .*the order is probe\(model"):
+        probe(nn.CrossEntropyLoss(), net, DataLoader(data, 4))
+    with pytest.raises(InvalidArgument, match="seconds must be a positive number, got 'a'"):
+        probe(net, squares, DataLoader(data, 4), seconds="a")
