@@ -166,6 +166,26 @@ def _draw(order, starts, p, points, rows, bins):
         rows[j] = order[rows[j]]
 
 
+# %% ../../nbs/07_schemes/02_binned.ipynb #f76ef6c1
+def _whole_numbers(n: int) -> type[np.signedinteger]:
+    "The smallest kind of whole number that counts `n` items."
+    return np.int32 if n < 2**31 else np.int64
+
+
+# %% ../../nbs/07_schemes/02_binned.ipynb #9296e2b1
+def _check_order(order: np.ndarray, sizes: np.ndarray, n: int, count: int) -> None:
+    """`InvalidShape` or `InvalidArgument` unless each of `n` items stands once in `order`.
+
+    `sizes` are those of the `count` bins."""
+    if sizes.shape != (count,) or order.shape != (n,):
+        raise InvalidShape(f"{order.size} items in {sizes.size} bins, expected {n} in {count}")
+    once = np.zeros(n, bool)
+    inside = order[(order >= 0) & (order < n)]
+    once[inside.astype(np.int64)] = True
+    if not once.all() or (sizes < 0).any() or not 0 < sizes.sum() <= n:
+        raise InvalidArgument("not every item stands once in the order of the bins")
+
+
 # %% ../../nbs/07_schemes/02_binned.ipynb #2b9ed8fd
 class BinnedItems:
     """Items 0 .. n - 1 in `count` bins, the same number of bins for ever; all begin in the last.
@@ -258,15 +278,7 @@ class BinnedItems:
         """Items in `order` (n,), bin after bin, `sizes` (count,), then those that are removed.
 
         `InvalidArgument` if not so."""
-        if sizes.shape != self.sizes.shape or order.shape != (self.n,):
-            raise InvalidShape(
-                f"{order.size} items in {sizes.size} bins, expected {self.n} in {self.sizes.size}"
-            )
-        once = np.zeros(self.n, bool)
-        inside = order[(order >= 0) & (order < self.n)]
-        once[inside.astype(np.int64)] = True
-        if not once.all() or (sizes < 0).any() or not 0 < sizes.sum() <= self.n:
-            raise InvalidArgument("not every item stands once in the order of the bins")
+        _check_order(order, sizes, self.n, self.sizes.size)
         self.order = order.astype(_whole_numbers(self.n))
         self.place = np.empty_like(self.order)
         self.place[self.order] = np.arange(self.n, dtype=self.order.dtype)
@@ -295,8 +307,3 @@ class BinnedItems:
         "`size` items of one bin, with replacement, all alike."
         low, high = self.starts[bin : bin + 2]
         return self.order[rng.integers(low, high, size)].astype(np.int64)
-
-
-def _whole_numbers(n: int) -> type[np.signedinteger]:
-    "The smallest kind of whole number that counts `n` items."
-    return np.int32 if n < 2**31 else np.int64

@@ -41,7 +41,7 @@ from .base import Scheme, SchemeState, _as_items, _vector, mix
 from .binned import BinnedItems
 
 # %% auto #0
-__all__ = ["BinLaw", "BinnedScheme", "ItemLaw", "Stale"]
+__all__ = ["BinLaw", "BinnedMemory", "BinnedScheme", "CalibratedScheme", "ItemLaw", "Stale"]
 
 
 # %% ../../nbs/07_schemes/03_stale.ipynb #2e2b68c4
@@ -169,37 +169,31 @@ def _check_removal(idx: Items, items: BinnedItems) -> np.ndarray:
     return gone
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #6957b784
-class BinnedScheme(Scheme):
-    """A scheme that keeps each item in the bin of its remembered score: a step costs O(b).
+# %% ../../nbs/07_schemes/03_stale.ipynb #2b3a8c2f
+class BinnedMemory(Scheme):
+    """Remembers a score of each item, in bins, while items come and go.
 
-    Its law is `weight` times its own part and (1 - weight) u, so that no weight exceeds
-    1/(B (1 - weight)). A subclass says in `bin_probabilities` what one item of each bin gets, as
-    long as its law is `by_bin`, and in `shape` what p is proportional to else; its `update` moves
-    the items.
+    Items are known by their numbers 0 .. n - 1, also those that were removed: `population` of them
+    live. A subclass says what is drawn.
 
-    >>> class Never(BinnedScheme):
-    ...     by_bin = False
-    >>> scheme = Never().init(4)
-    >>> scheme.draw(2, 0)[1].tolist(), scheme.unseen
-    ([0.25, 0.25], 4)
+    >>> scheme = BinnedMemory().init(4)
+    >>> scheme.remove([2])
+    >>> scheme.grow(5)
+    >>> scheme.population, scheme.target.tolist()
+    (4, [0.25, 0.25, 0.0, 0.25, 0.25])
     """
 
     scope = "visits"
     memory_floor = 0.0
-    weight: float = 0.8  # of the scheme's own part of p; the rest is uniform
-    shuffle_first: bool = False  # is the first epoch cut from a permutation?
 
     items: BinnedItems  # each in the bin of its remembered score
     outdated: int  # reports of items that were removed before they came, since `init`
-    _last: ItemLaw | BinLaw | None  # what items were drawn from last
     _target: np.ndarray | None  # see `target`; None where it is not known yet
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
         self.items = BinnedItems(self._ready(), BINS + 1)
         self.outdated = 0
-        self._last = None
         self._target = None
         return self
 
@@ -230,71 +224,9 @@ class BinnedScheme(Scheme):
         return int(self.items.sizes[BINS])
 
     @property
-    def replacement(self) -> bool:  # type: ignore[override]
-        "False while the first epoch is shuffled: until all items have been seen once."
-        return self.n is None or not self.shuffle_first or self.unseen == 0
-
-    @property
     def bins(self) -> np.ndarray:
         "(n,) the bin of each remembered score; BINS where there is none, BINS + 1: removed."
         return self.items.bins
-
-    @property
-    def by_bin(self) -> bool:
-        "Whether the law depends on an item's bin alone."
-        return True
-
-    def bin_probabilities(self) -> np.ndarray:
-        "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
-        raise NotImplementedError
-
-    def probabilities(self, scores: Vector | None = None) -> Array:
-        """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
-
-        Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
-        they are. Removed items have 0, whatever is said of them. O(n): `draw` does without."""
-        known = self._remembered() if scores is None else self._all_of(scores)
-        shaped = check_scores(self.shape(known), f"what {type(self).__name__}.shape returned")
-        self.step += 1
-        p = mix(self._normalise(self._living_of(shaped)), self._uniform(), self.weight)
-        self._last = ItemLaw(p)
-        return same_kind(p, scores)
-
-    def _all_of(self, scores: Vector) -> np.ndarray:
-        "`scores` (n,) of all items, remembered and binned; of removed ones nothing is."
-        known = check_scores(scores, n=self._ready()).copy()
-        bins = score_bin(known)
-        gone = self.items.removed
-        bins[gone] = BINS + 1
-        self.scores = _narrow(known, self.memory_dtype)
-        self.scores[gone] = np.nan
-        self.items.fill(bins)
-        return known
-
-    def _living_of(self, s: np.ndarray) -> np.ndarray:
-        "`s` (n,), 0 of removed items."
-        return s if self.target is None else np.where(self.target > 0, s, 0.0)
-
-    def _normalise(self, s: np.ndarray) -> np.ndarray:
-        p = super()._normalise(s)
-        return p if (s > 0).any() else self._uniform()
-
-    def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
-        """`size` items with replacement from the law that `probabilities` would write down.
-
-        Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
-        law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
-        witness yet): O(n) then."""
-        self._ready()
-        points = uniforms(as_generator(generator), check_count(size, "size"))
-        law: ItemLaw | BinLaw
-        if self.by_bin:
-            law = BinLaw(self.bin_probabilities(), self.items)
-            self.step += 1
-        else:
-            law = ItemLaw(to_float64(self.probabilities()))
-        self._last = law
-        return law.draw(points)
 
     def grow(self, n: int) -> None:
         """From now on `n` items, at least as many as before: the new ones were never visited.
@@ -308,8 +240,6 @@ class BinnedScheme(Scheme):
         self.items.grow(n)
         self.n = n
         self._target = None
-        if isinstance(self._last, ItemLaw):
-            self._last = None
 
     def remove(self, idx: Items) -> None:
         """Take the items `idx` (k,) out for good: from the next draw on p is 0 and they never come.
@@ -340,6 +270,114 @@ class BinnedScheme(Scheme):
         self.outdated += int((~living).sum())
         return tuple(x[living] for x in (i, bins, *of_each))
 
+    def _all_of(self, scores: Vector) -> np.ndarray:
+        "`scores` (n,) of all items, remembered and binned; of removed ones nothing is."
+        known = check_scores(scores, n=self._ready()).copy()
+        bins = score_bin(known)
+        gone = self.items.removed
+        bins[gone] = BINS + 1
+        self.scores = _narrow(known, self.memory_dtype)
+        self.scores[gone] = np.nan
+        self.items.fill(bins)
+        return known
+
+    def state_dict(self) -> SchemeState:
+        bins = {"order": self.items.order, "sizes": self.items.sizes}
+        return {**super().state_dict(), "outdated": self.outdated, **_tensors(bins)}
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        values = super()._values(state)
+        items = _items_in(state, self._ready())
+        scores = values["scores"].astype(self.memory_dtype)
+        scores[items.removed] = np.nan
+        outdated = check_count(state_value(state, "outdated", "scheme"), "outdated", low=0)
+        own = {"scores": scores, "items": items, "outdated": outdated}
+        return {**values, **own, "_target": None}
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #6957b784
+class BinnedScheme(BinnedMemory):
+    """A scheme that draws by the bins of remembered scores: a step costs O(b).
+
+    Its law is `weight` times its own part and (1 - weight) u, so that no weight exceeds
+    1/(B (1 - weight)). A subclass says in `bin_probabilities` what one item of each bin gets, as
+    long as its law is `by_bin`, and in `shape` what p is proportional to else; its `update` moves
+    the items.
+
+    >>> class Never(BinnedScheme):
+    ...     by_bin = False
+    >>> scheme = Never().init(4)
+    >>> scheme.draw(2, 0)[1].tolist(), scheme.unseen
+    ([0.25, 0.25], 4)
+    """
+
+    weight: float = 0.8  # of the scheme's own part of p; the rest is uniform
+    shuffle_first: bool = False  # is the first epoch cut from a permutation?
+
+    _last: ItemLaw | BinLaw | None  # what items were drawn from last
+
+    def init(self, n: int, *, fingerprint: str | None = None) -> Self:
+        super().init(n, fingerprint=fingerprint)
+        self._last = None
+        return self
+
+    @property
+    def replacement(self) -> bool:  # type: ignore[override]
+        "False while the first epoch is shuffled: until all items have been seen once."
+        return self.n is None or not self.shuffle_first or self.unseen == 0
+
+    @property
+    def by_bin(self) -> bool:
+        "Whether the law depends on an item's bin alone."
+        return True
+
+    def bin_probabilities(self) -> np.ndarray:
+        "(BINS + 1,) the probability of one item of each bin, 0 for empty bins; where `by_bin`."
+        raise NotImplementedError
+
+    def probabilities(self, scores: Vector | None = None) -> Array:
+        """(n,) float64. Given `scores` of all items they are remembered (and binned) first.
+
+        Before the first `update` there is nothing to calibrate with: uniform, or from `scores` as
+        they are. Removed items have 0, whatever is said of them. O(n): `draw` does without."""
+        known = self._remembered() if scores is None else self._all_of(scores)
+        shaped = check_scores(self.shape(known), f"what {type(self).__name__}.shape returned")
+        self.step += 1
+        p = mix(self._normalise(self._living_of(shaped)), self._uniform(), self.weight)
+        self._last = ItemLaw(p)
+        return same_kind(p, scores)
+
+    def _living_of(self, s: np.ndarray) -> np.ndarray:
+        "`s` (n,), 0 of removed items."
+        return s if self.target is None else np.where(self.target > 0, s, 0.0)
+
+    def _normalise(self, s: np.ndarray) -> np.ndarray:
+        p = super()._normalise(s)
+        return p if (s > 0).any() else self._uniform()
+
+    def draw(self, size: int, generator: Seeded = None) -> tuple[np.ndarray, np.ndarray]:
+        """`size` items with replacement from the law that `probabilities` would write down.
+
+        Returns their numbers and probabilities, both (size,). O(size) at any n, except where the
+        law is not `by_bin` (raw scores; or scores of all items were given and no draw has borne
+        witness yet): O(n) then."""
+        self._ready()
+        points = uniforms(as_generator(generator), check_count(size, "size"))
+        law: ItemLaw | BinLaw
+        if self.by_bin:
+            law = BinLaw(self.bin_probabilities(), self.items)
+            self.step += 1
+        else:
+            law = ItemLaw(to_float64(self.probabilities()))
+        self._last = law
+        return law.draw(points)
+
+    def grow(self, n: int) -> None:
+        "`BinnedMemory.grow`; a law of the old items, one by one, is no law of the new ones."
+        super().grow(n)
+        if isinstance(self._last, ItemLaw):
+            self._last = None
+
     def _visited(
         self, idx: Items, scores: Vector, prob: Vector | None = None
     ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -357,78 +395,32 @@ class BinnedScheme(Scheme):
         return np.full(i.size, 1 / self.population)
 
     def state_dict(self) -> SchemeState:
-        bins = {"order": self.items.order, "sizes": self.items.sizes}
-        kept = _tensors({**bins, **_law_kept(self._last)})
-        return {**super().state_dict(), "outdated": self.outdated, **kept}
+        return {**super().state_dict(), **_tensors(_law_kept(self._last))}
 
     def _values(self, state: SchemeState) -> dict[str, Any]:
         values = super()._values(state)
-        items = _items_in(state, self._ready())
-        scores = values["scores"].astype(self.memory_dtype)
-        scores[items.removed] = np.nan
-        outdated = check_count(state_value(state, "outdated", "scheme"), "outdated", low=0)
-        law = _law_in(state, items)
-        own = {"scores": scores, "items": items, "outdated": outdated}
-        return {**values, **own, "_last": law, "_target": None}
+        return {**values, "_last": _law_in(state, values["items"])}
 
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #502ae496
-def _check_settings(needs: str, weight: float, memory: float) -> None:
-    if needs not in ("loss", "norm", "upper"):
-        raise unknown("score", needs, ("loss", "norm", "upper"))
-    if not (0 <= weight < 1 and 0 <= memory < 1):
-        raise InvalidArgument(f"need weight and memory in [0, 1), got {weight}, {memory}")
+# %% ../../nbs/07_schemes/03_stale.ipynb #5b457818
+class CalibratedScheme(BinnedScheme):
+    """A law by what draws showed of each bin: sqrt of its second moment, mixed with u.
 
+    With `calibrate` False, or before any draw bore witness, by the scores as they are. A subclass
+    hands on what is reported to `evidence`, and counts `updates`.
 
-# %% ../../nbs/07_schemes/03_stale.ipynb #34369d72
-class Stale(BinnedScheme):
-    """p from the scores of each item's last visit: sqrt of its bin's second moment, mixed with u.
-
-    weight * p^stale + (1 - weight) * u, so that no weight exceeds 1/(B (1 - weight)); with
-    `calibrate=False` p^stale is proportional to the remembered scores themselves. `memory`: weight
-    of the past per update. `needs`: the score, "upper" and "loss" being free by-products of the
-    training pass and "norm" not. `shuffle_first`: until every item was seen once `replacement` is
-    False, batches are cut from a permutation. Cost per step: no pass; O(b) by `draw` and `update`,
-    a few operations on n numbers by `probabilities`; 12 bytes an item (24 raw). Unbiased. `update`
-    takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
-    of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
-    be compared with. Defaults as measured (8 seeds, the digits; the notebook's table): weight .9
-    has 1.11 times the H(u)/H(p) of .8 and no shorter time to a training loss that could be told
-    from it, .5 has .71; memory from .9 to .997 and probes one batch in 20 change neither.
-    Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the calibration is this
-    library's.
-
-    >>> scheme = Stale("norm", weight=0.5).init(2)
-    >>> scheme.update([0, 1], [4.0, 1.0])  # first visits: remembered
-    >>> scheme.update([0, 1], [1.0, 3.0])  # what was 4 is worth 1 now, what was 1 is worth 3
-    >>> scheme.moments()[score_bin(np.array([4.0, 1.0]))].round(1)
-    array([1., 9.])
+    >>> scheme = CalibratedScheme().init(3)
+    >>> scheme.weight = 0.5
+    >>> scheme.probabilities([1.0, 2.0, 3.0]).round(3)  # nothing was drawn yet
+    array([0.25 , 0.333, 0.417])
     """
 
     calibrates = True
+    calibrate: bool = True
 
     evidence: Evidence  # what draws showed of the bins
     probed: Probed  # exact norms of probed draws, and their scores
     updates: int  # reports heard since `init`
-
-    def __init__(
-        self,
-        needs: str = "upper",
-        *,
-        weight: float = 0.8,
-        memory: float = 0.99,
-        calibrate: bool = True,
-        shuffle_first: bool = False,
-        probe_every: int = 0,
-    ) -> None:
-        _check_settings(needs, weight, memory)
-        self.needs = needs
-        self.weight = float(weight)
-        self.memory = float(memory)
-        self.calibrate = bool(calibrate)
-        self.shuffle_first = bool(shuffle_first)
-        self.probe_every = check_count(probe_every, "probe_every", low=0)
-        self.memory_dtype = np.float32 if self.calibrate else np.float64
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
         super().init(n, fingerprint=fingerprint)
@@ -475,6 +467,69 @@ class Stale(BinnedScheme):
             self._normalise(np.zeros(1))  # says, once, that all scores are zero
         return p
 
+    def state_dict(self) -> SchemeState:
+        sums = _tensors(sums_kept(self.evidence, self.probed))
+        return {**super().state_dict(), "updates": self.updates, **sums}
+
+    def _values(self, state: SchemeState) -> dict[str, Any]:
+        updates = check_count(state_value(state, "updates", "scheme"), "updates", low=0)
+        evidence, probed = sums_in(state)
+        own = {"updates": updates, "evidence": evidence, "probed": probed}
+        return {**super()._values(state), **own}
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #502ae496
+def _check_settings(needs: str, weight: float, memory: float) -> None:
+    if needs not in ("loss", "norm", "upper"):
+        raise unknown("score", needs, ("loss", "norm", "upper"))
+    if not (0 <= weight < 1 and 0 <= memory < 1):
+        raise InvalidArgument(f"need weight and memory in [0, 1), got {weight}, {memory}")
+
+
+# %% ../../nbs/07_schemes/03_stale.ipynb #34369d72
+class Stale(CalibratedScheme):
+    """p from the scores of each item's last visit: sqrt of its bin's second moment, mixed with u.
+
+    weight * p^stale + (1 - weight) * u, so that no weight exceeds 1/(B (1 - weight)); with
+    `calibrate=False` p^stale is proportional to the remembered scores themselves. `memory`: weight
+    of the past per update. `needs`: the score, "upper" and "loss" being free by-products of the
+    training pass and "norm" not. `shuffle_first`: until every item was seen once `replacement` is
+    False, batches are cut from a permutation. Cost per step: no pass; O(b) by `draw` and `update`,
+    a few operations on n numbers by `probabilities`; 12 bytes an item (24 raw). Unbiased. `update`
+    takes the draws' probabilities `prob`, by default those of the last law. Not to be used for runs
+    of few epochs (nothing is remembered before the second), nor raw: `calibrate=False` is there to
+    be compared with. Defaults as measured (8 seeds, the digits; the notebook's table): weight .9
+    has 1.11 times the H(u)/H(p) of .8 and no shorter time to a training loss that could be told
+    from it, .5 has .71; memory from .9 to .997 and probes one batch in 20 change neither.
+    Remembered losses: Loshchilov and Hutter 2015, Schaul et al. 2016; the calibration is this
+    library's.
+
+    >>> scheme = Stale("norm", weight=0.5).init(2)
+    >>> scheme.update([0, 1], [4.0, 1.0])  # first visits: remembered
+    >>> scheme.update([0, 1], [1.0, 3.0])  # what was 4 is worth 1 now, what was 1 is worth 3
+    >>> scheme.moments()[score_bin(np.array([4.0, 1.0]))].round(1)
+    array([1., 9.])
+    """
+
+    def __init__(
+        self,
+        needs: str = "upper",
+        *,
+        weight: float = 0.8,
+        memory: float = 0.99,
+        calibrate: bool = True,
+        shuffle_first: bool = False,
+        probe_every: int = 0,
+    ) -> None:
+        _check_settings(needs, weight, memory)
+        self.needs = needs
+        self.weight = float(weight)
+        self.memory = float(memory)
+        self.calibrate = bool(calibrate)
+        self.shuffle_first = bool(shuffle_first)
+        self.probe_every = check_count(probe_every, "probe_every", low=0)
+        self.memory_dtype = np.float32 if self.calibrate else np.float64
+
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Fresh `scores` (b,) of the draws `idx` (b,), drawn with `prob` (b,).
 
@@ -510,13 +565,3 @@ class Stale(BinnedScheme):
         told = self._without_removed(i, self.items.bins_of(i), drawn_with, g, seen[1])
         _, bins, q, g, s = told
         self.probed.add(bins, 1 / (self.population * q), g, s)
-
-    def state_dict(self) -> SchemeState:
-        sums = _tensors(sums_kept(self.evidence, self.probed))
-        return {**super().state_dict(), "updates": self.updates, **sums}
-
-    def _values(self, state: SchemeState) -> dict[str, Any]:
-        updates = check_count(state_value(state, "updates", "scheme"), "updates", low=0)
-        evidence, probed = sums_in(state)
-        own = {"updates": updates, "evidence": evidence, "probed": probed}
-        return {**super()._values(state), **own}

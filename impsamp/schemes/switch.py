@@ -365,6 +365,20 @@ def _decided_in(
     return {d.step: bool(d.on) for d in (Decision(*saved) for saved in replay)}
 
 
+def _check_memory(memory: float) -> float:
+    if not 0 <= memory < 1:
+        raise InvalidArgument(f"need memory in [0, 1), got {memory}")
+    return float(memory)
+
+
+def _even(size: int, target: np.ndarray | None) -> np.ndarray:
+    "u (size,), 0 for items that `target` (n,) has none for, if these are all items."
+    if target is None or target.size != size:
+        return np.full(size, 1 / size)
+    counts = target > 0
+    return counts / counts.sum()
+
+
 # %% ../../nbs/07_schemes/05_switch.ipynb #22b8a084
 class SwitchOn(Composite):
     """`inner` while its price is below 1; otherwise uniform, with no scores.
@@ -419,9 +433,7 @@ class SwitchOn(Composite):
         trial = max(check_count(trial, "trial"), inner.every)
         decided = _decided_in(replay)
         self.rule = SwitchRule(every, trial, float(noise), float(margin), backoff, decided)
-        if not 0 <= memory < 1:
-            raise InvalidArgument(f"need memory in [0, 1), got {memory}")
-        self.memory = float(memory)
+        self.memory = _check_memory(memory)
         self.clock = clock
 
     def init(self, n: int, *, fingerprint: str | None = None) -> Self:
@@ -464,18 +476,11 @@ class SwitchOn(Composite):
         n = self._ready()
         if not self._open():
             self.step += 1
-            return same_kind(self._even(n if scores is None else len(scores)), scores)
+            return same_kind(_even(n if scores is None else len(scores), self.target), scores)
         p = self.parts[0].probabilities(scores)
         self.step += 1
         self._moments.learn_from_all(to_float64(p), scores)
         return torch.as_tensor(p).to(scores.device) if isinstance(scores, torch.Tensor) else p
-
-    def _even(self, size: int) -> np.ndarray:
-        "u (size,), 0 for items that were removed from the inner scheme."
-        if self.target is None or size != self.n:
-            return np.full(size, 1 / size)
-        counts = self.target > 0
-        return counts / counts.sum()
 
     def update(self, idx: Items, scores: Vector, prob: Vector | None = None) -> None:
         """Passes on to the inner scheme, and learns from draws made while on.

@@ -59,6 +59,7 @@ class CostRatio(NamedTuple):
         return round((self.high - self.low) / (2 * self.value), 2)
 
 
+# %% ../../nbs/07_schemes/04_timing.ipynb #fdcc4837
 def _rank(pairs: int) -> int:
     "The largest k with P(Bin(pairs, 1/2) < k) <= 0.025; 0 below six pairs."
     chance = 0.5**pairs
@@ -71,6 +72,7 @@ def _rank(pairs: int) -> int:
     return k
 
 
+# %% ../../nbs/07_schemes/04_timing.ipynb #fc78652e
 def cost_ratio(dear: Vector, plain: Vector) -> CostRatio:
     """How many times `plain` (m,) costs `dear` (m,), measured in turns, pair by pair.
 
