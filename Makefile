@@ -46,11 +46,12 @@ test: $(STAMP) check  ## everything that proves the package right, in minutes
 test-full: $(STAMP) check  ## the same, and the evidence that takes longer
 	OMP_NUM_THREADS=1 nbdev_test --path nbs --skip_folder_re '^(experiments|results)$$' --n_workers $(JOBS) --flags slow --timing
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PY) -m pytest -n $(JOBS) tests --ignore tests/house
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m full tests/house
 
 check: $(STAMP)  ## notebooks clean, generated files in step, lint
 	$(PY) -m ruff check --quiet nbs $(PYTHON_FILES)
 	$(PY) -m ruff format --quiet --check nbs $(PYTHON_FILES)
-	$(PY) -m pytest -n $(JOBS) -p no:cacheprovider tests/house
+	$(PY) -m pytest -n $(JOBS) -p no:cacheprovider -m 'not full' tests/house
 
 export: $(STAMP)  ## notebooks -> impsamp/*.py, outputs of experiments removed
 	$(PY) -m ruff format --quiet nbs

@@ -173,8 +173,8 @@ def listing(manifest: Manifest) -> Iterator[str]:
     """A line for each experiment with its profiles and minutes, each result with its outputs.
 
     >>> one = {"id": "e", "notebook": "e.ipynb", "outputs": [], "minutes": 3, "full": {}}
-    >>> print(*listing({"experiment": [one], "result": []}))
-    e                                full, smoke              3 min
+    >>> next(listing({"experiment": [one], "result": []})).split()
+    ['e', 'full', '3', 'min']
     """
     for e in manifest.get("experiment", []):
         profiles = ", ".join(p for p in PROFILES if entry_parameters(e, p) is not None)
