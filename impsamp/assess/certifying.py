@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from ..batches import Batch, batch_length
-from ..checks import check_count, check_number
+from ..checks import check_count, check_number, check_optimizer
 from ..errors import Diverged, InvalidArgument
 from ..progress import check_verbose, progress
 from ..randomness import as_generator, counter_generator
 from ..samplers.one_call import scheme_of
-from ..training import SequentialStream, check_optimizer, training_step
+from ..training import SequentialStream, training_step
 from .callback import AssessCallback
 from .judged import as_scheme, check_places, scheme_name, scheme_scope, tensors_of
 
